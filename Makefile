@@ -1,0 +1,56 @@
+# The commands of this project; each sets up what it needs by itself.
+.PHONY: help run demo test check fix bench soak docs lock clean
+
+PYTHON ?=
+PART ?= relay
+export PYTHON
+BIN = .venv/bin
+
+help:
+	@echo "make run     start the gateway on ./data and say how to send a first message"
+	@echo "make demo    send real messages through a gateway and a local relay, and show what arrived"
+	@echo "make test    the tests            make check   style, types, layers, docs in step"
+	@echo "make bench   beside Postfix       make soak    the crash test, many times over"
+	@echo "make docs    write the generated pages again"
+	@echo "make lock    take the newest dependencies      make clean   forget .venv and caches (not ./data)"
+
+run:
+	@scripts/preflight
+	@scripts/setup run
+	@exec $(BIN)/postroom serve --hints
+
+demo:
+	@scripts/setup run
+	@exec $(BIN)/python -m demo
+
+test:
+	@scripts/setup dev
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check:
+	@scripts/setup dev
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m scripts.docs --check
+
+fix:
+	@scripts/setup dev
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench:
+	@scripts/setup dev
+	@exec $(BIN)/python -m bench $(PART) $(ARGS)
+
+docs:
+	@scripts/setup dev
+	@$(BIN)/python -m scripts.docs
+
+lock:
+	@scripts/lock
+
+clean:
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

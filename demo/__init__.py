@@ -1,0 +1,1 @@
+"""The main job on real input: messages of every sort through every door, a relay, and a table of what arrived."""

@@ -1,0 +1,3 @@
+"""Postroom: the outgoing-mail room of an organisation."""
+
+__version__ = "0.1.0"

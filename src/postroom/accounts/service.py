@@ -1,0 +1,162 @@
+"""The ordered list of accounts: an immutable snapshot for readers, one change at a time behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from ..errors import Fault, InvalidInput, NotFound, StateConflict
+from ..model.account import Account, AccountKind
+from ..store import DefinitionStore
+from .fields import parse_account, show_account
+
+
+class AccountService:
+    """Accounts of one gateway. Reading is at once, from the snapshot; changes are awaited.
+
+    `on_change` is called after each change, when the snapshot is new already. `named_by` tells which applications name
+    an account, so that a name that rights hang on is not given away.
+    """
+
+    def __init__(self, store: DefinitionStore) -> None:
+        self._store = store
+        self.named_by: Callable[[str], Sequence[str]] = lambda name: ()
+        self._one_change = asyncio.Lock()
+        self.on_change: list[Callable[[], None]] = []
+        self._accounts: tuple[Account, ...] = ()
+
+    async def load(self) -> None:
+        """Read the list from the store."""
+        self._accounts = tuple(await self._store.accounts())
+
+    def snapshot(self) -> tuple[Account, ...]:
+        """All accounts, the topmost first."""
+        return self._accounts
+
+    def get(self, name: str) -> Account:
+        """The account called `name`, without regard to case.
+
+        Raises:
+            NotFound: there is none.
+        """
+        wanted = name.lower()
+        for account in self._accounts:
+            if account.name.lower() == wanted:
+                return account
+        raise NotFound(Fault("account", f"there is none called {name!r}", _known(self._accounts)))
+
+    def spelling(self, name: str) -> str | None:
+        """The name of an account as it is written, or None when there is no such account."""
+        return next((account.name for account in self._accounts if account.name.lower() == name.lower()), None)
+
+    def show(self, account: Account) -> dict[str, object]:
+        """The account's fields as doors show them, without secrets."""
+        return show_account(account)
+
+    def parse_new(self, fields: Mapping[str, object]) -> Account:
+        """The account that `add` would make of `fields`.
+
+        Raises:
+            InvalidInput: a field is bad, or the name is taken.
+        """
+        account = parse_account(fields)
+        self._refuse_taken(account.name)
+        return replace(account, position=self._place_of_new(account.kind))
+
+    async def add(self, fields: Mapping[str, object]) -> Account:
+        """Add an account: a real one below the last real one and above every sandbox, a sandbox at the end.
+
+        Raises:
+            InvalidInput: a field is bad, or the name is taken.
+        """
+        async with self._one_change:
+            added = await self._store.save_account(self.parse_new(fields))
+            await self._changed()
+            return self._by_id(added.id)
+
+    async def edit(self, name: str, fields: Mapping[str, object]) -> Account:
+        """Change the fields given.
+
+        Raises:
+            NotFound: there is no such account.
+            InvalidInput: a field is bad, or the new name is taken.
+            StateConflict: a new name, while an application names the account.
+        """
+        async with self._one_change:
+            current = self.get(name)
+            changed = parse_account(fields, current)
+            if changed.name.lower() != current.name.lower():
+                self._refuse_taken(changed.name)
+            if changed.name != current.name:
+                self._refuse_named(current.name, "renamed")
+            if changed.kind is not current.kind:
+                fault = f"is {current.kind.value} and stays so"
+                raise InvalidInput(Fault("kind", fault, "add another account"))
+            saved = await self._store.save_account(changed)
+            await self._changed()
+            return self._by_id(saved.id)
+
+    async def remove(self, name: str) -> None:
+        """Remove an account for which nothing waits.
+
+        Raises:
+            NotFound: there is no such account.
+            StateConflict: deliveries wait for it, or an application names it.
+        """
+        async with self._one_change:
+            account = self.get(name)
+            self._refuse_named(account.name, "removed")
+            await self._store.remove_account(account.id)
+            await self._changed()
+
+    async def move(self, name: str, position: int) -> Account:
+        """Move an account to `position` in the list (0 is the top; past the end is the end).
+
+        Raises:
+            NotFound: there is no such account.
+        """
+        async with self._one_change:
+            account = self.get(name)
+            last = len(self._accounts) - 1
+            saved = await self._store.save_account(replace(account, position=max(0, min(position, last))))
+            await self._changed()
+            return self._by_id(saved.id)
+
+    async def _changed(self) -> None:
+        await self.load()
+        for callback in tuple(self.on_change):
+            callback()
+
+    def _by_id(self, account_id: int) -> Account:
+        return next(account for account in self._accounts if account.id == account_id)
+
+    def _refuse_taken(self, name: str) -> None:
+        for account in self._accounts:
+            if account.name.lower() == name.lower():
+                raise InvalidInput(Fault("name", f"{account.name!r} is taken", "choose another name"))
+
+    def _refuse_named(self, name: str, change: str) -> None:
+        applications = self.named_by(name)
+        if applications:
+            who = ", ".join(applications)
+            raise StateConflict(f"account {name!r} can't be {change} while these applications name it: {who}")
+
+    def _place_of_new(self, kind: AccountKind) -> int:
+        if kind is AccountKind.SANDBOX:
+            return len(self._accounts)
+        real = [at for at, account in enumerate(self._accounts) if account.kind is not AccountKind.SANDBOX]
+        first_sandbox = next(
+            (at for at, account in enumerate(self._accounts) if account.kind is AccountKind.SANDBOX),
+            len(self._accounts),
+        )
+        # A person may have moved a sandbox up on purpose; below it means below the last real one all the same.
+        return real[-1] + 1 if real else first_sandbox
+
+
+def _known(accounts: Sequence[Account]) -> str:
+    return (
+        f"accounts are {', '.join(account.name for account in accounts)}"
+        if accounts
+        else "`postroom accounts add` adds one"
+    )

@@ -1,0 +1,24 @@
+"""The REST API `/v1`; the control socket serves the same routes (SPEC section 4, doors 2 and 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from ..model.submission import Door
+from . import accounts, applications, deliveries, messages, problems, status
+
+if TYPE_CHECKING:
+    from ..gateway import Gateway
+
+
+def create_app(gateway: Gateway, door: Door = Door.REST) -> FastAPI:
+    """The application over `gateway`; messages that come through it are noted as taken at `door`."""
+    app = FastAPI(title="Postroom", version="1", openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None)
+    app.state.gateway = gateway
+    app.state.door = door
+    problems.install(app)
+    for routes in (accounts.routes, applications.routes, messages.routes, deliveries.routes, status.routes):
+        app.include_router(routes)
+    return app

@@ -1,0 +1,93 @@
+"""`/v1/accounts`: the ordered list of accounts. Secrets are taken and never given back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..errors import Fault, InvalidInput
+from ..model.application import ALL_ACCOUNTS
+from .parts import TheGateway
+
+routes = APIRouter(prefix="/v1/accounts", tags=["accounts"])
+
+Fields = Annotated[dict[str, Any], Body(description="fields of an account by name")]
+
+
+class Move(BaseModel):
+    """Where an account goes in the list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    position: int = Field(ge=0, description="0 is the top")
+
+
+class Grant(BaseModel):
+    """An application that may use the account, and whom it may send as from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    application: str
+    senders: list[str] = Field(default_factory=list)
+
+
+@routes.get("")
+async def list_accounts(gateway: TheGateway) -> dict[str, Any]:
+    """All accounts, the topmost first."""
+    return {"accounts": [gateway.accounts.show(account) for account in gateway.accounts.snapshot()]}
+
+
+@routes.post("", status_code=201)
+async def add_account(gateway: TheGateway, fields: Fields) -> dict[str, Any]:
+    """Add an account. With `grant`, the application named there may use it: nothing is done unless both can be."""
+    grant = Grant.model_validate(fields.pop("grant")) if fields.get("grant") else None
+    senders: list[str] = []
+    if grant is not None:
+        gateway.accounts.parse_new(fields)
+        senders = _senders_after(gateway, grant)
+        gateway.applications.parse_edit(grant.application, {"senders": senders})
+    account = await gateway.accounts.add(fields)
+    if grant is not None:
+        granted = gateway.applications.get(grant.application).accounts
+        accounts = granted if ALL_ACCOUNTS in granted else (*granted, account.name)
+        await gateway.applications.edit(grant.application, {"accounts": accounts, "senders": senders})
+    return gateway.accounts.show(account)
+
+
+def _senders_after(gateway: TheGateway, grant: Grant) -> list[str]:
+    """Allowed senders once a real account is granted: `*` stands only if it is named (again)."""
+    current = list(gateway.applications.get(grant.application).senders)
+    if "*" in current:
+        current = []
+    senders = current + [sender for sender in grant.senders if sender not in current]
+    if not senders:
+        fault = f"application {grant.application!r} has no allowed senders for a real account yet"
+        raise InvalidInput(Fault("allow-sender", fault, "name them, as in --allow-sender '*@example.org'"))
+    return senders
+
+
+@routes.get("/{name}")
+async def get_account(gateway: TheGateway, name: str) -> dict[str, Any]:
+    """One account."""
+    return gateway.accounts.show(gateway.accounts.get(name))
+
+
+@routes.patch("/{name}")
+async def edit_account(gateway: TheGateway, name: str, fields: Fields) -> dict[str, Any]:
+    """Change the fields given; the next transaction uses them."""
+    return gateway.accounts.show(await gateway.accounts.edit(name, fields))
+
+
+@routes.delete("/{name}", status_code=204)
+async def remove_account(gateway: TheGateway, name: str) -> Response:
+    """Remove an account for which nothing waits."""
+    await gateway.accounts.remove(name)
+    return Response(status_code=204)
+
+
+@routes.post("/{name}/move")
+async def move_account(gateway: TheGateway, name: str, move: Move) -> dict[str, Any]:
+    """Move an account in the list."""
+    return gateway.accounts.show(await gateway.accounts.move(name, move.position))

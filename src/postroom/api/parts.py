@@ -1,0 +1,61 @@
+"""What every route needs: the gateway it serves, and the model's values as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Request
+
+from ..model.ids import message_id_text
+from ..model.quantity import format_duration
+from ..model.queue import LaneId, MessageId
+from ..store import DeliveryRow
+
+if TYPE_CHECKING:
+    from ..gateway import Gateway
+
+
+def _gateway(request: Request) -> Any:
+    return request.app.state.gateway
+
+
+#: A route's parameter of this type is the gateway.
+if TYPE_CHECKING:
+    TheGateway = Gateway
+else:
+    TheGateway = Annotated[Any, Depends(_gateway)]
+
+
+def to_json(value: Any) -> Any:
+    """`value` of the model as JSON: times in ISO 8601 (UTC), durations as people write them, ids as UUIDs."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
+    if isinstance(value, Enum):
+        return value.name.lower() if isinstance(value.value, int) else value.value
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, bytes):
+        return message_id_text(MessageId(value)) if len(value) == 16 else ""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_json(entry) for entry in value]
+    return value
+
+
+def account_names(gateway: Gateway) -> dict[LaneId, str]:
+    """The account of each lane."""
+    return {LaneId(account.id): account.name for account in gateway.accounts.snapshot()}
+
+
+def show_delivery(gateway: Gateway, row: DeliveryRow) -> dict[str, Any]:
+    """A delivery as JSON, with the name of its account instead of the lane."""
+    shown: dict[str, Any] = to_json(row)
+    lane = shown.pop("lane")
+    return shown | {"account": account_names(gateway).get(lane, "")}

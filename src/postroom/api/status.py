@@ -1,0 +1,50 @@
+"""`/v1/status`, `/v1/check` and `/v1/drain`: how the gateway is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from ..errors import Fault, InvalidInput, NotRunning
+from ..model.quantity import QuantityFault, parse_duration
+from .parts import TheGateway, to_json
+
+routes = APIRouter(prefix="/v1", tags=["status"])
+
+
+@routes.get("/status")
+async def get_status(gateway: TheGateway) -> dict[str, Any]:
+    """Each account with its health and how many deliveries it has in each state."""
+    status: dict[str, Any] = to_json(await gateway.status())
+    return status
+
+
+@routes.get("/check")
+async def check_gateway(gateway: TheGateway) -> dict[str, Any]:
+    """Findings about settings, folder, keys, database, accounts, applications and listeners."""
+    from ..diagnosis.check import check  # here: only this route needs it
+
+    status = await gateway.status()
+    findings = await check(
+        gateway.settings,
+        gateway.accounts.snapshot(),
+        gateway.applications.snapshot(),
+        is_running=bool(status.get("running")),
+    )
+    return {"findings": to_json(findings)}
+
+
+@routes.post("/drain")
+async def drain(
+    gateway: TheGateway, patience: Annotated[str, Query(description="how long to wait, as in 30s")] = "30s"
+) -> dict[str, Any]:
+    """Wait until nothing is queued, being sent or deferred; `drained` says whether that came in time."""
+    try:
+        longest = min(parse_duration(patience), timedelta(hours=1))
+    except QuantityFault as error:
+        raise InvalidInput(Fault("patience", error.fault, error.mend)) from None
+    if not (await gateway.status()).get("running"):
+        raise NotRunning("the gateway is not delivering, so nothing would leave: start it with `postroom serve`")
+    return {"drained": await gateway.wait_drained(longest)}

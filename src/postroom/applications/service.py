@@ -1,0 +1,209 @@
+"""Applications: who is asking, decided from a snapshot in memory; one change at a time behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from ..errors import Fault, InvalidInput, NotFound, Unauthenticated
+from ..model.application import Application
+from ..secrets import Keyring, generate_password
+from ..store import DefinitionStore
+from .fields import AccountName, parse_application, show_application
+
+#: Peers remembered by `identify`; when they are more, all are forgotten and found again.
+_REMEMBERED_PEERS = 4096
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class ApplicationService:
+    """Applications of one gateway. Reading is at once, from a snapshot; changes are awaited.
+
+    `on_change` is called after each change. `account_name` spells the name of an account, or says (None) that there is
+    no such account.
+    """
+
+    def __init__(self, store: DefinitionStore, keyring: Keyring) -> None:
+        self._store = store
+        self._keyring = keyring
+        self.account_name: AccountName = lambda name: name
+        self._one_change = asyncio.Lock()
+        self._passwordless: list[tuple[_Network, Application]] = []
+        self._networks: dict[int, tuple[_Network, ...]] = {}
+        self._peers: dict[str, Application | None] = {}
+        self._nobody = keyring.hash_credential(generate_password())
+        self.on_change: list[Callable[[], None]] = []
+        self._applications: tuple[Application, ...] = ()
+
+    async def load(self) -> None:
+        """Read the applications from the store."""
+        self._take(tuple(await self._store.applications()))
+
+    def _take(self, applications: tuple[Application, ...]) -> None:
+        self._applications = applications
+        self._networks = {
+            application.id: tuple(map(ipaddress.ip_network, application.networks)) for application in applications
+        }
+        passwordless = [
+            (network, application)
+            for application in applications
+            if application.passwordless and application.enabled
+            for network in self._networks[application.id]
+        ]
+        # The narrowest network wins.
+        self._passwordless = sorted(passwordless, key=lambda entry: -entry[0].prefixlen)
+        self._peers = {}
+
+    def snapshot(self) -> tuple[Application, ...]:
+        """All applications by name."""
+        return self._applications
+
+    def get(self, name: str) -> Application:
+        """The application called `name`, without regard to case.
+
+        Raises:
+            NotFound: there is none.
+        """
+        wanted = name.lower()
+        for application in self._applications:
+            if application.name.lower() == wanted:
+                return application
+        known = ", ".join(application.name for application in self._applications)
+        mend = f"applications are {known}" if known else "`postroom applications add` adds one"
+        raise NotFound(Fault("application", f"there is none called {name!r}", mend))
+
+    def show(self, application: Application) -> dict[str, object]:
+        """The application's fields as doors show them, without its credential."""
+        return show_application(application)
+
+    def naming(self, account: str) -> tuple[str, ...]:
+        """The applications that name this account among those they may use."""
+        wanted = account.lower()
+        return tuple(
+            application.name
+            for application in self._applications
+            if any(name.lower() == wanted for name in application.accounts)
+        )
+
+    def identify(self, peer_ip: str) -> Application | None:
+        """The passwordless application of the narrowest network that holds `peer_ip`, or None."""
+        try:
+            return self._peers[peer_ip]
+        except KeyError:
+            pass
+        address = _address(peer_ip)
+        found = None
+        if address is not None:
+            found = next((application for network, application in self._passwordless if address in network), None)
+        if len(self._peers) >= _REMEMBERED_PEERS:
+            self._peers.clear()
+        self._peers[peer_ip] = found
+        return found
+
+    def authenticate(self, login: str, password: str, peer_ip: str) -> Application:
+        """The application that `login` names, if `password` is its own and it may come from `peer_ip`.
+
+        Raises:
+            Unauthenticated: it is not, for whatever reason; strangers are told no more.
+        """
+        wanted = login.lower()
+        application = next((one for one in self._applications if one.name.lower() == wanted), None)
+        # Hash for unknown names too, so that time tells nothing.
+        credential = application.credential if application and application.credential else self._nobody
+        is_right = self._keyring.verify_credential(password, credential)
+        if application is None or not is_right or not application.enabled or not application.credential:
+            raise Unauthenticated
+        networks = self._networks[application.id]
+        if networks:
+            address = _address(peer_ip)
+            if address is None or not any(address in network for network in networks):
+                raise Unauthenticated
+        return application
+
+    def parse_edit(self, name: str, fields: Mapping[str, object]) -> Application:
+        """The application that `edit` would make.
+
+        Raises:
+            NotFound: there is no such application.
+            InvalidInput: a field is bad.
+        """
+        current = self.get(name)
+        changed = parse_application(fields, current, self.account_name)
+        if changed.name.lower() != current.name.lower():
+            self._refuse_taken(changed.name)
+        self._refuse_shared_networks(changed)
+        return changed
+
+    async def add(self, fields: Mapping[str, object]) -> tuple[Application, str]:
+        """Add an application; with it its generated password ("" for a passwordless one), shown this once.
+
+        Raises:
+            InvalidInput: a field is bad, or the name is taken.
+        """
+        async with self._one_change:
+            application = parse_application(fields, None, self.account_name)
+            self._refuse_taken(application.name)
+            self._refuse_shared_networks(application)
+            password = "" if application.passwordless else generate_password()
+            credential = self._keyring.hash_credential(password) if password else b""
+            saved = await self._store.save_application(replace(application, credential=credential))
+            await self._changed()
+            return self.get(saved.name), password
+
+    async def edit(self, name: str, fields: Mapping[str, object]) -> Application:
+        """Change the fields given.
+
+        Raises:
+            NotFound: there is no such application.
+            InvalidInput: a field is bad, or the new name is taken.
+        """
+        async with self._one_change:
+            saved = await self._store.save_application(self.parse_edit(name, fields))
+            await self._changed()
+            return self.get(saved.name)
+
+    async def rotate(self, name: str) -> str:
+        """Give the application a new generated password; the old one ends at once.
+
+        Raises:
+            NotFound: there is no such application.
+        """
+        async with self._one_change:
+            password = generate_password()
+            application = replace(self.get(name), credential=self._keyring.hash_credential(password))
+            await self._store.save_application(application)
+            await self._changed()
+            return password
+
+    async def _changed(self) -> None:
+        await self.load()
+        for callback in tuple(self.on_change):
+            callback()
+
+    def _refuse_taken(self, name: str) -> None:
+        for application in self._applications:
+            if application.name.lower() == name.lower():
+                raise InvalidInput(Fault("name", f"{application.name!r} is taken", "choose another name"))
+
+    def _refuse_shared_networks(self, application: Application) -> None:
+        if not application.passwordless:
+            return
+        for other in self._applications:
+            shared = set(other.networks) & set(application.networks)
+            if other.id != application.id and other.passwordless and shared:
+                fault = f"{min(shared)} is the network of passwordless application {other.name!r} already"
+                raise InvalidInput(Fault("networks", fault, "name a narrower network, or use a password"))
+
+
+def _address(text: str) -> _Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address

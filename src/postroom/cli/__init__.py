@@ -1,0 +1,56 @@
+"""The command `postroom`: everything that an administrator does (SPEC section 4, door 3)."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import typer
+
+from ..errors import GatewayError, InvalidInput, edge
+from . import accounts, applications, check, docs, queue, send, serve
+
+app = typer.Typer(
+    name="postroom",
+    help="A gateway for outgoing mail: takes messages, keeps them, sends each through the right account.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command("serve")(serve.serve)
+app.command("send")(send.send)
+app.add_typer(accounts.app, name="accounts")
+app.add_typer(applications.app, name="applications")
+app.add_typer(queue.app, name="queue")
+app.command("why")(queue.why)
+app.command("status")(check.status)
+app.command("check")(check.check)
+app.add_typer(docs.app, name="docs")
+
+
+def main() -> None:
+    """Run the command; an error is told on standard error, with its exit status (sysexits.h)."""
+    try:
+        app()
+    except GatewayError as error:
+        print(_told(error), file=sys.stderr)
+        sys.exit(edge(error).exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `| head` does.
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _told(error: GatewayError) -> str:
+    if "--json" in sys.argv:
+        body: dict[str, object] = {"error": type(error).__name__, "detail": str(error)}
+        if isinstance(error, InvalidInput):
+            body["errors"] = [{"field": f.field, "fault": f.fault, "mend": f.mend} for f in error.faults]
+        return json.dumps(body, ensure_ascii=False)
+    if isinstance(error, InvalidInput):
+        return "\n".join(f"postroom: {fault}" for fault in error.faults)
+    return f"postroom: {error}"

@@ -1,0 +1,198 @@
+"""`postroom queue` and `postroom why`: what waits, what became of it, and changing that by hand."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import Fault, InvalidInput, NotFound
+from ..model.queue import DeliveryState
+from .connection import GatewayClient, ask, run
+from .options import AsJson, Data
+from .output import print_fields, print_json, print_table
+
+app = typer.Typer(help="The queue: deliveries, one for each recipient of a message.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The message; `last` is the newest.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Messages; `last` is the newest.")]
+State = Annotated[
+    list[DeliveryState] | None, typer.Option("--state", help="Deliveries in this state; may be repeated.")
+]
+Account = Annotated[str, typer.Option("--account", metavar="NAME", help="Deliveries of this account.")]
+All = Annotated[bool, typer.Option("--all", help="All that the command may move.")]
+Number = Annotated[int | None, typer.Option("-n", metavar="NUMBER", help="One delivery of the message alone, from 0.")]
+
+_LIST = ("id", "n", "state", "recipient", "account", "tries", "accepted", "due", "said")
+_DELIVERIES = ("n", "recipient", "state", "account", "tries", "due", "reply")
+_ATTEMPTS = ("n", "number", "started", "account", "outcome", "remote_host", "command", "reply", "advice")
+_MESSAGE = (
+    "id", "accepted", "door", "application", "peer", "reverse_path", "subject", "header_message_id", "size_bytes",
+    "resubmits",
+)  # fmt: skip
+
+
+@app.command("list")
+def list_deliveries(
+    state: State = None,
+    account: Account = "",
+    recipient: Annotated[str, typer.Option(metavar="ADDRESS", help="To this address, or one that begins so.")] = "",
+    sender: Annotated[str, typer.Option(metavar="ADDRESS", help="From this address, or one that begins so.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    cursor: Annotated[str, typer.Option(metavar="TEXT", help="Go on where the page before ended.")] = "",
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries, the newest message first."""
+    given = {"account": account, "recipient": recipient, "sender": sender, "cursor": cursor}
+    parameters = [(name, value) for name, value in given.items() if value]
+    parameters += [("limit", str(limit)), *(("state", one.value) for one in state or ())]
+    answer = ask(data, "GET", "/v1/deliveries", parameters=parameters)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [row | {"id": row["message_id"], "said": row["reply"]} for row in answer["deliveries"]]
+    print_table(_LIST, rows, empty="no deliveries")
+    if answer["next"]:
+        typer.echo(f"more: --cursor {answer['next']}")
+
+
+@app.command("show")
+def show_message(
+    message_id: Id,
+    content: Annotated[bool, typer.Option("--content", help="Print the message itself as it was stored.")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a message: its deliveries, every attempt and what happened."""
+
+    async def work(client: GatewayClient) -> Any:
+        path = f"/v1/messages/{await _resolved(client, message_id)}"
+        return await client.ask("GET", path), await client.ask("GET", f"{path}/content") if content else b""
+
+    message, raw = run(data, work)
+    if content:
+        sys.stdout.buffer.write(raw)
+    elif as_json:
+        print_json(message)
+    else:
+        print_fields({name: message[name] for name in _MESSAGE})
+        typer.echo("\ndeliveries")
+        print_table(_DELIVERIES, message["deliveries"])
+        typer.echo("\nattempts")
+        print_table(_ATTEMPTS, message["attempts"])
+        typer.echo("\nevents")
+        print_table(("at", "kind", "n", "account", "detail"), message["events"])
+
+
+async def _resolved(client: GatewayClient, message_id: str) -> str:
+    if message_id != "last":
+        return message_id
+    page = await client.ask("GET", "/v1/deliveries", parameters=[("limit", "1")])
+    if not page["deliveries"]:
+        raise NotFound(Fault("id", "there is no message yet", "`postroom send` makes one"))
+    newest: str = page["deliveries"][0]["message_id"]
+    return newest
+
+
+def why(message_id: Id, data: Data = None, as_json: AsJson = False) -> None:
+    """Say what each delivery of a message waits for, until when, and the command that would release it."""
+
+    async def work(client: GatewayClient) -> Any:
+        return await client.ask("GET", f"/v1/messages/{await _resolved(client, message_id)}/why")
+
+    answer = run(data, work)
+    if as_json:
+        print_json(answer)
+        return
+    for one in answer["deliveries"]:
+        typer.echo(f"{one['recipient']} is {one['state']} (account {one['account']})")
+        final = DeliveryState(one["state"]).is_final
+        shown = {"because": one["reason"], "since" if final else "until": one["until"], "advice": one["advice"]}
+        print_fields({f"  {name}": value for name, value in (shown | {"command": one["command"]}).items()})
+
+
+def _change(
+    verb: str, ids: list[str] | None, n: int | None, every: bool, account: str, state: Any, data: Any, as_json: bool
+) -> None:
+    """Do `verb` to the messages named, or to all deliveries of a choice."""
+    if not ids and not (every or account or state):
+        raise InvalidInput(Fault("id", "nothing is named", "name messages, or --all, --account NAME, --state STATE"))
+    if ids and (every or account or state):
+        raise InvalidInput(Fault("id", "messages and a choice are named", "name the one or the other"))
+    if n is not None and len(ids or ()) != 1:
+        raise InvalidInput(Fault("-n", "is the number of a delivery of one message", "name one message"))
+    parameters = [] if n is None else [("n", str(n))]
+
+    async def work(client: GatewayClient) -> list[Any]:
+        if not ids:
+            choice = {"account": account, "states": [one.value for one in state or ()]}
+            return [await client.ask("POST", f"/v1/queue/{verb}", choice)]
+        named = [await _resolved(client, one) for one in ids]
+        return [await client.ask("POST", f"/v1/messages/{one}/{verb}", parameters=parameters) for one in named]
+
+    answers = run(data, work)
+    if as_json:
+        print_json({"moved": sum(one["moved"] for one in answers), "results": answers})
+        return
+    for one in answers:
+        if one.get("resubmitted_as"):
+            typer.echo(f"{one['id']} has ended; sent again as {one['resubmitted_as']}")
+    typer.echo(f"{sum(one['moved'] for one in answers)} deliveries: {verb}")
+
+
+@app.command("cancel")
+def cancel(
+    ids: Ids = None,
+    n: Number = None,
+    every: All = False,
+    account: Account = "",
+    state: State = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel deliveries that have not ended and are not being sent."""
+    _change("cancel", ids, n, every, account, state, data, as_json)
+
+
+@app.command("retry")
+def retry(
+    ids: Ids = None,
+    n: Number = None,
+    every: All = False,
+    account: Account = "",
+    state: State = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try deferred deliveries now; a message that has ended is sent again, as a new one, to those it did not reach."""
+    _change("retry", ids, n, every, account, state, data, as_json)
+
+
+@app.command("hold")
+def hold(
+    ids: Ids = None,
+    n: Number = None,
+    every: All = False,
+    account: Account = "",
+    state: State = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold deliveries that wait, until they are released."""
+    _change("hold", ids, n, every, account, state, data, as_json)
+
+
+@app.command("release")
+def release(
+    ids: Ids = None,
+    n: Number = None,
+    every: All = False,
+    account: Account = "",
+    state: State = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Release deliveries that are held."""
+    _change("release", ids, n, every, account, state, data, as_json)

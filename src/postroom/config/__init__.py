@@ -1,0 +1,152 @@
+"""Settings: each declared once, with its description and default (SPEC section 3).
+
+The environment (`POSTROOM_RETENTION`, `POSTROOM_SMTP__MAX_SIZE`) wins over the TOML file (`postroom.toml` in the data
+folder, or the file that `POSTROOM_CONFIG` names), the file over the default.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .describe import SettingDoc, describe
+from .quantities import Count, Duration, RetrySchedule, Size, duration, fault, size
+
+__all__ = ["ListenerSettings", "SettingDoc", "Settings", "SmtpSettings"]
+
+#: Names of the environment that start with POSTROOM_ and are no settings.
+OTHER_NAMES = frozenset({"POSTROOM_CONFIG", "POSTROOM_KEYS", "POSTROOM_REQUIRE_PEERS"})
+
+
+class ListenerSettings(BaseModel):
+    """One address on which mail is taken by SMTP."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str = Field("127.0.0.1", description="IP address to listen on; `0.0.0.0` or `::` for all")
+    port: int = Field(2525, ge=0, le=65535, description="TCP port; 0 takes any that is free")
+    tls: Literal["none", "starttls", "implicit"] = Field("none", description="encryption: none, starttls or implicit")
+    certificate: str = Field("", description="file with the certificate chain (PEM); read again when it changes")
+    key: str = Field("", description="file with the certificate's private key (PEM)")
+    profile: Literal["strict"] = Field("strict", description="what is asked of clients")
+
+    @field_validator("address")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            return str(ipaddress.ip_address(value.strip("[]")))
+        except ValueError:
+            raise fault(f"{value!r} is not an IP address", "write 127.0.0.1, 0.0.0.0 or ::") from None
+
+    @model_validator(mode="after")
+    def _has_its_certificate(self) -> ListenerSettings:
+        if self.tls != "none" and not (self.certificate and self.key):
+            raise fault(f"tls is {self.tls!r} and there is no certificate", "name the files in certificate and key")
+        return self
+
+
+class SmtpSettings(BaseModel):
+    """SMTP submission (SPEC section 4, door 1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listeners: tuple[ListenerSettings, ...] = Field((ListenerSettings(),), description="where mail is taken by SMTP")
+    hostname: str = Field("", max_length=255, description="name in the greeting; empty: `hostname`")
+    max_size_bytes: Size = Field(size("35MiB"), description="largest message that is taken")
+    max_header_bytes: Size = Field(size("1MiB"), description="largest header section that is taken")
+    max_recipients: Count = Field(1000, description="most recipients of one message")
+    max_errors: Count = Field(20, description="bad commands after which a connection is closed")
+    max_auth_failures: Count = Field(10, description="failed logins after which a connection is closed")
+    max_connections_per_client: Count = Field(50, description="most connections of one IP address at a time")
+    idle_timeout: Duration = Field(duration("5m"), description="longest silence of a client")
+    command_line_bytes: Count = Field(4096, ge=512, description="longest command line, in octets")
+    auth_line_bytes: Count = Field(12288, ge=512, description="longest line while a client logs in, in octets")
+
+
+class Settings(BaseSettings):
+    """Everything that comes from the environment or the TOML file; immutable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="POSTROOM_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    data: Path = Field(Path("data"), description="folder of the database, the keys and the control socket (0700)")
+    hostname: str = Field("", max_length=255, description="this machine's name in HELO and Received; empty: its FQDN")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+    log_format: Literal["auto", "text", "json"] = Field("auto", description="text or json; auto: text on a terminal")
+    smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
+    sending_enabled: bool = Field(True, description="master switch: off, nothing leaves; mail is still taken")
+    hold_pending_at_start: bool = Field(False, description="hold what is pending at start until it is released")
+    retry_schedule: RetrySchedule = Field(
+        "1m, 5m*2, 15m, 1h*4, 4h", description="waits between the tries of a delivery; the last repeats"
+    )
+    retry_window: Duration = Field(
+        duration("2d"), description="how long a delivery is tried, from when it is first due; stands still while held"
+    )
+    give_up: Duration = Field(duration("14d"), description="age at which what is left expires; never stands still")
+    account_sleep: RetrySchedule = Field(
+        "30s, 1m, 5m, 15m, 30m", description="how long a failing account sleeps; the last repeats"
+    )
+    retention: Duration = Field(duration("30d"), description="how long ended messages are kept")
+    max_connections_in_all: Count = Field(200, description="most open outgoing connections")
+
+    @classmethod
+    def load(cls, data: Path | None = None, **overrides: Any) -> Settings:
+        """The settings of this process; `data` and `overrides` win over the environment.
+
+        Raises:
+            InvalidInput: one fault for each setting that can't be read, with its mend.
+        """
+        from .sources import load  # here: it imports this module's class
+
+        return load(cls, data, overrides)
+
+    @classmethod
+    def describe(cls) -> tuple[SettingDoc, ...]:
+        """Every setting with its name, environment variable, form, default and description."""
+        return describe(cls)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        from .sources import TomlFile
+
+        return init_settings, env_settings, TomlFile(settings_cls, init_settings)
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return self.data / "postroom.db"
+
+    @property
+    def control_socket(self) -> Path:
+        """The socket on which the running gateway takes commands."""
+        return self.data / "control.sock"
+
+    def host(self) -> str:
+        """The name of this machine for greetings, HELO and trace headers; a lookup, so ask once."""
+        return self.hostname or socket.getfqdn()
+
+
+def unknown_environment(names: dict[str, str] | None = None) -> list[str]:
+    """Names like POSTROOM_RETNTION that belong to no setting."""
+    known = {entry.environment for entry in Settings.describe()} | OTHER_NAMES
+    known |= {"POSTROOM_SMTP", "POSTROOM_SMTP__LISTENERS"}
+    given = os.environ if names is None else names
+    return sorted(name for name in given if name.startswith("POSTROOM_") and name.upper() not in known)

@@ -1,0 +1,106 @@
+"""The data folder: private to its owner, and used by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Generator
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import Fault, InvalidInput, NotRunning
+
+LOCK_NAME = "postroom.lock"
+
+#: sun_path of the BSDs, the shorter one, without its final zero.
+_LONGEST_PATH = 103
+
+
+def make_data_folder(data: Path) -> None:
+    """Make the folder with mode 0700 if there is none, and close it to other users if it was open.
+
+    Raises:
+        InvalidInput: it can't be made, is no folder, or belongs to somebody else.
+    """
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = data.stat().st_uid
+        if owner != os.geteuid():
+            mend = f"run as that user, or hand it over: chown -R {os.geteuid()} {data}"
+            raise InvalidInput(Fault("data", f"{data} belongs to the user with the id {owner}", mend))
+        data.chmod(0o700)
+    except OSError as error:
+        mend = "name another folder with --data or POSTROOM_DATA, or give this user the right to it"
+        raise InvalidInput(Fault("data", f"{data} can't be used: {error.strerror}", mend)) from None
+
+
+class FolderLock:
+    """The right to be the one process on a data folder; the kernel gives it back when the process ends."""
+
+    def __init__(self, data: Path) -> None:
+        self.path = data / LOCK_NAME
+        self._descriptor = -1
+
+    def take(self) -> bool:
+        """Take the lock if it is free, and write this process's id into it; whether it is held now."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+        return True
+
+    def give_back(self) -> None:
+        """Let the next process in; safe to call twice."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def holder(self) -> int:
+        """The process that holds the lock, 0 when it can't be told."""
+        try:
+            return int(self.path.read_text("ascii").strip() or 0)
+        except (OSError, ValueError):
+            return 0
+
+    def __enter__(self) -> FolderLock:
+        """Take the lock or say who has it.
+
+        Raises:
+            NotRunning: another process holds it.
+        """
+        if not self.take():
+            raise NotRunning(
+                f"another process{self.holder_in_words()} uses the data folder {self.path.parent}; "
+                "stop it, or name another folder with --data"
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.give_back()
+
+    def holder_in_words(self) -> str:
+        """` (pid 4711)`, or nothing when it can't be told."""
+        pid = self.holder()
+        return f" (pid {pid})" if pid else ""
+
+
+@contextlib.contextmanager
+def reachable(path: Path) -> Generator[str, None, None]:
+    """A name of `path` that fits into a socket address, valid inside the block: a long one goes by its folder."""
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -1,0 +1,61 @@
+"""Durations, sizes and schedules as types of settings: read from text, refused as bare numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Annotated, Any, LiteralString
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+from ..errors import InvalidInput
+from ..model.quantity import QuantityFault, format_duration, format_size, parse_duration, parse_size
+from ..policy.retry import Schedule
+
+
+def fault(text: str, mend: str, kind: LiteralString = "value") -> PydanticCustomError:
+    """The error of a validator, with its mend."""
+    return PydanticCustomError(kind, "{fault}", {"fault": text, "mend": mend})
+
+
+def _mended(parse: Callable[[object], Any], kind: LiteralString) -> Callable[[object], Any]:
+    def validate(value: object) -> Any:
+        try:
+            return parse(value)
+        except QuantityFault as error:
+            raise fault(error.fault, error.mend, kind) from None
+
+    return validate
+
+
+def _parse_schedule(value: object) -> str:
+    try:
+        Schedule.parse(str(value))
+    except InvalidInput as error:
+        raise QuantityFault(error.faults[0].fault, error.faults[0].mend) from None
+    return str(value)
+
+
+def duration(text: str) -> timedelta:
+    """A default written like the settings themselves."""
+    return parse_duration(text)
+
+
+def size(text: str) -> int:
+    """A default written like the settings themselves."""
+    return parse_size(text)
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(_mended(parse_duration, "duration")), PlainSerializer(format_duration, return_type=str)
+]
+Size = Annotated[int, BeforeValidator(_mended(parse_size, "size")), PlainSerializer(format_size, return_type=str)]
+_SCHEDULE = BeforeValidator(_mended(_parse_schedule, "schedule"))
+RetrySchedule = Annotated[str, _SCHEDULE]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+def is_schedule(metadata: Iterable[object]) -> bool:
+    """Whether a field with this metadata is a retry schedule."""
+    return _SCHEDULE in metadata

@@ -1,0 +1,51 @@
+"""What the process logs, and how it looks; values under names of secrets never leave."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+_SECRET = re.compile(r"password|secret|credential|authorization|token|\bkeys?\b", re.IGNORECASE)
+HIDDEN = "(hidden)"
+
+
+def hide_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace values whose name says that they are secret (numbers, such as a fencing token, are not)."""
+    for name, value in event.items():
+        if name != "event" and isinstance(value, str | bytes) and value and _SECRET.search(name):
+            event[name] = HIDDEN
+    return event
+
+
+class _ToStructlog(logging.Handler):
+    """Hands on what libraries log with the standard library."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+def configure_logs(level: str, form: str) -> None:
+    """Log to standard error from `level` up, as `text`, `json`, or (`auto`) text on a terminal and JSON elsewhere."""
+    as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if as_text else None
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            hide_secrets,
+            *([] if as_text else [structlog.processors.format_exc_info]),
+            renderer or structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(
+        level=max(logging.WARNING, logging.getLevelName(level.upper())), handlers=[_ToStructlog()], force=True
+    )

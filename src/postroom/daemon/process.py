@@ -1,0 +1,148 @@
+"""`postroom serve`: one process, one loop, one task group (DESIGN section 10)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+
+from ..api.control import ControlSocket
+from ..config import ListenerSettings, Settings
+from ..config.folder import FolderLock, make_data_folder
+from ..diagnosis.ports import describe_holder
+from ..errors import GatewayError, InvalidInput, NotRunning, StorageFailed
+from ..gateway import Gateway
+from ..submission.clients import Clients
+from ..submission.listener import Listener
+from .first_start import provision
+from .hints import first_message
+from .logs import configure_logs
+
+_log = structlog.get_logger()
+
+#: The database thread comes back from a commit and needs the interpreter: it is given up ten times as often as usual.
+SWITCH_INTERVAL_SECONDS = 0.0005
+
+#: The process ends within 5 seconds of the signal (DESIGN section 10): first the doors, then the lanes.
+DOORS_SECONDS = 1.0
+LANES_SECONDS = 3.3
+
+#: Settings that a running gateway takes over at SIGHUP; the others wait for a restart.
+CHANGEABLE = ("log_level", "log_format", "sending_enabled")
+
+
+def run(settings: Settings, *, hints: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        GatewayError: the gateway can't be started; the text says why and what to do.
+    """
+    os.umask(0o077)
+    configure_logs(settings.log_level, settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    make_data_folder(settings.data)
+    with FolderLock(settings.data), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(settings, hints))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on every platform; plain asyncio does the same, more slowly
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(settings: Settings, hints: bool) -> None:
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    broken: list[BaseException] = []
+
+    def on_broken(error: BaseException) -> None:
+        broken.append(error)
+        ending.set()
+
+    gateway = await Gateway.open(settings, on_broken=on_broken)
+    try:
+        await provision(gateway)
+        await gateway.start()
+        async with asyncio.TaskGroup() as group, _doors(gateway, group) as listeners:
+            loop.add_signal_handler(signal.SIGHUP, lambda: _reload(gateway))
+            _say_ready(settings, listeners, hints)
+            await ending.wait()
+            _log.info("ending")
+    finally:
+        try:
+            await asyncio.wait_for(gateway.stop(), LANES_SECONDS)
+        except TimeoutError:
+            # What is still being sent is marked at the next start, as after a crash.
+            _log.warning("ended_before_all_was_sent")
+    if broken:
+        raise StorageFailed(f"the store has failed and the gateway has left: {broken[0]}")
+
+
+@contextlib.asynccontextmanager
+async def _doors(gateway: Gateway, group: asyncio.TaskGroup) -> AsyncIterator[list[Listener]]:
+    """Listeners and control socket, open inside the block."""
+    smtp = gateway.settings.smtp
+    clients = Clients(smtp.max_connections_per_client)
+    control = ControlSocket(gateway, gateway.settings.control_socket)
+    listeners: list[Listener] = []
+    try:
+        for wanted in smtp.listeners:
+            listener = Listener(gateway, wanted, smtp, hostname=gateway.hostname, clients=clients)
+            await _start(listener, wanted)
+            listeners.append(listener)
+        await control.start(group)
+        yield listeners
+    finally:
+        await asyncio.gather(control.stop(), *(listener.stop(DOORS_SECONDS) for listener in listeners))
+
+
+async def _start(listener: Listener, wanted: ListenerSettings) -> None:
+    try:
+        await listener.start()
+    except InvalidInput as error:
+        cause = error.__cause__
+        at = f"port {wanted.port} of {wanted.address}"
+        if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+            mend = "end that process, or choose another port: POSTROOM_SMTP__LISTENERS='[{\"port\": 2526}]'"
+            raise NotRunning(f"{at} is {describe_holder(wanted.port)}; {mend}") from None
+        if isinstance(cause, OSError) and cause.errno == errno.EACCES:
+            raise NotRunning(f"{at} is for root alone; choose a port over 1023") from None
+        raise
+
+
+def _reload(gateway: Gateway) -> None:
+    """SIGHUP: the settings that may change; a fault leaves everything as it was. Certificates need no signal."""
+    try:
+        fresh = Settings.load(gateway.settings.data)
+    except GatewayError as error:
+        _log.error("reload_refused", reason=str(error))
+        return
+    old = gateway.settings
+    changed = {name for name in Settings.model_fields if getattr(old, name) != getattr(fresh, name)}
+    gateway.settings = old.model_copy(update={name: getattr(fresh, name) for name in CHANGEABLE})
+    configure_logs(fresh.log_level, fresh.log_format)
+    gateway.scheduler.pause(not fresh.sending_enabled)
+    _log.info("reloaded", changed=sorted(changed & set(CHANGEABLE)), need_a_restart=sorted(changed - set(CHANGEABLE)))
+
+
+def _say_ready(settings: Settings, listeners: list[Listener], hints: bool) -> None:
+    places = [
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in (one.address for one in listeners)
+    ]
+    print(f"postroom is ready: SMTP on {', '.join(places) or 'no listener'}, data in {settings.data}", flush=True)
+    plain = [
+        one.address for wanted, one in zip(settings.smtp.listeners, listeners, strict=True) if wanted.tls == "none"
+    ]
+    if hints and plain:
+        print(first_message(settings, *plain[0]), flush=True)

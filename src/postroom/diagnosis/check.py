@@ -1,0 +1,219 @@
+"""`postroom check`: findings about settings, folder, keys, database, accounts, applications and listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from ..config import ListenerSettings, Settings, unknown_environment
+from ..model.account import Account, AccountKind, Security, Verification
+from ..model.application import Application
+from ..model.quantity import format_size
+from ..policy.routing import may_use
+from ..secrets import CREDENTIAL, KEYS_FILE, KEYS_VARIABLE
+from ..store import integrity
+from .ports import describe_holder
+
+#: Free room under which mail may soon be refused, and under which it is.
+LOW_BYTES = 1024**3
+VERY_LOW_BYTES = 100 * 1024**2
+
+_RESOLUTION_SECONDS = 5.0
+
+
+class Level(StrEnum):
+    """How bad a finding is; an error makes `postroom check` end with status 1."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One finding: what was looked at, what was found, and how to mend it."""
+
+    level: Level
+    subject: str
+    what: str
+    mend: str = ""
+
+
+async def check(
+    settings: Settings, accounts: Sequence[Account], applications: Sequence[Application], *, is_running: bool
+) -> list[Finding]:
+    """All findings, by subject. `is_running`: this process is the gateway, and its listeners hold their ports."""
+    found = [*_settings(), *_folder(settings), *_keys(settings), *_disk(settings)]
+    found += await _database(settings)
+    for account in accounts:
+        found += await _account(account)
+    found += _applications(accounts, applications)
+    for listener in settings.smtp.listeners:
+        found += _listener(listener, is_running)
+    return found
+
+
+def _settings() -> Iterator[Finding]:
+    unknown = unknown_environment()
+    for name in unknown:
+        yield Finding(
+            Level.WARNING, "settings", f"{name} is set and is no setting", "`postroom docs settings` lists them"
+        )
+    if not unknown:
+        yield Finding(Level.OK, "settings", "environment and file can be read")
+
+
+def _folder(settings: Settings) -> Iterator[Finding]:
+    for path in (settings.data, settings.database_path, settings.data / KEYS_FILE):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        wanted = 0o700 if stat.S_ISDIR(status.st_mode) else 0o600
+        if status.st_mode & 0o077:
+            yield Finding(Level.ERROR, "folder", f"{path} is open to other users", f"chmod {wanted:o} {path}")
+        elif status.st_uid != os.geteuid():
+            mend = f"chown {os.geteuid()} {path}"
+            yield Finding(Level.ERROR, "folder", f"{path} belongs to user {status.st_uid}", mend)
+        else:
+            yield Finding(Level.OK, "folder", f"{path} is closed to other users")
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    if os.environ.get(KEYS_VARIABLE):
+        yield Finding(Level.OK, "keys", f"given in {KEYS_VARIABLE}")
+    elif (settings.data / KEYS_FILE).is_file():
+        mend = f"copy {settings.data / KEYS_FILE} to a safe place of its own: without it no stored password can be read"
+        yield Finding(Level.NOTE, "keys", "lie beside the database", mend)
+    elif (Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / CREDENTIAL).is_file():
+        yield Finding(Level.OK, "keys", "given in the credentials directory")
+    else:
+        yield Finding(Level.ERROR, "keys", "there are none", "put back the keys file")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    free = shutil.disk_usage(settings.data).free
+    shown = f"{free // 1024**2}MiB are free for {settings.data}"
+    if free < VERY_LOW_BYTES:
+        yield Finding(Level.ERROR, "disk", shown, "make room: mail is refused when it is full")
+    elif free < LOW_BYTES:
+        yield Finding(Level.WARNING, "disk", shown, f"make room: keep {format_size(LOW_BYTES)} free at least")
+    else:
+        yield Finding(Level.OK, "disk", shown)
+
+
+async def _database(settings: Settings) -> list[Finding]:
+    try:
+        faults = await integrity.faults(settings.database_path)
+    except integrity.Unfinished:
+        return [Finding(Level.NOTE, "database", "is too large to be checked whole here; no fault was met")]
+    mend = "stop the gateway, keep a copy of the data folder, and go back to the last backup"
+    return [Finding(Level.ERROR, "database", fault, mend) for fault in faults] or [
+        Finding(Level.OK, "database", "is sound")
+    ]
+
+
+async def _account(account: Account) -> list[Finding]:
+    subject = f"account {account.name}"
+    found = []
+    edit = f"postroom accounts edit {account.name}"
+    if not account.enabled:
+        found.append(Finding(Level.NOTE, subject, "is off: its mail waits", f"{edit} --enabled"))
+    if account.kind is not AccountKind.SMTP:
+        return found
+    if account.verification is Verification.OFF:
+        what = "does not verify the relay's certificate: anybody on the way may read mail and password"
+        found.append(Finding(Level.WARNING, subject, what, f"{edit} --verification full, with --ca-bundle if need be"))
+    if account.username and account.allow_clear_password:
+        found.append(
+            Finding(Level.WARNING, subject, "may send its password in clear", f"{edit} --no-allow-clear-password")
+        )
+    elif account.username and account.security is Security.NONE:
+        what = "has a password and no encryption: it will not log in"
+        found.append(Finding(Level.ERROR, subject, what, f"{edit} --security starttls"))
+    found.append(await _resolution(account, subject))
+    return found
+
+
+async def _resolution(account: Account, subject: str) -> Finding:
+    try:
+        loop = asyncio.get_running_loop()
+        answer = loop.getaddrinfo(account.host, account.port, type=socket.SOCK_STREAM)
+        addresses = {entry[4][0] for entry in await asyncio.wait_for(answer, _RESOLUTION_SECONDS)}
+    except TimeoutError:
+        return Finding(Level.WARNING, subject, f"{account.host} was not resolved in time", "look at this machine's DNS")
+    except OSError as error:
+        what = f"{account.host} is not resolved: {error.strerror or error}"
+        return Finding(Level.ERROR, subject, what, f"postroom accounts edit {account.name} --host NAME")
+    return Finding(Level.OK, subject, f"{account.host} is {', '.join(sorted(map(str, addresses)))}")
+
+
+def _applications(accounts: Sequence[Account], applications: Sequence[Application]) -> Iterator[Finding]:
+    if not any(account.kind is not AccountKind.SANDBOX for account in accounts):
+        mend = "postroom accounts add NAME --host HOST ... --for APPLICATION"
+        yield Finding(Level.NOTE, "accounts", "there is no real one: nothing leaves", mend)
+    for application in applications:
+        subject = f"application {application.name}"
+        edit = f"postroom applications edit {application.name}"
+        if not application.enabled:
+            yield Finding(Level.NOTE, subject, "is off: it may not submit", f"{edit} --enabled")
+            continue
+        match = next((account for account in accounts if may_use(application, account)), None)
+        if match is None:
+            yield Finding(Level.ERROR, subject, "may use no account: its mail is refused", f"{edit} --account NAME")
+        elif match.kind is AccountKind.SANDBOX:
+            what = f"sends into the sandbox {match.name}: nothing leaves"
+            yield Finding(Level.NOTE, subject, what, f"{edit} --account NAME")
+        if not application.senders:
+            what = "has no allowed senders: its mail is refused"
+            yield Finding(Level.ERROR, subject, what, f"{edit} --allow-sender PATTERN")
+        elif "*" in application.senders:
+            real = match is not None and match.kind is not AccountKind.SANDBOX
+            mend = f"{edit} --remove-sender '*' --allow-sender '*@example.org'"
+            yield Finding(Level.WARNING if real else Level.NOTE, subject, "may send as anybody", mend)
+        yield from _open_networks(application, subject)
+
+
+def _open_networks(application: Application, subject: str) -> Iterator[Finding]:
+    if not application.passwordless:
+        return
+    for text in application.networks:
+        network = ipaddress.ip_network(text)
+        if not network.is_private and network.num_addresses > 256:
+            what = f"takes mail from all of {text} without a password"
+            yield Finding(Level.WARNING, subject, what, "name narrower networks, or use a password")
+
+
+def _listener(listener: ListenerSettings, is_running: bool) -> Iterator[Finding]:
+    subject = f"listener {listener.address}:{listener.port}"
+    for file in filter(None, (listener.certificate, listener.key)):
+        if not os.access(file, os.R_OK):
+            yield Finding(Level.ERROR, subject, f"{file} can't be read", "give this user the right to read it")
+    if not ipaddress.ip_address(listener.address).is_loopback and listener.tls == "none":
+        what = "takes mail from other machines without encryption"
+        yield Finding(Level.WARNING, subject, what, "set tls to starttls or implicit, with certificate and key")
+    if is_running:
+        yield Finding(Level.OK, subject, "takes mail")
+    elif listener.port and not _is_free(listener):
+        what = f"the port is {describe_holder(listener.port)}"
+        yield Finding(Level.ERROR, subject, what, "end that process, or set another port in smtp.listeners")
+
+
+def _is_free(listener: ListenerSettings) -> bool:
+    family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listener.address, listener.port))
+        except OSError:
+            return False
+    return True

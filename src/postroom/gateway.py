@@ -1,0 +1,294 @@
+"""The composition root and library face: names the implementations and joins them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import random
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from .accounts.service import AccountService
+from .applications.service import ApplicationService
+from .config import Settings
+from .errors import Fault, GatewayError, InvalidInput, NotFound, StateConflict
+from .mime.head import split
+from .model.account import Account, AccountKind
+from .model.application import Application
+from .model.clock import Clock, Timer
+from .model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId, StagedBody
+from .model.envelope import Envelope
+from .model.explanation import Explanation
+from .model.ids import message_id_text
+from .model.queue import DeliveryState, LaneId, MessageId
+from .model.submission import Accepted, Door, Submission
+from .policy.patterns import matches_any
+from .policy.retry import Schedule
+from .queue import maintenance
+from .queue.delivery import RetryRules
+from .queue.intake import Intake
+from .queue.lane import LaneRules
+from .queue.scheduler import Scheduler
+from .queue.why import explain
+from .secrets import Keyring
+from .store import Selection, Store
+from .store.database import open_store
+from .transports import Transport
+from .transports.pool import ConnectionBudget
+from .transports.sandbox import SandboxTransport
+from .transports.smtp import SmtpTransport
+
+_log = structlog.get_logger()
+
+
+class SystemClock:
+    """The machine's clocks and the running loop's timers."""
+
+    def now(self) -> datetime:
+        """See `Clock.now`."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`: the loop's own time."""
+        return asyncio.get_running_loop().time()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """See `Clock.call_later`."""
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
+
+class Gateway:
+    """One mail room on one data folder. Make it with `open`, begin delivering with `start`, end with `stop`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        accounts: AccountService,
+        applications: ApplicationService,
+        clock: Clock,
+        random_unit: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.accounts = accounts
+        self.applications = applications
+        self.clock = clock
+        self.hostname = settings.hostname or socket.gethostname()
+        self._budget = ConnectionBudget(settings.max_connections_in_all)
+        rules = LaneRules(
+            RetryRules(Schedule.parse(settings.retry_schedule, "retry_schedule"), settings.retry_window),
+            Schedule.parse(settings.account_sleep, "account_sleep"),
+        )
+        self.scheduler = Scheduler(store, clock, rules, self._make_transport, random_unit)
+        self._intake = Intake(store, clock, accounts.snapshot, self.scheduler.offer, self.hostname)
+        self._maintenance: asyncio.Task[None] | None = None
+        accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
+
+    @classmethod
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        random_unit: Callable[[], float] = random.random,
+        on_broken: Callable[[BaseException], None] | None = None,
+    ) -> Gateway:
+        """A gateway on `settings.data`, made and migrated as needed; it accepts, but delivers only after `start`.
+
+        `on_broken` is called once when the store has failed for good: the process must leave.
+
+        Raises:
+            GatewayError: the folder, its keys or its database can't be used; the text says what to do.
+        """
+        clock = clock or SystemClock()
+        folder = Path(settings.data)
+        keyring = Keyring.load(folder, settings)
+        store = await open_store(folder / "postroom.db", keyring, clock.now, on_broken=on_broken)
+        accounts = AccountService(store)
+        applications = ApplicationService(store, keyring)
+        accounts.named_by, applications.account_name = applications.naming, accounts.spelling
+        await accounts.load()
+        await applications.load()
+        return cls(settings, store, accounts, applications, clock, random_unit)
+
+    async def start(self, deliver: bool = True) -> None:
+        """Recover what a crash left and begin to deliver (or only to accept)."""
+        if not deliver:
+            return
+        recovered = await self.scheduler.start(
+            self.accounts.snapshot(),
+            paused=not self.settings.sending_enabled,
+            hold_pending=self.settings.hold_pending_at_start,
+        )
+        if recovered:
+            _log.warning("recovered_after_crash", deliveries=recovered)
+        rules = maintenance.MaintenanceRules(self.settings.retry_window, self.settings.give_up, self.settings.retention)
+        self._maintenance = asyncio.create_task(maintenance.run(self.store, self.clock, rules))
+
+    async def stop(self) -> None:
+        """End deliveries under way, keep their outcomes, close the store."""
+        if self._maintenance is not None:
+            self._maintenance.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._maintenance
+        await self.scheduler.stop()
+        await self.store.close()
+
+    # Doors --------------------------------------------------------------------------------------------------------
+
+    def submit(self, submission: Submission) -> asyncio.Future[Accepted]:
+        """Take a message; see `Intake.submit`."""
+        return self._intake.submit(submission)
+
+    @staticmethod
+    def may_send_as(application: Application, address: str) -> bool:
+        """Whether `address` is an allowed sender of `application`; the null reverse-path needs `*`."""
+        if not address:
+            return "*" in application.senders
+        return matches_any(application.senders, address)
+
+    async def keep_content(self, raw: bytes) -> Content:
+        """Content from a whole message in memory: large bodies are staged, so that they are stored in pieces.
+
+        `raw` has CRLF line ends. Raises StorageFull or StorageFailed.
+        """
+        head, body = split(raw)
+        if len(body) <= INLINE_BYTES:
+            return Content(head, body)
+        content_id = ContentId(os.urandom(16))
+        chunks = range(0, len(body), CHUNK_BYTES)
+        for index, start in enumerate(chunks):
+            await self.store.stage(content_id, index, body[start : start + CHUNK_BYTES])
+        return Content(head, StagedBody(content_id, len(chunks), len(body), hashlib.sha256(body).digest()))
+
+    # The queue by hand --------------------------------------------------------------------------------------------
+
+    async def hold(self, selection: Selection) -> int:
+        """Hold what waits; how many."""
+        return await self.store.hold(selection, self.clock.now())
+
+    async def release(self, selection: Selection) -> int:
+        """Release what is held; how many."""
+        released = await self.store.release(selection, self.clock.now())
+        self.scheduler.look()
+        return released
+
+    async def retry(self, selection: Selection) -> int:
+        """Try deferred deliveries now; how many."""
+        retried = await self.store.retry(selection, self.clock.now())
+        if selection.lane is not None:
+            self.scheduler.wake(selection.lane)
+        self.scheduler.look()
+        return retried
+
+    async def cancel(self, selection: Selection) -> int:
+        """Cancel what has not ended and is not being sent; how many."""
+        return await self.store.cancel(selection, self.clock.now())
+
+    async def resubmit(self, message_id: MessageId) -> Accepted:
+        """A new message for the recipients whose deliveries ended without being delivered; it names the old one.
+
+        Raises:
+            NotFound: there is no such message, or its application is gone.
+            StateConflict: no recipient of it ended undelivered, or its content was removed already.
+        """
+        view = await self.store.message(message_id)
+        if view is None:
+            raise NotFound(Fault("id", "there is no such message", "take it from `postroom queue list`"))
+        recipients = tuple(
+            d.recipient for d in view.deliveries if d.state.is_final and d.state is not DeliveryState.DELIVERED
+        )
+        if not recipients:
+            raise StateConflict("no recipient of this message ended without delivery")
+        raw = await self.store.content(message_id)
+        if raw is None:
+            raise StateConflict("the content of this message was removed already")
+        application = self.applications.get(view.application)
+        submission = Submission(
+            door=Door(view.door),
+            application=application,
+            envelope=Envelope(view.reverse_path, recipients, view.eight_bit, view.smtputf8),
+            content=await self.keep_content(raw),
+            received=self.clock.now(),
+            priority=view.priority,
+            resubmits=message_id,
+        )
+        return await self.submit(submission)
+
+    async def why(self, message_id: MessageId) -> list[Explanation]:
+        """What each delivery of the message waits for, or how it ended.
+
+        Raises:
+            NotFound: there is no such message.
+        """
+        view = await self.store.message(message_id)
+        if view is None:
+            raise NotFound(
+                Fault("id", f"there is no message {message_id_text(message_id)}", "take it from `postroom queue list`")
+            )
+        accounts = {account.id: account for account in self.accounts.snapshot()}
+        now = self.clock.now()
+        return [
+            explain(
+                row,
+                accounts.get(row.lane),
+                self.scheduler.circuit(row.lane),
+                sending=self.settings.sending_enabled,
+                running=self.scheduler.is_running,
+                now=now,
+            )
+            for row in view.deliveries
+        ]
+
+    async def status(self) -> dict[str, object]:
+        """Accounts with their circuits and counts, for `status` and the dashboard."""
+        counts = await self.store.counts()
+        rows = []
+        for account in self.accounts.snapshot():
+            circuit = self.scheduler.circuit(LaneId(account.id))
+            rows.append(
+                {
+                    "account": account.name,
+                    "kind": account.kind.value,
+                    "enabled": account.enabled,
+                    "health": circuit.health.value,
+                    "reason": circuit.reason,
+                    "advice": circuit.advice,
+                    "until": circuit.until.isoformat() if circuit.until else None,
+                    "counts": {state.value: n for (lane, state), n in counts.items() if lane == account.id},
+                }
+            )
+        return {"running": self.scheduler.is_running, "hostname": self.hostname, "accounts": rows}
+
+    async def wait_drained(self, patience: timedelta = timedelta(minutes=5)) -> bool:
+        """Wait until nothing is queued, being sent or deferred; whether that came in time."""
+        deadline = self.clock.monotonic() + patience.total_seconds()
+        open_states = {DeliveryState.QUEUED, DeliveryState.SENDING, DeliveryState.DEFERRED}
+        while any(n for (_, state), n in (await self.store.counts()).items() if state in open_states):
+            if self.clock.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    # Implementations by name --------------------------------------------------------------------------------------
+
+    def _make_transport(self, account: Account) -> Transport:
+        if account.kind is AccountKind.SANDBOX:
+            return SandboxTransport(account.name)
+        return SmtpTransport(
+            account,
+            clock=self.clock,
+            budget=self._budget,
+            helo_name=self.hostname if "." in self.hostname else "",
+            chunks=self.store.chunks,
+        )
+
+
+__all__ = ["Gateway", "GatewayError", "InvalidInput", "SystemClock"]

@@ -1,0 +1,1 @@
+"""Message formats (RFC 5322, RFC 2045 and following): bytes in, bytes out."""

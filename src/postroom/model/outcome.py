@@ -1,0 +1,74 @@
+"""What became of one recipient in one attempt (DESIGN section 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from .reply import Reply
+
+
+class Scope(StrEnum):
+    """What a failure is about; it decides who waits (SPEC section 2.8)."""
+
+    MESSAGE = "message"
+    SENDER = "sender"  # this sender on this account
+    ACCOUNT = "account"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The part that all outcomes share: where it was said, and in which words."""
+
+    reply: Reply | None = None
+    remote_host: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered(Outcome):
+    """The relay has taken responsibility (a 2yz to the end of data)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured(Outcome):
+    """A sandbox kept it; nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotSent(Outcome):
+    """The connection ended before anything of the content was written: due again at once, nobody is to blame."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure(Outcome):
+    """A refusal or an accident.
+
+    `status` is an enhanced status code (RFC 3463); `reason` one line for people; `advice` what to do about it.
+    """
+
+    status: str
+    reason: str
+    advice: str = ""
+    scope: Scope = Scope.MESSAGE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred(Failure):
+    """Try again: later by the retry schedule, or after `retry_after` when the other side or a rule named a time.
+
+    `stop` (scope ACCOUNT): the cause does not pass by itself, the account needs attention.
+    """
+
+    retry_after: timedelta | None = None
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounced(Failure):
+    """Refused for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown(Failure):
+    """The end of data was written and no reply came: it may have arrived."""

@@ -1,0 +1,168 @@
+"""The states of a delivery and who may move it (SPEC section 1, DESIGN section 3; docs/queue.md draws from here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import NewType
+
+from .content import Content
+from .envelope import Address, Envelope
+
+#: A message's id: the 16 octets of a UUIDv7 (RFC 9562).
+MessageId = NewType("MessageId", bytes)
+
+#: A lane: order, throttle and warm connections of one account. The same number as the account's id.
+LaneId = NewType("LaneId", int)
+
+#: Stamped on claims; a newer one makes every older claim void (DESIGN section 3).
+FencingToken = NewType("FencingToken", int)
+
+
+class DeliveryState(StrEnum):
+    """Where one delivery is."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    DEFERRED = "deferred"
+    HELD = "held"
+    DELIVERED = "delivered"
+    CAPTURED = "captured"
+    BOUNCED = "bounced"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Ended: never changes again."""
+        return self in FINAL
+
+
+S = DeliveryState
+FINAL: frozenset[DeliveryState] = frozenset({S.DELIVERED, S.CAPTURED, S.BOUNCED, S.EXPIRED, S.CANCELLED})
+WAITING: frozenset[DeliveryState] = frozenset({S.QUEUED, S.DEFERRED})
+
+#: Every legal move and who makes it. The store's UPDATEs are conditional on the left side.
+TRANSITIONS: dict[tuple[DeliveryState, DeliveryState], str] = {
+    (S.QUEUED, S.SENDING): "claim",
+    (S.DEFERRED, S.SENDING): "claim",
+    (S.SENDING, S.DELIVERED): "complete",
+    (S.SENDING, S.CAPTURED): "complete",
+    (S.SENDING, S.BOUNCED): "complete",
+    (S.SENDING, S.DEFERRED): "complete, or recovery after a crash",
+    (S.SENDING, S.EXPIRED): "complete, when the retry window has ended",
+    (S.SENDING, S.HELD): "complete, at the third unknown",
+    (S.SENDING, S.QUEUED): "unclaim, when nothing was written",
+    (S.QUEUED, S.HELD): "hold",
+    (S.DEFERRED, S.HELD): "hold",
+    (S.HELD, S.QUEUED): "release",
+    (S.DEFERRED, S.QUEUED): "retry now",
+    (S.QUEUED, S.CANCELLED): "cancel",
+    (S.DEFERRED, S.CANCELLED): "cancel",
+    (S.HELD, S.CANCELLED): "cancel",
+    (S.QUEUED, S.EXPIRED): "maintenance",
+    (S.DEFERRED, S.EXPIRED): "maintenance",
+    (S.HELD, S.EXPIRED): "maintenance",
+}
+del S
+
+
+class PriorityClass(IntEnum):
+    """Order of claiming: the smaller first (SPEC section 2.8)."""
+
+    URGENT = 0
+    NORMAL = 1
+    BULK = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelivery:
+    """One recipient of a message about to be stored; `n` counts from 0 within the message."""
+
+    n: int
+    recipient: Address
+    lane: LaneId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMessage:
+    """A message about to be stored, as intake made it. Everything in it becomes durable in one transaction."""
+
+    id: MessageId
+    door: str
+    application_id: int
+    application: str
+    envelope: Envelope
+    content: Content
+    accepted: datetime
+    subject: str
+    header_message_id: str
+    peer: str
+    priority: PriorityClass
+    deliveries: tuple[NewDelivery, ...]
+    resubmits: MessageId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueDelivery:
+    """What the queue knows of one delivery that may be claimed."""
+
+    n: int
+    recipient: Address
+    tries: int = 0
+    unknowns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueMessage:
+    """Deliveries of one message on one lane that may be claimed together, with what sending them needs.
+
+    `content.body` is staged for large messages and read while it is sent. `window_from` starts the retry window.
+    """
+
+    id: MessageId
+    lane: LaneId
+    priority: PriorityClass
+    reverse_path: Address
+    eight_bit: bool
+    smtputf8: bool
+    window_from: datetime
+    accepted: datetime
+    deliveries: tuple[DueDelivery, ...]
+    content: Content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryResult:
+    """How one delivery leaves `sending`: its new state, and the row of the attempt.
+
+    `due` is set for DEFERRED; `counts` is False when the try must not be counted (account failures, SPEC 2.8);
+    `outcome` is the name of the outcome's class in small letters; `reply` the words of the remote side or of Postroom.
+    """
+
+    n: int
+    state: DeliveryState
+    outcome: str
+    status: str = ""
+    reply: str = ""
+    command: str = ""
+    advice: str = ""
+    due: datetime | None = None
+    counts: bool = True
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One transaction's results: stored with the new states in one transaction."""
+
+    message_id: MessageId
+    lane: LaneId
+    token: FencingToken
+    account: str
+    started: datetime
+    ended: datetime
+    remote_host: str
+    results: tuple[DeliveryResult, ...]
+    transcript: str = ""

@@ -1,0 +1,49 @@
+"""What a door hands to the intake, and what it gets back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from .application import Application
+from .content import Content
+from .envelope import Envelope
+from .queue import MessageId, PriorityClass
+
+
+class Door(StrEnum):
+    """A way in."""
+
+    SMTP = "smtp"
+    CLI = "cli"
+    REST = "rest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A message as a door received it.
+
+    `with_protocol` is the keyword of the trace header (RFC 3848: ESMTP, ESMTPS, ESMTPSA, ...); `peer` the client's
+    address, `helo` what it called itself. `account` names the account to use, if the sender chose one.
+    """
+
+    door: Door
+    application: Application
+    envelope: Envelope
+    content: Content
+    received: datetime
+    peer: str = ""
+    helo: str = ""
+    with_protocol: str = "ESMTP"
+    account: str = ""
+    priority: PriorityClass = PriorityClass.NORMAL
+    resubmits: MessageId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A message that is durable: its id, and the account that each recipient was routed to."""
+
+    id: MessageId
+    accounts: tuple[str, ...]

@@ -1,0 +1,183 @@
+"""Opens connections to SMTP servers: TCP, TLS, greeting, EHLO and AUTH as the account says (SPEC section 2)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from ..model.account import Account, Security
+from ..model.reply import Reply
+from ..protocol.sasl import SaslError, client_stepper
+from ..protocol.smtp.errors import LocalProtocolError
+from .smtp_connection import ConnectionLost, ContentSource, SmtpConnection, TransactionResult
+from .stream import ConnectFailed, Resolver, open_socket, open_transport, resolve
+from .tls import client_context
+
+__all__ = [
+    "ConnectFailed",
+    "ContentSource",
+    "SmtpConnection",
+    "TransactionResult",
+    "connect",
+]
+
+#: The port whose connections start with TLS (RFC 8314 section 3.3).
+IMPLICIT_TLS_PORT = 465
+
+
+async def connect(account: Account, *, helo_name: str, resolver: Resolver = resolve) -> SmtpConnection:
+    """A connection that transactions can be started on: encrypted and logged in as `account` asks.
+
+    `helo_name` is what EHLO says where the account has no name of its own; empty: the address literal.
+
+    Raises:
+        ConnectFailed: see there; nothing is left open.
+    """
+    connection = SmtpConnection(
+        account.host, account.helo_name or helo_name, account.command_timeout, account.end_of_data_timeout
+    )
+    opening = _Opening(account, connection, resolver)
+    try:
+        await opening.run()
+    except ConnectFailed as failure:
+        connection.recorded.note(failure.reason)
+        failure.transcript = connection.transcript()
+        await connection.quit()
+        raise
+    except (ConnectionLost, LocalProtocolError, ValueError) as error:
+        connection.abort()
+        failed = opening.failure(error)
+        failed.transcript = connection.transcript()
+        raise failed from error
+    except BaseException:
+        connection.abort()
+        raise
+    return connection
+
+
+class _Opening:
+    """The stages of one connection attempt; `stage` is the one it is in."""
+
+    def __init__(self, account: Account, connection: SmtpConnection, resolver: Resolver) -> None:
+        self._account = account
+        self._connection = connection
+        self._resolver = resolver
+        self.stage = "connect"
+
+    async def run(self) -> None:
+        """All stages."""
+        account, connection = self._account, self._connection
+        implicit = account.security is Security.TLS or (
+            account.security is Security.AUTO and account.port == IMPLICIT_TLS_PORT
+        )
+        await self._reach(implicit)
+        self.stage = "greeting"
+        self._require(await connection.greeting())
+        await self._introduce()
+        if not connection.is_encrypted and account.security is not Security.NONE:
+            await self._encrypt()
+        if account.username or account.password:
+            await self._log_in()
+
+    def failure(self, error: Exception) -> ConnectFailed:
+        """`error` as what it means for the connection attempt."""
+        if isinstance(error, ConnectionLost):
+            kind = {"timeout": "network", "closing": "reply"}.get(error.kind, error.kind)
+            return ConnectFailed(self.stage, kind, error.reason, reply=error.reply)
+        return ConnectFailed(self.stage, "tls" if self.stage == "tls" else "protocol", str(error))
+
+    async def _reach(self, implicit: bool) -> None:
+        account, connection = self._account, self._connection
+        context = self._tls_context() if implicit else None
+        self.stage = "connect"
+        seconds = account.connect_timeout.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                sock = await open_socket(account.host, account.port, self._resolver)
+                self.stage = "tls" if implicit else "connect"
+                await open_transport(lambda: connection, sock, account.host, context)
+        except TimeoutError:
+            raise ConnectFailed(
+                self.stage, "network", f"no connection to {account.host} within {seconds:g} s"
+            ) from None
+
+    async def _introduce(self) -> None:
+        self.stage = "ehlo"
+        reply = await self._connection.ehlo()
+        if reply.is_permanent:
+            reply = await self._connection.helo()
+        self._require(reply)
+
+    async def _encrypt(self, *, unasked: bool = False) -> None:
+        """STARTTLS by the account's rule; `unasked`: the server demands it without offering it."""
+        account, connection = self._account, self._connection
+        self.stage = "starttls"
+        required = account.security is Security.STARTTLS
+        if not unasked and "STARTTLS" not in connection.extensions:
+            if required:
+                raise ConnectFailed(
+                    self.stage, "tls", f"{account.host} does not offer STARTTLS, which this account requires"
+                )
+            return
+        context = self._tls_context()
+        self.stage = "starttls"
+        seconds = account.connect_timeout.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                reply = await connection.starttls(account.host, context)
+        except TimeoutError:
+            raise ConnectFailed("tls", "network", f"no TLS with {account.host} within {seconds:g} s") from None
+        if reply.is_positive:
+            await self._introduce()
+        elif required:
+            raise ConnectFailed(self.stage, "tls", f"STARTTLS was refused: {reply.text}", reply=reply)
+
+    async def _log_in(self) -> None:
+        account, connection = self._account, self._connection
+        refused: list[str] = []
+        last: Reply | None = None
+        while True:
+            self.stage = "auth"
+            offered = connection.extensions.get("AUTH", "").split()
+            try:
+                stepper = client_stepper(offered, account.username, account.password, refused=refused)
+            except SaslError as error:
+                raise ConnectFailed(self.stage, "auth", str(error)) from None
+            if stepper is None:
+                raise self._no_mechanism(offered, last)
+            if stepper.sends_clear_password and not (connection.is_encrypted or account.allow_clear_password):
+                raise ConnectFailed(
+                    self.stage,
+                    "clear-password",
+                    f"the connection to {account.host} is not encrypted, and this account may not send its password in"
+                    " clear",
+                )
+            last = await connection.authenticate(stepper)
+            if last.is_positive:
+                return
+            demands_tls = last.code in (530, 538) and not connection.is_encrypted
+            if demands_tls and account.security in (Security.AUTO, Security.STARTTLS_IF_OFFERED):
+                await self._encrypt(unasked=True)
+                if connection.is_encrypted:
+                    continue
+            if last.code != 504:  # RFC 4954 section 4: this mechanism is not to be had; another one may be
+                raise ConnectFailed("auth", "auth", f"the login was refused: {last.text}", reply=last)
+            refused.append(stepper.mechanism)
+
+    def _no_mechanism(self, offered: list[str], last: Reply | None) -> ConnectFailed:
+        if last is not None:
+            return ConnectFailed(self.stage, "auth", f"the login was refused: {last.text}", reply=last)
+        return ConnectFailed(
+            self.stage,
+            "no-mechanism",
+            "the server offers no authentication method that this account may use"
+            f" (offered: {', '.join(offered) or 'none'}); choose none if it needs no login",
+        )
+
+    def _tls_context(self) -> ssl.SSLContext:
+        self.stage = "tls"
+        return client_context(self._account.verification, self._account.ca_bundle)
+
+    def _require(self, reply: Reply) -> None:
+        if not reply.is_positive:
+            raise ConnectFailed(self.stage, "reply", f"{self._account.host} said: {reply.text}", reply=reply)

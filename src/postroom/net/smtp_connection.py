@@ -1,0 +1,446 @@
+"""Drives the SMTP client machine over a socket: an asyncio.Protocol that hands transactions over and results back."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+
+from ..model.content import StagedBody
+from ..model.envelope import Envelope
+from ..model.reply import Reply
+from ..protocol.sasl import ClientStepper
+from ..protocol.smtp.client import SmtpClient
+from ..protocol.smtp.client_events import Answered, ConnectionEnded, ContentWanted, Event, TransactionEnded
+from ..protocol.smtp.client_states import SessionState, Step
+from ..protocol.smtp.errors import LocalProtocolError, RemoteProtocolError
+from ..protocol.smtp.transaction import MailTransaction
+from .stream import start_tls
+from .transcript import Transcript
+
+#: How long a server may take to say goodbye.
+QUIT_SECONDS = 2.0
+
+#: How much of a large content is written at once; a slow line must move this much within the command timeout.
+_PIECE_BYTES = 64 * 1024
+
+_NEVER = float("inf")
+
+
+#: A transaction that has ended.
+TransactionResult = MailTransaction
+
+
+@dataclass(slots=True, eq=False)
+class ContentSource:
+    """Content to send: `head` with its empty line; `body` in memory, or staged and read by `chunks` (cut anywhere)."""
+
+    head: bytes
+    body: bytes | StagedBody
+    chunks: Callable[[StagedBody], AsyncIterator[bytes]] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Octets of head and body together."""
+        return len(self.head) + (len(self.body) if isinstance(self.body, bytes) else self.body.size_bytes)
+
+
+class ConnectionLost(Exception):
+    """The connection broke while a reply was awaited; `reply` is the 421 that ended it, if one did."""
+
+    def __init__(self, reason: str, kind: str, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind
+        self.reply = reply
+
+
+class _Sending(MailTransaction):
+    """A transaction with what only the driver knows of it."""
+
+    __slots__ = ("content", "done")
+
+    def __init__(self, envelope: Envelope, content: ContentSource, done: Callable[[TransactionResult], None]) -> None:
+        super().__init__(envelope, content.size_bytes)
+        self.content = content
+        self.done = done
+
+
+def address_literal(name: object) -> str:
+    """What a client without a name of its own calls itself: its address, from `getsockname()` (RFC 5321 section 4.1.3)."""
+    address = str(name[0]).partition("%")[0] if isinstance(name, tuple) and name else "127.0.0.1"
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+class SmtpConnection(asyncio.Protocol):
+    """One connection to a server; made by `net.smtp_client.connect`.
+
+    `on_closed` is called once, after the results of what was under way, with the reason; also after `quit` and `abort`.
+    """
+
+    def __init__(
+        self,
+        remote_host: str,
+        helo_name: str,
+        command_timeout: timedelta,
+        end_of_data_timeout: timedelta,
+    ) -> None:
+        self.remote_host = remote_host
+        self.remote_address = ""
+        self.on_closed: Callable[[str], None] | None = None
+        self.recorded = Transcript()
+        self.machine = SmtpClient(helo_name)
+        self.is_encrypted = False
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._command_seconds = command_timeout.total_seconds()
+        self._end_of_data_seconds = end_of_data_timeout.total_seconds()
+        self._deadline = _NEVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
+        self._pumping = False
+        self._blocked = False
+        self._withheld: _Sending | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[Reply] | None = None
+        self._early: Reply | None = None  # the greeting, when it comes before it is asked for
+        self._closed_reason = ""
+        self._closed_kind = ""
+        self._closed_reply: Reply | None = None
+
+    # For those who send
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        """What the last EHLO offered, by keyword in capitals."""
+        return self.machine.extensions
+
+    @property
+    def pipelining(self) -> bool:
+        """Whether the envelope of the next transaction may go ahead."""
+        return self.machine.pipelining
+
+    @property
+    def size_limit(self) -> int | None:
+        """The largest message that the server takes, in octets."""
+        return self.machine.size_limit
+
+    @property
+    def is_usable(self) -> bool:
+        """Open and in step: it serves transactions."""
+        return not self._closed_reason and self.machine.state in (SessionState.READY, SessionState.RESET)
+
+    @property
+    def may_start(self) -> bool:
+        """Usable, and no transaction is ahead."""
+        return not self._closed_reason and self.machine.may_begin
+
+    @property
+    def is_idle(self) -> bool:
+        """Usable, with nothing under way."""
+        return not self._closed_reason and self.machine.is_idle
+
+    def start(self, envelope: Envelope, content: ContentSource, done: Callable[[TransactionResult], None]) -> None:
+        """Hand over one transaction; at most one may be ahead of the one under way.
+
+        `done` is called exactly once with the result, from within a callback of the loop, never from `start`: also
+        when the connection is closed by now (`not_started`) or the envelope cannot be written (`error_kind` "local").
+
+        Raises:
+            LocalProtocolError: one is ahead already, or the session is not ready.
+        """
+        transaction = _Sending(envelope, content, done)
+        if self._closed_reason:
+            transaction.error, transaction.error_kind = self._closed_reason, self._closed_kind
+            transaction.not_started = True
+            self._loop.call_soon(self._hand_back, transaction)
+            return
+        if not self.machine.may_begin:
+            raise LocalProtocolError("no transaction can begin now")
+        try:
+            self.machine.begin(transaction)
+        except LocalProtocolError as error:
+            transaction.error, transaction.error_kind = str(error), "local"
+            self._loop.call_soon(self._hand_back, transaction)
+            return
+        if not self._pumping:
+            self._flush()
+
+    def block_content(self) -> None:
+        """Write no content from now on until `allow_content`; envelopes and replies go on."""
+        self._blocked = True
+
+    def allow_content(self) -> None:
+        """Content may be written; what waits for it goes out now."""
+        self._blocked = False
+        withheld, self._withheld = self._withheld, None
+        if withheld is not None:
+            self._write_content(withheld)
+            if not self._pumping:
+                self._flush()
+
+    def transcript(self, transaction: MailTransaction | None = None) -> str:
+        """What was said until the session was ready, and in `transaction`; no content, no secrets."""
+        return self.recorded.text(transaction)
+
+    async def quit(self) -> None:
+        """Say goodbye and close; with something under way, close at once."""
+        if not self._closed_reason and self.machine.may_quit:
+            try:
+                async with asyncio.timeout(QUIT_SECONDS):
+                    await self._answer(self.machine.quit)
+            except (ConnectionLost, TimeoutError):
+                pass
+        self._end("closed by us", "network")
+
+    def abort(self) -> None:
+        """Close at once; what is under way ends with an error."""
+        self._end("closed by us", "network")
+
+    # For those who open it, stage by stage
+
+    async def greeting(self) -> Reply:
+        """The greeting. Raises ConnectionLost, as all of these."""
+        return await self._answer(None)
+
+    async def ehlo(self) -> Reply:
+        """The reply to EHLO."""
+        return await self._answer(self.machine.ehlo)
+
+    async def helo(self) -> Reply:
+        """The reply to HELO."""
+        return await self._answer(self.machine.helo)
+
+    async def starttls(self, host: str, context: ssl.SSLContext) -> Reply:
+        """The reply to STARTTLS; if it is positive, TLS has been started and EHLO must follow.
+
+        Raises:
+            ConnectFailed: the handshake failed.
+        """
+        reply = await self._answer(self.machine.starttls)
+        if reply.is_positive:
+            if self._transport is None or self._closed_reason:
+                raise ConnectionLost(self._closed_reason, self._closed_kind)
+            self._transport = await start_tls(self._transport, self, host, context)
+            self.machine.tls_started()
+            self.note_encryption()
+        return reply
+
+    async def authenticate(self, stepper: ClientStepper) -> Reply:
+        """The reply that ends the exchange."""
+        return await self._answer(lambda: self.machine.authenticate(stepper))
+
+    def note_encryption(self) -> None:
+        """TLS is on: keep its version and cipher for the transcript."""
+        transport = self._transport
+        found = transport.get_extra_info("ssl_object") if transport is not None else None
+        self.is_encrypted = True
+        cipher = found.cipher() if found is not None else None
+        if found is not None and cipher is not None:
+            self.recorded.note(f"{found.version()} with {cipher[0]}")
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is connected (and TLS started, if implicit)."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.remote_address = f"{peer[0]}" if isinstance(peer, tuple) else ""
+        if not self.machine.helo_name:
+            self.machine.helo_name = address_literal(transport.get_extra_info("sockname"))
+        if transport.get_extra_info("ssl_object") is not None:
+            self.note_encryption()
+
+    def data_received(self, data: bytes) -> None:
+        """Replies, or pieces of them."""
+        self.machine.receive(data)
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """The server closed its side."""
+        self.machine.receive_eof()
+        self._pump()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._end(f"the connection was lost: {exc}" if exc is not None else "the connection was closed", "network")
+
+    def pause_writing(self) -> None:
+        """The socket takes no more for now."""
+        if self._writable is None:
+            self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """The socket takes more."""
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # Inside
+
+    def _pump(self) -> None:
+        machine = self.machine
+        replies = machine.replies
+        self._pumping = True
+        try:
+            while (event := machine.next_event()) is not None:
+                self._handle(event)
+        except RemoteProtocolError as error:
+            self._end(str(error), "protocol")
+        finally:
+            self._pumping = False
+        if not self._closed_reason:
+            self._flush(progressed=machine.replies != replies)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, TransactionEnded):
+            self._hand_back(cast(_Sending, event.transaction))
+        elif isinstance(event, ContentWanted):
+            if self._blocked:
+                self._withheld = cast(_Sending, event.transaction)
+            else:
+                self._write_content(cast(_Sending, event.transaction))
+        elif isinstance(event, Answered):
+            self.recorded.received(event.reply)
+            waiter, self._waiter = self._waiter, None
+            if waiter is None:
+                self._early = event.reply
+            elif not waiter.done():
+                waiter.set_result(event.reply)
+        else:
+            self._connection_ended(event)
+
+    def _connection_ended(self, event: ConnectionEnded) -> None:
+        if event.reply is not None:
+            self.recorded.received(event.reply)
+        self._end(event.reason, "closing" if event.reply is not None else "network", event.reply)
+
+    def _hand_back(self, transaction: _Sending) -> None:
+        try:
+            transaction.done(transaction)
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {"message": "a transaction's result could not be handed back", "exception": error}
+            )
+
+    def _write_content(self, transaction: _Sending) -> None:
+        content = transaction.content
+        if not isinstance(content.body, bytes):
+            self._feeder = self._loop.create_task(self._feed(transaction, content.body))
+            return
+        try:
+            self.machine.send_content(content.head + content.body)
+        except LocalProtocolError as error:
+            self._end(str(error), "local")
+
+    async def _feed(self, transaction: _Sending, body: StagedBody) -> None:
+        machine, content = self.machine, transaction.content
+        try:
+            machine.begin_content()
+            machine.send_chunk(content.head)
+            if content.chunks is None:
+                raise LocalProtocolError("a staged body without its reader")
+            async for chunk in content.chunks(body):
+                for start in range(0, len(chunk), _PIECE_BYTES):
+                    while self._writable is not None:
+                        await self._writable
+                    if transaction.step is not Step.CONTENT:
+                        return  # refused before its end
+                    machine.send_chunk(chunk[start : start + _PIECE_BYTES])
+                    self._flush()
+            machine.end_content()
+            self._flush()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._feeder = None
+            self._end(f"the content could not be read: {error}", "local")
+
+    def _flush(self, progressed: bool = True) -> None:
+        machine, transport = self.machine, self._transport
+        output = machine.take_output()
+        if transport is None:
+            return
+        if output:
+            if self._waiter is not None:
+                self._record(output)
+            if len(output) == 1:
+                transport.write(output[0])
+            else:
+                transport.writelines(output)
+            progressed = True
+        if not progressed:
+            return
+        if machine.awaits_final_reply:
+            self._expect(self._end_of_data_seconds)
+        elif machine.awaits_reply or machine.is_writing_content:
+            self._expect(self._command_seconds)
+        else:
+            self._deadline = _NEVER
+
+    def _expect(self, seconds: float) -> None:
+        """Set the deadline. One timer serves all: it is made anew only if it would come too late."""
+        self._deadline = deadline = self._loop.time() + seconds
+        if deadline < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline
+            self._timer = self._loop.call_at(deadline, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer, self._timer_at = None, _NEVER
+        remaining = self._deadline - self._loop.time()
+        if self._deadline == _NEVER:
+            return
+        if remaining > 0:
+            self._expect(remaining)
+            return
+        seconds = self._end_of_data_seconds if self.machine.awaits_final_reply else self._command_seconds
+        awaited = "no progress" if self.machine.is_writing_content else "no reply"
+        self._end(f"{awaited} within {seconds:g} s", "timeout")
+
+    async def _answer(self, send: Callable[[], None] | None) -> Reply:
+        early, self._early = self._early, None
+        if early is not None:
+            return early
+        if self._closed_reason:
+            raise ConnectionLost(self._closed_reason, self._closed_kind, self._closed_reply)
+        waiter: asyncio.Future[Reply] = self._loop.create_future()
+        self._waiter = waiter
+        if send is not None:
+            send()
+        self._flush()
+        return await waiter
+
+    def _record(self, output: list[bytes]) -> None:
+        for line in output:
+            if self.machine.state is SessionState.AUTH and not line.startswith(b"AUTH "):
+                self.recorded.sent_secret()
+            else:
+                self.recorded.sent(line)
+
+    def _end(self, reason: str, kind: str, reply: Reply | None = None) -> None:
+        if self._closed_reason:
+            return
+        self._closed_reason, self._closed_kind, self._closed_reply = reason, kind, reply
+        self.recorded.note(reason)
+        unfinished = self.machine.give_up(reason, kind)
+        self._withheld = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._feeder is not None:
+            self._feeder.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(ConnectionLost(reason, kind, reply))
+        for transaction in unfinished:
+            self._hand_back(cast(_Sending, transaction))
+        if self.on_closed is not None:
+            self.on_closed(reason)

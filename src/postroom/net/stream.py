@@ -1,0 +1,178 @@
+"""Connects: resolves, races the addresses (RFC 8305), and starts TLS, each failure told by its stage."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from ..model.reply import Reply
+
+#: How long an address has before the next one is tried beside it (RFC 8305 section 5).
+ATTEMPT_DELAY_SECONDS = 0.25
+
+Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
+
+
+class ConnectFailed(Exception):
+    """No connection that mail may go over.
+
+    `stage` is "resolve", "connect", "tls", "greeting", "ehlo", "starttls" or "auth"; `kind` one of "network", "tls",
+    "certificate" (it was refused), "auth", "reply", "protocol", "no-mechanism" and "clear-password"; `reply` what the
+    server said, if it did. `transcript` has what was said, without secrets.
+    """
+
+    def __init__(self, stage: str, kind: str, reason: str, *, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.stage = stage
+        self.kind = kind
+        self.reason = reason
+        self.reply = reply
+        self.transcript = ""
+
+
+async def resolve(host: str, port: int) -> Sequence[Address]:
+    """The addresses of `host`, in the system's order.
+
+    Raises:
+        OSError: it has none, or nobody can say.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+async def open_socket(host: str, port: int, resolver: Resolver = resolve) -> socket.socket:
+    """A connected socket with TCP_NODELAY.
+
+    Raises:
+        ConnectFailed: at stage "resolve" or "connect".
+    """
+    try:
+        addresses = await resolver(host, port)
+    except OSError as error:
+        raise ConnectFailed("resolve", "network", f"{host} cannot be resolved: {_words(error)}") from error
+    if not addresses:
+        raise ConnectFailed("resolve", "network", f"{host} has no address")
+    return await _race(host, _interleaved(addresses))
+
+
+async def open_transport(
+    factory: Callable[[], ProtocolT], sock: socket.socket, host: str, tls: ssl.SSLContext | None = None
+) -> ProtocolT:
+    """Join the connected `sock` to a new protocol, after the TLS handshake if `tls` is given.
+
+    Raises:
+        ConnectFailed: at stage "tls" or "connect".
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        _, protocol = await loop.create_connection(
+            factory, sock=sock, ssl=tls, server_hostname=host if tls is not None else None
+        )
+    except OSError as error:
+        sock.close()
+        raise tls_failure(host, error) if tls is not None else _unreachable(host, [error]) from error
+    except BaseException:
+        sock.close()
+        raise
+    return protocol
+
+
+async def start_tls(
+    transport: asyncio.Transport, protocol: asyncio.BaseProtocol, host: str, tls: ssl.SSLContext
+) -> asyncio.Transport:
+    """TLS over `transport`; the transport to use from now on.
+
+    Raises:
+        ConnectFailed: at stage "tls"; the connection is closed.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        secured = await loop.start_tls(transport, protocol, tls, server_hostname=host)
+    except OSError as error:
+        transport.abort()
+        raise tls_failure(host, error) from error
+    if secured is None:
+        raise ConnectFailed("tls", "network", f"{host} closed the connection in the TLS handshake")
+    return secured
+
+
+def tls_failure(host: str, error: OSError) -> ConnectFailed:
+    """What a failed handshake means."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = f"the certificate of {host} was refused: {error.verify_message}"
+        return ConnectFailed("tls", "certificate", reason)
+    if isinstance(error, ssl.SSLError):
+        return ConnectFailed("tls", "tls", f"no TLS with {host}: {error.reason or _words(error)}")
+    return ConnectFailed("tls", "network", f"the TLS handshake with {host} broke off: {_words(error)}")
+
+
+def _interleaved(addresses: Sequence[Address]) -> list[Address]:
+    """Families in turn, the one of the first address first (RFC 8305 section 4)."""
+    first = [address for address in addresses if address[0] == addresses[0][0]]
+    others = [address for address in addresses if address[0] != addresses[0][0]]
+    ordered: list[Address] = []
+    while first or others:
+        ordered += first[:1] + others[:1]
+        first, others = first[1:], others[1:]
+    return ordered
+
+
+async def _race(host: str, waiting: list[Address]) -> socket.socket:
+    running: set[asyncio.Task[socket.socket]] = set()
+    failures: list[OSError] = []
+    try:
+        while waiting or running:
+            if waiting:
+                running.add(asyncio.ensure_future(_connected(waiting.pop(0))))
+            done, _ = await asyncio.wait(
+                running,
+                timeout=ATTEMPT_DELAY_SECONDS if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for attempt in done:
+                running.discard(attempt)
+                error = attempt.exception()
+                if error is None:
+                    return attempt.result()
+                if not isinstance(error, OSError):
+                    raise error
+                failures.append(error)
+    finally:
+        for attempt in running:
+            attempt.add_done_callback(_close_late)
+            attempt.cancel()
+    raise _unreachable(host, failures)
+
+
+async def _connected(address: Address) -> socket.socket:
+    family, where = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(sock, where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _close_late(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
+def _unreachable(host: str, failures: Sequence[OSError]) -> ConnectFailed:
+    reasons = "; ".join(dict.fromkeys(map(_words, failures)))
+    failed = ConnectFailed("connect", "network", f"no connection to {host}: {reasons}")
+    failed.__cause__ = failures[-1]
+    return failed
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Pure decisions: values in, a decision out. Time and random numbers are arguments."""

@@ -1,0 +1,138 @@
+"""The transfer coder of DATA: dot stuffing, and the one end of data that counts (RFC 5321 sections 4.1.1.4, 4.5.2)."""
+
+from __future__ import annotations
+
+from .errors import LocalProtocolError
+
+END_OF_DATA = b"\r\n.\r\n"
+
+#: A chunk that ends in one of these may be in the middle of the end of data, longest first.
+_TAILS = tuple(END_OF_DATA[:length] for length in range(len(END_OF_DATA) - 1, 0, -1))
+
+
+def has_bare_line_end(content: bytes) -> bool:
+    """Whether a CR without LF or an LF without CR is in `content` (RFC 5321 section 2.3.8 forbids both)."""
+    pairs = content.count(b"\r\n")
+    return content.count(b"\n") != pairs or content.count(b"\r") != pairs
+
+
+def encode(content: bytes) -> bytes:
+    """The whole `content` as it goes over the wire, the end of data included.
+
+    Raises:
+        LocalProtocolError: it has a bare CR or LF; sent on, those could end the data for a lax receiver and smuggle in
+            what follows as commands.
+    """
+    if has_bare_line_end(content):
+        raise LocalProtocolError("the content has a bare CR or LF")
+    if content.startswith(b"."):
+        content = b"." + content
+    if b"\r\n." in content:
+        content = content.replace(b"\r\n.", b"\r\n..")
+    if not content:
+        return b".\r\n"
+    return content + (b".\r\n" if content.endswith(b"\r\n") else END_OF_DATA)
+
+
+class ContentEncoder:
+    """Content that comes in chunks, as it goes over the wire: `feed` each chunk, then `finish` once.
+
+    Chunks may be cut anywhere. Both raise LocalProtocolError where `encode` does.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""  # a CR or CRLF whose next octet decides about a bare CR or a dot
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The next octets of the wire; may be empty."""
+        if not chunk:
+            return b""
+        if self._at_start:
+            self._at_start = False
+            if chunk.startswith(b"."):
+                chunk = b"." + chunk
+        elif self._held:
+            chunk = self._held + chunk
+        self._held = b"\r\n" if chunk.endswith(b"\r\n") else b"\r" if chunk.endswith(b"\r") else b""
+        whole = chunk[: len(chunk) - len(self._held)]
+        if has_bare_line_end(whole):
+            raise LocalProtocolError("the content has a bare CR or LF")
+        return whole.replace(b"\r\n.", b"\r\n..")
+
+    def finish(self) -> bytes:
+        """What is left, and the end of data."""
+        if self._held == b"\r":
+            raise LocalProtocolError("the content has a bare CR or LF")
+        return b".\r\n" if self._at_start else END_OF_DATA
+
+
+class ContentDecoder:
+    """The server's side of DATA: give it what arrives after the 354, in whatever pieces.
+
+    Only CRLF.CRLF ends the data (its first CRLF may be the one of the DATA command), and only a dot behind CRLF is
+    taken out: what a lax receiver would read as an end of data stays content. `bare_cr` and `bare_lf` say what has been
+    seen so far; a bare CR must be refused, a bare LF refused or, with `normalise_bare_lf`, it comes out as CRLF.
+    """
+
+    __slots__ = ("_finished", "_held", "_normalise", "_skip", "bare_cr", "bare_lf")
+
+    def __init__(self, normalise_bare_lf: bool = False) -> None:
+        self._normalise = normalise_bare_lf
+        # As if the CRLF of the DATA command came with the content; `_skip` takes it out again.
+        self._held = b"\r\n"
+        self._skip = 2
+        self._finished = False
+        self.bare_cr = False
+        self.bare_lf = False
+
+    def feed(self, data: bytes | memoryview) -> tuple[bytes, bool, bytes]:
+        """Decode what arrived.
+
+        Returns:
+            The content that is certain by now (its pieces make the whole; it ends in CRLF unless empty), whether the
+            end of data was met, and, if so, the octets behind it: the commands of a pipelining client.
+
+        Raises:
+            LocalProtocolError: the end of data has been met before.
+        """
+        if self._finished:
+            raise LocalProtocolError("content after the end of data")
+        if not isinstance(data, bytes):
+            data = bytes(data)
+        if self._skip and self._held == b"\r\n" and data[:1] != b".":
+            # The common case: all of it at once, no copy of it made but the slice.
+            end = data.find(END_OF_DATA)
+            if end >= 0:
+                self._finished = True
+                return self._decoded(data[: end + 2]), True, data[end + 5 :]
+        data = self._held + data
+        end = data.find(END_OF_DATA)
+        if end >= 0:
+            self._finished = True
+            rest = data[end + 5 :]
+            data = data[: end + 2]
+        else:
+            rest = b""
+            self._held = next((tail for tail in _TAILS if data.endswith(tail)), b"")
+            if self._held:
+                data = data[: -len(self._held)]
+        decoded = self._decoded(data)
+        if self._skip and decoded:
+            decoded = decoded[2:]
+            self._skip = 0
+        return decoded, self._finished, rest
+
+    def _decoded(self, data: bytes) -> bytes:
+        """`data` unstuffed; it never ends within a CRLF nor between a CRLF and its dot."""
+        pairs = data.count(b"\r\n")
+        if data.count(b"\r") != pairs:
+            self.bare_cr = True
+        bare_lf = data.count(b"\n") != pairs
+        if b"\r\n." in data:
+            data = data.replace(b"\r\n.", b"\r\n")
+        if bare_lf:
+            self.bare_lf = True
+            if self._normalise:
+                data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        return data

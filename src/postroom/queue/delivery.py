@@ -1,0 +1,127 @@
+"""One attempt: what leaves for an account, and what its outcomes do to the deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ..model.envelope import Envelope
+from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Scope, Unknown
+from ..model.queue import DeliveryResult, DeliveryState, DueDelivery, DueMessage
+from ..policy.retry import Schedule, jittered, window_has_ended
+from ..transports import Transaction
+
+#: The unknown that puts a delivery on hold: "the relay may have it" (SPEC section 2.8).
+UNKNOWNS_UNTIL_HOLD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """How long and how often one message is tried."""
+
+    schedule: Schedule
+    window: timedelta
+
+
+def transaction(message: DueMessage) -> Transaction:
+    """What leaves: the stored original for the recipients of `message`."""
+    recipients = tuple([delivery.recipient for delivery in message.deliveries])
+    envelope = Envelope(message.reverse_path, recipients, message.eight_bit, message.smtputf8)
+    content = message.content
+    return Transaction(envelope, content.head, content.body, content.size_bytes)
+
+
+def results(
+    message: DueMessage, outcomes: Sequence[Outcome], rules: RetryRules, now: datetime, random: Callable[[], float]
+) -> tuple[DeliveryResult, ...]:
+    """How each delivery of `message` leaves `sending`, in order."""
+    return tuple(
+        [
+            _result(message, delivery, outcome, rules, now, random)
+            for delivery, outcome in zip(message.deliveries, outcomes, strict=True)
+        ]
+    )
+
+
+def _result(
+    message: DueMessage,
+    delivery: DueDelivery,
+    outcome: Outcome,
+    rules: RetryRules,
+    now: datetime,
+    random: Callable[[], float],
+) -> DeliveryResult:
+    reply = outcome.reply
+    words = reply.text if reply is not None else ""
+    command = reply.command if reply is not None else ""
+    if isinstance(outcome, Delivered | Captured):
+        kind = "delivered" if isinstance(outcome, Delivered) else "captured"
+        status = (reply.enhanced if reply is not None else "") or "2.0.0"
+        return DeliveryResult(
+            n=delivery.n, state=DeliveryState(kind), outcome=kind, status=status, reply=words, command=command
+        )
+    if not isinstance(outcome, Failure):  # NotSent beside recipients that were refused
+        return DeliveryResult(
+            n=delivery.n, state=DeliveryState.DEFERRED, outcome="not sent", status="4.4.2",
+            reply="the connection ended before the content was sent", due=now, counts=False,
+        )  # fmt: skip
+    words = words or outcome.reason
+    if isinstance(outcome, Bounced):
+        return DeliveryResult(
+            n=delivery.n, state=DeliveryState.BOUNCED, outcome="bounced", status=outcome.status, reply=words,
+            command=command, advice=outcome.advice,
+        )  # fmt: skip
+    if isinstance(outcome, Deferred) and outcome.scope is Scope.ACCOUNT:
+        # The account's failure is not the message's: due at once, as soon as the lane wakes, and not counted.
+        return DeliveryResult(
+            n=delivery.n, state=DeliveryState.DEFERRED, outcome="deferred", status=outcome.status, reply=words,
+            command=command, advice=outcome.advice, due=now, counts=False,
+        )  # fmt: skip
+    if isinstance(outcome, Unknown) and delivery.unknowns + 1 >= UNKNOWNS_UNTIL_HOLD:
+        return DeliveryResult(
+            n=delivery.n, state=DeliveryState.HELD, outcome="unknown", status=outcome.status, unknown=True,
+            reply=f"the relay may have it: {words}", advice="ask the relay's log, then release or cancel",
+        )  # fmt: skip
+    return _try_again(message, delivery, outcome, rules, now, random(), words)
+
+
+def _try_again(
+    message: DueMessage,
+    delivery: DueDelivery,
+    outcome: Failure,
+    rules: RetryRules,
+    now: datetime,
+    chance: float,
+    words: str,
+) -> DeliveryResult:
+    delay = jittered(rules.schedule.delay(delivery.tries + 1), chance)
+    if isinstance(outcome, Deferred) and outcome.retry_after is not None:
+        delay = outcome.retry_after
+    due = now + delay
+    is_unknown = isinstance(outcome, Unknown)
+    expired = window_has_ended(message.window_from, rules.window, due)
+    return DeliveryResult(
+        n=delivery.n,
+        state=DeliveryState.EXPIRED if expired else DeliveryState.DEFERRED,
+        outcome="unknown" if is_unknown else "deferred",
+        status=outcome.status,
+        reply=words,
+        command=outcome.reply.command if outcome.reply is not None else "",
+        advice=outcome.advice,
+        due=None if expired else due,
+        unknown=is_unknown,
+    )
+
+
+def nothing_was_sent(outcomes: Sequence[Outcome]) -> bool:
+    """Whether the attempt never began: the claim is given back as if it had not been made."""
+    return all(isinstance(outcome, NotSent) for outcome in outcomes)
+
+
+def account_failure(outcomes: Sequence[Outcome]) -> Deferred | None:
+    """The outcome that speaks of the account rather than of the message, if there is one."""
+    for outcome in outcomes:
+        if isinstance(outcome, Deferred) and outcome.scope is Scope.ACCOUNT:
+            return outcome
+    return None

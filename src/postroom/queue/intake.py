@@ -1,0 +1,209 @@
+"""The one door through which any message enters the queue: rights, loop check, trace, route, one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from email.utils import format_datetime
+
+from ..errors import Fault, InvalidInput, Refused
+from ..mime.address import parse_mailboxes
+from ..mime.head import HeadFields, edit, scan
+from ..mime.words import read_text
+from ..model.account import Account
+from ..model.clock import Clock
+from ..model.content import Content
+from ..model.envelope import Envelope
+from ..model.ids import message_id_text, new_message_id
+from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, NewDelivery, NewMessage
+from ..model.submission import Accepted, Submission
+from ..policy.patterns import matches_any
+from ..policy.routing import route
+from ..store import QueueStore
+
+#: Fields that never travel on (SPEC section 4).
+REMOVED = frozenset({b"bcc", b"resent-bcc", b"return-path", b"x-postroom-*"})
+
+#: Received fields in all, and of this gateway, from which a message is going in circles.
+MAX_RECEIVED = 50
+MAX_OWN_RECEIVED = 2
+
+_SUBJECT_CHARACTERS = 500
+
+Offer = Callable[[DueMessage], None]
+
+
+class Intake:
+    """Accepts submissions for one gateway.
+
+    `accounts` gives the ordered list as it is now; `offer` hands a message that has just become durable to the
+    scheduler, with its content, so that nothing need be read back.
+    """
+
+    def __init__(
+        self, store: QueueStore, clock: Clock, accounts: Callable[[], Sequence[Account]], offer: Offer, hostname: str
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._accounts = accounts
+        self._offer = offer
+        self._hostname = hostname
+        self._own_received = re.compile(rb"\bby\s+" + re.escape(hostname.encode()) + rb"\s+\(Postroom\)")
+        self._date = (0, b"")
+        self._entropy = b""
+
+    def submit(self, submission: Submission) -> asyncio.Future[Accepted]:
+        """Take a message; the future is resolved once it is durable, or holds StorageFull or StorageFailed.
+
+        Raises:
+            Refused: the application may not send so, no account matches, or the message loops.
+            InvalidInput: there is no recipient, or the header can't be read where a rule needs it.
+        """
+        application, envelope = submission.application, submission.envelope
+        if not application.enabled:
+            raise Refused(f"application {application.name!r} is switched off")
+        if not envelope.recipients:
+            raise InvalidInput(Fault("recipients", "there is none", "name at least one recipient"))
+        fields = scan(submission.content.head)
+        if submission.resubmits is None:  # a resubmitted message carries our own trace already
+            self._refuse_loop(fields)
+        check_header_sender(submission, fields)
+        account = route(self._accounts(), application, submission.account)
+        message = self._message(submission, fields, LaneId(account.id))
+        return self._keep(message, account.name)
+
+    def _keep(self, message: NewMessage, account: str) -> asyncio.Future[Accepted]:
+        stored = self._store.enqueue(message)
+        accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+
+        def is_durable(stored: asyncio.Future[None]) -> None:
+            error = stored.exception() if not stored.cancelled() else asyncio.CancelledError()
+            if error is None:
+                self._offer(_due(message))
+                if not accepted.done():
+                    accepted.set_result(Accepted(id=message.id, accounts=(account,) * len(message.deliveries)))
+            elif not accepted.done():
+                accepted.set_exception(error)
+
+        stored.add_done_callback(is_durable)
+        return accepted
+
+    def _message(self, submission: Submission, fields: HeadFields, lane: LaneId) -> NewMessage:
+        now = self._clock.now()
+        message_id = new_message_id(int(now.timestamp() * 1000), self._random_octets())
+        recipients = tuple(dict.fromkeys(submission.envelope.recipients))
+        head, header_message_id = self._trace(submission, fields, message_id, recipients, now)
+        envelope = submission.envelope
+        if recipients != envelope.recipients:
+            envelope = Envelope(envelope.reverse_path, recipients, envelope.eight_bit, envelope.smtputf8)
+        application = submission.application
+        return NewMessage(
+            id=message_id,
+            door=submission.door,
+            application_id=application.id,
+            application=application.name,
+            envelope=envelope,
+            content=Content(head, submission.content.body),
+            accepted=now,
+            subject=readable_subject(fields.first(b"subject")),
+            header_message_id=header_message_id,
+            peer=submission.peer,
+            priority=submission.priority,
+            deliveries=tuple([NewDelivery(n=n, recipient=r, lane=lane) for n, r in enumerate(recipients)]),
+            resubmits=submission.resubmits,
+        )
+
+    def _trace(
+        self,
+        submission: Submission,
+        fields: HeadFields,
+        message_id: MessageId,
+        recipients: tuple[str, ...],
+        now: datetime,
+    ) -> tuple[bytes, str]:
+        """The head as it is stored, and the Message-ID: Received on top, Date and Message-ID where missing."""
+        text_id = message_id_text(message_id)
+        date = self._date_field(now)
+        missing = b""
+        if not fields.count(b"date"):
+            missing += b"Date: " + date + b"\r\n"
+        header_message_id = fields.first(b"message-id")
+        if not header_message_id:
+            header_message_id = f"<{text_id}@{self._hostname}>".encode()
+            missing += b"Message-ID: " + header_message_id + b"\r\n"
+        sender = f"{submission.helo or 'localhost'} ([{submission.peer}])" if submission.peer else submission.door.value
+        # One recipient may be named; several would show blind copies to each other (RFC 5321 section 7.2).
+        named = f"\r\n\tfor <{recipients[0]}>" if len(recipients) == 1 else ""
+        received = (
+            f"Received: from {sender}\r\n\tby {self._hostname} (Postroom) with {submission.with_protocol}"
+            f" id {text_id}{named}; "
+        ).encode() + date
+        head = edit(submission.content.head, prepend=received + b"\r\n", remove=REMOVED, append=missing)
+        return head, header_message_id.decode("utf-8", "replace")[:998]
+
+    def _random_octets(self) -> bytes:
+        """Ten octets; drawn many at a time, since each system call lets the other threads in."""
+        if len(self._entropy) < 10:
+            self._entropy = os.urandom(5000)
+        octets, self._entropy = self._entropy[:10], self._entropy[10:]
+        return octets
+
+    def _date_field(self, now: datetime) -> bytes:
+        second = int(now.timestamp())
+        if self._date[0] != second:
+            self._date = (second, format_datetime(now).encode())
+        return self._date[1]
+
+    def _refuse_loop(self, fields: HeadFields) -> None:
+        received = fields.count(b"received")
+        if not received:
+            return
+        own = sum(1 for value in fields.all(b"received") if self._own_received.search(value))
+        if received >= MAX_RECEIVED or own >= MAX_OWN_RECEIVED:
+            raise Refused("the message goes in circles (too many Received fields)", status="5.4.6", reply_code=554)
+
+
+def check_header_sender(submission: Submission, fields: HeadFields) -> None:
+    """The application must be allowed every address in From and Sender (SPEC section 4).
+
+    Raises:
+        Refused: an address is not allowed, or can't be read; the reason names it.
+    """
+    patterns = submission.application.senders
+    if "*" in patterns:
+        return
+    for name in (b"from", b"sender"):
+        for value in fields.all(name):
+            try:
+                addresses = parse_mailboxes(value)
+            except ValueError as error:
+                raise Refused(f"the {name.decode().title()} field can't be read: {error}") from None
+            for address in addresses:
+                if not matches_any(patterns, address):
+                    raise Refused(
+                        f"application {submission.application.name!r} may not send as {address} "
+                        f"({name.decode().title()} field): add it to the application's allowed senders"
+                    )
+
+
+def readable_subject(value: bytes | None) -> str:
+    """The subject for lists: encoded words (RFC 2047) decoded where they can be."""
+    return read_text(value)[:_SUBJECT_CHARACTERS] if value else ""
+
+
+def _due(message: NewMessage) -> DueMessage:
+    return DueMessage(
+        id=message.id,
+        lane=message.deliveries[0].lane,
+        priority=message.priority,
+        reverse_path=message.envelope.reverse_path,
+        eight_bit=message.envelope.eight_bit,
+        smtputf8=message.envelope.smtputf8,
+        window_from=message.accepted,
+        accepted=message.accepted,
+        deliveries=tuple([DueDelivery(n=d.n, recipient=d.recipient) for d in message.deliveries]),
+        content=message.content,
+    )

@@ -1,0 +1,438 @@
+"""A lane: the order, the ready messages and the circuit of one account (DESIGN section 5).
+
+Messages reach a lane in two ways: handed over in memory at the moment they become durable, or loaded from the store
+when they are due. Either way they are only candidates until the claim says that they may be sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import structlog
+
+from ..errors import GatewayError
+from ..model.account import Account
+from ..model.clock import Clock, Timer
+from ..model.ids import message_id_text
+from ..model.outcome import Deferred
+from ..model.queue import AttemptRecord, DueMessage, FencingToken, LaneId, MessageId, PriorityClass
+from ..policy.retry import Schedule
+from ..store import Claim, QueueStore
+from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
+from . import delivery
+from .delivery import RetryRules
+
+_log = structlog.get_logger()
+
+#: What a lane keeps in memory of messages that wait for a slot; the rest stays in the store until there is room.
+READY_BYTES = 16 * 1024 * 1024
+READY_MESSAGES = 2000
+
+#: Deliveries loaded from the store at a time, and the ready messages below which more are loaded.
+LOAD_LIMIT = 200
+LOAD_BELOW = 50
+
+#: How long a lane waits when the store refuses a claim or an outcome.
+STORE_PATIENCE = 1.0
+
+
+class Health(StrEnum):
+    """The circuit state of an account (SPEC section 2.8)."""
+
+    HEALTHY = "healthy"
+    SLEEPING = "sleeping"
+    NEEDS_ATTENTION = "needs attention"
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """How an account is, since its last success or failure; `until` is set while sleeping."""
+
+    health: Health = Health.HEALTHY
+    reason: str = ""
+    advice: str = ""
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRules:
+    """What a lane needs of the settings."""
+
+    retry: RetryRules
+    sleep: Schedule
+
+
+class Lane:
+    """Sends what is due on one account, in order of class, then age."""
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        store: QueueStore,
+        clock: Clock,
+        token: FencingToken,
+        rules: LaneRules,
+        make_transport: Callable[[Account], Transport],
+        random: Callable[[], float],
+    ) -> None:
+        self.account = account
+        self.circuit = Circuit()
+        self._store = store
+        self._clock = clock
+        self._token = token
+        self._rules = rules
+        self._make_transport = make_transport
+        self._random = random
+        self._transport = make_transport(account)
+        self._ready: dict[PriorityClass, deque[DueMessage]] = {priority: deque() for priority in PriorityClass}
+        self._ready_count = 0
+        self._ready_bytes = 0
+        self._in_hand: set[MessageId] = set()
+        self._left_while_loading: set[MessageId] | None = None
+        self._cold = True  # the store may hold due deliveries that are not in memory
+        self._loading: asyncio.Task[None] | None = None
+        self._look_again = False
+        self._failures = 0
+        self._timers: dict[str, Timer] = {}
+        self._work = asyncio.Event()
+        self._sends: set[asyncio.Task[None]] = set()
+        self._closings: set[asyncio.Task[None]] = set()
+        self._paused = False
+        self._stopping = False
+        self._retiring: asyncio.Task[None] | None = None
+        self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"lane {account.name}")
+
+    # What others tell the lane ------------------------------------------------------------------------------------
+
+    def offer(self, message: DueMessage) -> None:
+        """A message that has just become durable, with its content."""
+        if self._cold or self._ready_count >= READY_MESSAGES or self._ready_bytes >= READY_BYTES:
+            self._cold = True  # first come, first served: what is in the store goes before it
+        elif message.id not in self._in_hand:
+            self._admit(message)
+        self._wake()
+
+    def look(self) -> None:
+        """The store may hold more that is due: after a release, a retry, or when a time has come."""
+        self._cold = True
+        self._look_again = self._loading is not None
+        self._wake()
+
+    def change(self, account: Account) -> None:
+        """The account was edited: the next transaction uses it, those under way end under the old definition."""
+        if account.revision != self.account.revision:
+            self._close_in_background(self._transport)
+            self._transport = self._make_transport(account)
+            self._failures = 0
+            self.circuit = Circuit()
+        self.account = account
+        self._wake()
+
+    def pause(self, paused: bool) -> None:
+        """The master switch: nothing is claimed while paused."""
+        self._paused = paused
+        self._wake()
+
+    def cease(self) -> None:
+        """Claim nothing more."""
+        self._stopping = True
+
+    def retire(self) -> None:
+        """The account is gone: stop in the background."""
+        self.cease()
+        self._retiring = asyncio.create_task(self.stop())
+
+    async def stop(self) -> None:
+        """Claim nothing more, let what is being sent end, close the connections."""
+        self._stopping = True
+        self._pump.cancel()
+        if self._loading is not None:
+            self._loading.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
+        await self._transport.close()
+        pending = [self._pump, *self._sends, *self._closings]
+        await asyncio.wait(pending, timeout=1.0)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is in memory, being sent, or known to be due in the store."""
+        return not (self._in_hand or self._cold or self._sends or self._loading)
+
+    @property
+    def may_send(self) -> bool:
+        """Whether claims are allowed now."""
+        return (
+            self.account.enabled and not self._paused and not self._stopping and self.circuit.health is Health.HEALTHY
+        )
+
+    # The pump -----------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if self.may_send:
+            if self._cold and self._ready_count < LOAD_BELOW:
+                self._load()
+            if self._ready_count:
+                self._work.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._work.wait()
+            if not (self._ready_count and self.may_send):
+                self._work.clear()
+                self._wake_if_cold()
+                continue
+            try:
+                slot = await self._transport.reserve()
+            except AccountUnavailable as unavailable:
+                self._fail(unavailable.failure, connecting=True)
+                continue
+            except TransportClosed:  # the account was edited; the next transport is there already
+                continue
+            message = self._next() if self.may_send else None
+            if message is None:
+                slot.cancel()
+                continue
+            task = asyncio.create_task(self._send(slot, message))
+            self._sends.add(task)
+            task.add_done_callback(self._sends.discard)
+
+    def _wake_if_cold(self) -> None:
+        if self._cold and self.may_send:
+            self._load()
+
+    def _next(self) -> DueMessage | None:
+        """The first ready message: urgent before normal before bulk; at most what one transaction may carry."""
+        for queue in self._ready.values():
+            if queue:
+                message = queue.popleft()
+                limit = self.account.recipients_per_transaction
+                if len(message.deliveries) > limit:
+                    queue.appendleft(dataclasses.replace(message, deliveries=message.deliveries[limit:]))
+                    return dataclasses.replace(message, deliveries=message.deliveries[:limit])
+                self._ready_count -= 1
+                self._ready_bytes -= _weight(message)
+                return message
+        return None
+
+    def _admit(self, message: DueMessage, *, first: bool = False) -> None:
+        queue = self._ready[message.priority]
+        if first:
+            queue.appendleft(message)
+        else:
+            queue.append(message)
+        self._in_hand.add(message.id)
+        self._ready_count += 1
+        self._ready_bytes += _weight(message)
+
+    def _leave(self, message: DueMessage) -> None:
+        self._in_hand.discard(message.id)
+        if self._left_while_loading is not None:
+            self._left_while_loading.add(message.id)
+        if self._cold and self._ready_count < LOAD_BELOW and self.may_send:
+            self._load()
+
+    # One message --------------------------------------------------------------------------------------------------
+
+    async def _send(self, slot: Slot, message: DueMessage) -> None:
+        account = self.account.name
+        started = self._clock.now()
+        try:
+            claim, message = await self._claim(message)
+        except GatewayError:
+            slot.cancel()
+            self._leave(message)
+            self._later("store", STORE_PATIENCE, self.look)
+            return
+        if not claim.recipients:
+            slot.cancel()
+            self._leave(message)
+            return
+        try:
+            outcomes = await slot.deliver(delivery.transaction(message))
+        except Exception:
+            # A fault of ours: what was written is not known, so the claim stays and the next start marks it.
+            slot.cancel()
+            _log.exception("delivery_failed", account=account, message=message_id_text(message.id))
+            return
+        if delivery.nothing_was_sent(outcomes):
+            given_back = self._keep(lambda: self._store.unclaim(claim))
+            slot.settle(given_back)
+            given_back.add_done_callback(lambda _: self.look())
+            self._leave(message)
+            return
+        now = self._clock.now()
+        record = AttemptRecord(
+            message_id=message.id,
+            lane=claim.lane,
+            token=self._token,
+            account=account,
+            started=started,
+            ended=now,
+            remote_host=outcomes[0].remote_host,
+            results=delivery.results(message, outcomes, self._rules.retry, now, self._random),
+        )
+        committed = self._keep(lambda: self._store.complete(record))
+        slot.settle(committed)
+        self._conclude(record, committed, delivery.account_failure(outcomes))
+        self._leave(message)
+
+    async def _claim(self, message: DueMessage) -> tuple[Claim, DueMessage]:
+        """Claim; the claim and the message cut down to what may be sent."""
+        claim = Claim(
+            message_id=message.id,
+            recipients=tuple([d.n for d in message.deliveries]),
+            lane=message.lane,
+            token=self._token,
+        )
+        claimed = await self._store.claim(claim)
+        if len(claimed) != len(claim.recipients):
+            # Cancelled or held in the meantime: the claim wins.
+            left = tuple(d for d in message.deliveries if d.n in claimed)
+            message = dataclasses.replace(message, deliveries=left)
+            claim = dataclasses.replace(claim, recipients=tuple(d.n for d in left))
+        return claim, message
+
+    def _keep(self, verb: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
+        """Store an outcome, again and again until the store takes it: what the relay said must not be forgotten."""
+        first = verb()
+        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(stored: asyncio.Future[None]) -> None:
+            if stored.cancelled() or stored.exception() is not None:
+                self._clock.call_later(STORE_PATIENCE, again)
+            elif not kept.done():
+                kept.set_result(None)
+
+        def again() -> None:
+            verb().add_done_callback(done)
+
+        first.add_done_callback(done)
+        return kept
+
+    def _conclude(self, record: AttemptRecord, committed: asyncio.Future[None], failure: Deferred | None) -> None:
+        if failure is not None:
+            self._fail(failure, connecting=False)
+        elif self._failures:
+            self._failures = 0
+        due = [result.due for result in record.results if result.due is not None]
+        if due:
+            committed.add_done_callback(lambda _: self._look_at(min(due)))
+
+    # The circuit --------------------------------------------------------------------------------------------------
+
+    def _fail(self, failure: Deferred, *, connecting: bool) -> None:
+        """The account failed: it sleeps, or stops until a person mends it; no message is to blame."""
+        if self.circuit.health is not Health.HEALTHY:
+            return
+        self._failures += 1
+        self._cold = True
+        detail = f"{failure.status} {failure.reason}"
+        if failure.stop:
+            self.circuit = Circuit(Health.NEEDS_ATTENTION, detail, failure.advice)
+            self._note("account.needs_attention", detail)
+            return
+        pause = self._pause(failure, connecting)
+        self.circuit = Circuit(Health.SLEEPING, detail, failure.advice, self._clock.now() + pause)
+        self._note("account.asleep", f"{pause.total_seconds():g}s: {detail}")
+        self._later("sleep", pause.total_seconds(), self.wake_up)
+
+    def _pause(self, failure: Deferred, connecting: bool) -> timedelta:
+        if failure.retry_after is not None:
+            return failure.retry_after
+        if connecting and self._failures == 1:
+            return self.account.connect_retry
+        return self._rules.sleep.delay(self._failures)
+
+    def wake_up(self) -> None:
+        """The sleep is over, or a person ended it."""
+        timer = self._timers.pop("sleep", None)
+        if timer is not None:
+            timer.cancel()
+        if self.circuit.health is not Health.HEALTHY:
+            self.circuit = Circuit()
+            self._note("account.awake", "")
+        self.look()
+
+    def _note(self, kind: str, detail: str) -> None:
+        noted = self._store.record(kind, account=self.account.name, detail=detail)
+        noted.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    # Loading ------------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        if self._loading is None and not self._stopping:
+            self._loading = asyncio.create_task(self._load_due())
+            self._loading.add_done_callback(self._loaded)
+
+    def _loaded(self, task: asyncio.Task[None]) -> None:
+        self._loading = None
+        self._left_while_loading = None
+        if not task.cancelled() and task.exception() is not None:
+            self._cold = True
+            self._later("store", STORE_PATIENCE, self.look)
+            return
+        if self._ready_count:
+            self._work.set()
+        if self._look_again:
+            self._look_again = False
+            self.look()
+
+    async def _load_due(self) -> None:
+        self._cold = False
+        self._left_while_loading = set()
+        lane = LaneId(self.account.id)
+        messages = await self._store.due(lane, self._clock.now(), LOAD_LIMIT)
+        fresh = 0
+        for message in messages:
+            # A message that left while the store was read may stand there as it was before.
+            if message.id not in self._in_hand and message.id not in self._left_while_loading:
+                self._admit(message)
+                fresh += 1
+        if sum(len(message.deliveries) for message in messages) >= LOAD_LIMIT or fresh < len(messages):
+            self._cold = True  # read again once what is in hand has left
+            return
+        due = await self._store.next_due(lane)
+        if due is not None and due > self._clock.now():
+            self._look_at(due)
+
+    def _look_at(self, due: datetime) -> None:
+        """Look into the store at `due`, unless an earlier look is planned."""
+        seconds = max((due - self._clock.now()).total_seconds(), 0.0)
+        timer = self._timers.get("due")
+        if timer is not None and self._next_look <= due:
+            return
+        if timer is not None:
+            timer.cancel()
+            del self._timers["due"]
+        self._next_look = due
+        self._later("due", seconds, self.look)
+
+    _next_look: datetime
+
+    def _later(self, name: str, seconds: float, callback: Callable[[], None]) -> None:
+        if name not in self._timers and not self._stopping:
+
+            def fire() -> None:
+                self._timers.pop(name, None)
+                callback()
+
+            self._timers[name] = self._clock.call_later(seconds, fire)
+
+    def _close_in_background(self, transport: Transport) -> None:
+        closing: Awaitable[None] = transport.close()
+        task = asyncio.ensure_future(closing)
+        self._closings.add(task)
+        task.add_done_callback(self._closings.discard)
+
+
+def _weight(message: DueMessage) -> int:
+    body = message.content.body
+    return len(message.content.head) + (len(body) if isinstance(body, bytes) else 0)

@@ -1,0 +1,123 @@
+"""Lanes, one per account, and the verbs that people and doors use on the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from ..model.account import Account
+from ..model.clock import Clock
+from ..model.queue import DueMessage, FencingToken, LaneId
+from ..store import QueueStore, Selection
+from ..transports import Transport
+from .lane import Circuit, Lane, LaneRules
+
+
+class Scheduler:
+    """Owns every lane of this node and keeps them in step with the accounts."""
+
+    def __init__(
+        self,
+        store: QueueStore,
+        clock: Clock,
+        rules: LaneRules,
+        make_transport: Callable[[Account], Transport],
+        random: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._rules = rules
+        self._make_transport = make_transport
+        self._random = random
+        self._lanes: dict[LaneId, Lane] = {}
+        self._token: FencingToken | None = None
+        self._paused = False
+
+    async def start(self, accounts: Sequence[Account], *, paused: bool, hold_pending: bool) -> int:
+        """Take a new token, recover what a crash left, open the lanes; how many deliveries were recovered.
+
+        With `hold_pending`, everything that waits is held before any lane may claim it.
+        """
+        now = self._clock.now()
+        self._token, recovered = await self._store.recover(now)
+        if hold_pending:
+            await self._store.hold(Selection(), now)
+        self._paused = paused
+        self.follow(accounts)
+        return recovered
+
+    async def stop(self) -> None:
+        """End every lane."""
+        lanes, self._lanes = list(self._lanes.values()), {}
+        self._token = None
+        for lane in lanes:
+            lane.cease()
+        for lane in lanes:
+            await lane.stop()
+
+    def follow(self, accounts: Sequence[Account]) -> None:
+        """Lanes as the accounts are now: new ones open, changed ones change, removed ones end."""
+        if self._token is None:
+            return
+        wanted = {LaneId(account.id): account for account in accounts}
+        for lane_id in [lane_id for lane_id in self._lanes if lane_id not in wanted]:
+            self._lanes.pop(lane_id).retire()
+        for lane_id, account in wanted.items():
+            lane = self._lanes.get(lane_id)
+            if lane is not None:
+                lane.change(account)
+                continue
+            lane = Lane(
+                account,
+                store=self._store,
+                clock=self._clock,
+                token=self._token,
+                rules=self._rules,
+                make_transport=self._make_transport,
+                random=self._random,
+            )
+            self._lanes[lane_id] = lane
+            lane.pause(self._paused)
+            lane.look()
+
+    def offer(self, message: DueMessage) -> None:
+        """A message that has just become durable."""
+        lane = self._lanes.get(message.lane)
+        if lane is not None:
+            lane.offer(message)
+
+    def look(self) -> None:
+        """Deliveries may have become due by a person's hand."""
+        for lane in self._lanes.values():
+            lane.look()
+
+    def pause(self, paused: bool) -> None:
+        """The master switch."""
+        self._paused = paused
+        for lane in self._lanes.values():
+            lane.pause(paused)
+
+    def wake(self, lane: LaneId) -> None:
+        """End an account's sleep by hand."""
+        if lane in self._lanes:
+            self._lanes[lane].wake_up()
+
+    def circuit(self, lane: LaneId) -> Circuit:
+        """How the account of `lane` is."""
+        found = self._lanes.get(lane)
+        return found.circuit if found is not None else Circuit()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether lanes are open here."""
+        return self._token is not None
+
+
+def explain_wait(due: datetime | None, now: datetime) -> str:
+    """In how many seconds something due at `due` comes, for people."""
+    if due is None or due <= now:
+        return "now"
+    seconds = round((due - now).total_seconds())
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"in {hours}h{minutes:02}m" if hours else f"in {minutes}m{seconds:02}s" if minutes else f"in {seconds}s"

@@ -1,0 +1,145 @@
+"""Secrets at rest: sealed with a key that lies outside the database, or kept only as a keyed hash (SPEC section 9)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from .config import Settings
+from .errors import Fault, InvalidInput
+
+KEYS_VARIABLE = "POSTROOM_KEYS"
+KEYS_FILE = "keys"
+CREDENTIAL = "postroom-keys"  # the name in systemd's credentials directory
+
+#: What generated passwords are made of: letters and digits that are not mistaken for one another.
+_LETTERS = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+_PASSWORD_LENGTH = 32
+_KEY_ID_BYTES = 4
+
+
+class Keyring:
+    """Keys for sealing and hashing. The first seals; every one opens, so a key is replaced by adding one above it."""
+
+    def __init__(self, keys: Sequence[str | bytes]) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys])
+        except ValueError as error:
+            raise InvalidInput(Fault("keys", f"a key can't be used: {error}", _KEY_MEND)) from None
+        material = [key.encode() if isinstance(key, str) else key for key in keys]
+        self._hash_keys = {
+            hashlib.blake2b(key, digest_size=_KEY_ID_BYTES, person=b"key id").digest(): hashlib.blake2b(
+                key, digest_size=32, person=b"credentials"
+            ).digest()
+            for key in material
+        }
+
+    def __repr__(self) -> str:
+        return f"<Keyring of {len(self._hash_keys)}>"
+
+    def seal(self, secret: bytes) -> bytes:
+        """`secret` encrypted and authenticated under the first key."""
+        return self._fernet.encrypt(secret)
+
+    def open(self, sealed: bytes) -> bytes:
+        """What was sealed under any of the keys.
+
+        Raises:
+            InvalidInput: no key opens it.
+        """
+        try:
+            return self._fernet.decrypt(sealed)
+        except InvalidToken:
+            fault = "none of the keys opens what is stored"
+            raise InvalidInput(
+                Fault("keys", fault, "put back the keys file that this data folder was used with")
+            ) from None
+
+    def hash_credential(self, password: str) -> bytes:
+        """The keyed hash of a generated password: the key's id (4 octets) and BLAKE2b-256 under it."""
+        key_id, key = next(iter(self._hash_keys.items()))
+        return key_id + _keyed_hash(key, password)
+
+    def verify_credential(self, password: str, credential: bytes) -> bool:
+        """Whether `credential` is the hash of `password` under one of the keys, in the same time for any password."""
+        key = self._hash_keys.get(credential[:_KEY_ID_BYTES])
+        expected = _keyed_hash(key or bytes(32), password)
+        return hmac.compare_digest(expected, credential[_KEY_ID_BYTES:]) and key is not None
+
+    @classmethod
+    def load(cls, data: Path, settings: Settings) -> Keyring:
+        """The keys of this process: from POSTROOM_KEYS, systemd's credentials directory, or the file in `data`.
+
+        The file is made when there is none, and no database yet that could hold what other keys have sealed.
+
+        Raises:
+            InvalidInput: the keys are missing, unreadable, open to others or no keys.
+        """
+        text, source = os.environ.get(KEYS_VARIABLE, ""), KEYS_VARIABLE
+        directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
+        if not text and directory and (Path(directory) / CREDENTIAL).is_file():
+            text, source = (Path(directory) / CREDENTIAL).read_text("ascii"), f"{directory}/{CREDENTIAL}"
+        if not text:
+            text, source = _read_or_make(data / KEYS_FILE, settings.database_path.exists()), str(data / KEYS_FILE)
+        keys = [key for line in text.splitlines() for key in re.split(r"[,\s]+", line.partition("#")[0]) if key]
+        if not keys:
+            raise InvalidInput(Fault("keys", f"{source} holds no key", _KEY_MEND))
+        return cls(keys)
+
+
+_KEY_MEND = "a key is 32 octets in URL-safe base64, one a line"
+
+
+def _keyed_hash(key: bytes, password: str) -> bytes:
+    return hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=key, digest_size=32).digest()
+
+
+def _read_or_make(path: Path, in_use: bool) -> str:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if in_use:
+            fault = f"{path} is missing and the folder holds data sealed with it"
+            raise InvalidInput(Fault("keys", fault, f"put it back, or give the keys in {KEYS_VARIABLE}")) from None
+        _make(path)
+        mode = path.stat().st_mode
+    if mode & 0o077:
+        raise InvalidInput(Fault("keys", f"{path} is open to other users", f"chmod 600 {path}"))
+    try:
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(Fault("keys", f"{path} can't be read: {error}", "check its owner and content")) from None
+
+
+def _make(path: Path) -> None:
+    """Make the file whole or not at all: written beside its place under O_EXCL, then linked to a name still free."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Fernet.generate_key() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            return  # another process was first; its keys count
+    finally:
+        fresh.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def generate_password() -> str:
+    """A new password of 185 bits, easy to read out and to select with a double click."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(_PASSWORD_LENGTH))

@@ -1,0 +1,253 @@
+"""The store's interfaces: verbs of the queue, not tables (DESIGN section 4). Implementations: `postroom.store.database`.
+
+Every verb that writes returns a future of the running loop. It is resolved after the commit that made the write
+durable, or holds a GatewayError (`StorageFull`, `StorageFailed`) when nothing of it was kept. Verbs take effect in the
+order of their calls; the caller need not wait between two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from ..model.account import Account
+from ..model.application import Application
+from ..model.content import ContentId, StagedBody
+from ..model.queue import (
+    AttemptRecord,
+    DeliveryState,
+    DueMessage,
+    FencingToken,
+    LaneId,
+    MessageId,
+    NewMessage,
+    PriorityClass,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Deliveries of one message that are about to be written on one connection."""
+
+    message_id: MessageId
+    recipients: tuple[int, ...]
+    lane: LaneId
+    token: FencingToken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which deliveries a person means: one message (and one recipient of it), or all in `states` on `lane`.
+
+    Empty `states` means every state from which the verb may move a delivery.
+    """
+
+    message_id: MessageId | None = None
+    n: int | None = None
+    lane: LaneId | None = None
+    states: tuple[DeliveryState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFilter:
+    """What a list of deliveries shows; all given conditions hold. `after` is the last row of the page before."""
+
+    states: tuple[DeliveryState, ...] = ()
+    lane: LaneId | None = None
+    recipient: str = ""
+    sender: str = ""
+    after: tuple[MessageId, int] | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRow:
+    """A delivery as lists show it, newest message first."""
+
+    message_id: MessageId
+    n: int
+    recipient: str
+    state: DeliveryState
+    lane: LaneId
+    priority: PriorityClass
+    tries: int
+    unknowns: int
+    may_be_sent_twice: bool
+    due: datetime | None
+    window_from: datetime
+    ended: datetime | None
+    status: str
+    reply: str
+    reverse_path: str
+    subject: str
+    accepted: datetime
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """One attempt of one delivery."""
+
+    n: int
+    number: int
+    account: str
+    started: datetime
+    ended: datetime
+    outcome: str
+    status: str
+    reply: str
+    command: str
+    advice: str
+    remote_host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """Something that happened: `kind` in small letters ("accepted", "delivered", "account.asleep")."""
+
+    id: int
+    at: datetime
+    kind: str
+    message_id: MessageId | None
+    n: int | None
+    account: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageView:
+    """Everything that is known of one message, its content apart."""
+
+    id: MessageId
+    door: str
+    application: str
+    reverse_path: str
+    eight_bit: bool
+    smtputf8: bool
+    accepted: datetime
+    subject: str
+    header_message_id: str
+    peer: str
+    priority: PriorityClass
+    size_bytes: int
+    resubmits: MessageId | None
+    deliveries: tuple[DeliveryRow, ...]
+    attempts: tuple[AttemptRow, ...]
+    events: tuple[EventRow, ...]
+
+
+class QueueStore(Protocol):
+    """What the queue asks of the store."""
+
+    def stage(self, content_id: ContentId, index: int, chunk: bytes) -> asyncio.Future[None]:
+        """Keep chunk `index` of content that no message owns yet; collected after an hour if none ever does."""
+
+    def enqueue(self, message: NewMessage) -> asyncio.Future[None]:
+        """Keep the message, its deliveries (`queued`, due at once) and an `accepted` event. A staged body is checked:
+        count, length and SHA-256 of its chunks; StorageFailed if they differ."""
+
+    def claim(self, claim: Claim) -> asyncio.Future[tuple[int, ...]]:
+        """Move deliveries that are still `queued` or `deferred` to `sending` under the token; the numbers moved."""
+
+    def unclaim(self, claim: Claim) -> asyncio.Future[None]:
+        """Give back what was claimed and of which nothing was written: to `queued`, due as before, uncounted."""
+
+    def complete(self, attempt: AttemptRecord) -> asyncio.Future[None]:
+        """Move each delivery out of `sending`, if it is still there under this token, and keep the attempt and an
+        event per delivery whose state changed."""
+
+    def recover(self, now: datetime) -> asyncio.Future[tuple[FencingToken, int]]:
+        """Take a new fencing token; return to `deferred`, due now and marked "may be sent twice", what is `sending`
+        under an older one. The token and how many."""
+
+    def hold(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+        """`queued` and `deferred` to `held`; how many."""
+
+    def release(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+        """`held` to `queued`, due now, with a new retry window and no unknowns counted; how many."""
+
+    def retry(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+        """`deferred` to `queued`, due now; how many."""
+
+    def cancel(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+        """`queued`, `deferred` and `held` to `cancelled`; how many."""
+
+    def expire(self, window_began_before: datetime, accepted_before: datetime, now: datetime) -> asyncio.Future[int]:
+        """To `expired`: `deferred` whose retry window began before the first time, and whatever has not ended (but is
+        not `sending`) of messages accepted before the second; at most 1,000 at a time; how many."""
+
+    def reap(self, ended_before: datetime, staged_before: datetime) -> asyncio.Future[int]:
+        """Remove messages all of whose deliveries ended before the first time, and chunks that no message owns staged
+        before the second; at most 500 messages at a time; how many rows of `message` went."""
+
+    def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
+        """Keep an event that is not about one message."""
+
+    async def due(self, lane: LaneId, now: datetime, limit: int) -> Sequence[DueMessage]:
+        """What may be claimed on `lane` now: at most `limit` deliveries in the order class, due, id, those of one
+        message together."""
+
+    async def next_due(self, lane: LaneId) -> datetime | None:
+        """When the next delivery of `lane` that waits is due."""
+
+    def chunks(self, body: StagedBody) -> AsyncIterator[bytes]:
+        """The chunks of a staged body in order, one in memory at a time."""
+
+
+class ViewStore(Protocol):
+    """What people look at."""
+
+    async def deliveries(self, wanted: DeliveryFilter) -> Sequence[DeliveryRow]:
+        """A page of deliveries, newest message first."""
+
+    async def message(self, message_id: MessageId) -> MessageView | None:
+        """One message with its deliveries, attempts and events."""
+
+    async def content(self, message_id: MessageId) -> bytes | None:
+        """The stored original, whole."""
+
+    async def counts(self) -> dict[tuple[LaneId, DeliveryState], int]:
+        """How many deliveries are in each state that has not ended, by lane; ended ones under their own states."""
+
+    async def events(self, after: int, limit: int) -> Sequence[EventRow]:
+        """Events with an id over `after`, oldest first."""
+
+
+class DefinitionStore(Protocol):
+    """Accounts, applications and stored settings. Secrets arrive sealed and leave sealed."""
+
+    async def accounts(self) -> Sequence[Account]:
+        """All accounts in list order; `password` is opened by the keyring that the store was given."""
+
+    async def applications(self) -> Sequence[Application]:
+        """All applications by name."""
+
+    async def settings(self) -> dict[str, str]:
+        """Stored settings by name."""
+
+    def save_account(self, account: Account) -> asyncio.Future[Account]:
+        """Insert (id 0) or replace under the next revision; renumber positions; `InvalidInput` if the name is taken."""
+
+    def remove_account(self, account_id: int) -> asyncio.Future[None]:
+        """Remove; StateConflict while deliveries that have not ended wait for it."""
+
+    def save_application(self, application: Application) -> asyncio.Future[Application]:
+        """Insert (id 0) or replace under the next revision; `InvalidInput` if the name is taken."""
+
+    def save_setting(self, name: str, value: str | None) -> asyncio.Future[None]:
+        """Store a setting, or forget it (None)."""
+
+    def write(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
+        """Run `work` with the writer's SQLAlchemy connection in the group's transaction, under its own savepoint."""
+
+
+class Store(QueueStore, ViewStore, DefinitionStore, Protocol):
+    """The whole store."""
+
+    async def close(self) -> None:
+        """Finish what was submitted, checkpoint and close."""

@@ -1,0 +1,292 @@
+"""The store on SQLite: the verbs of `Store`, each handed to the module of its group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from ..errors import Fault, InvalidInput
+from ..model.account import Account
+from ..model.application import Application
+from ..model.content import ContentId, StagedBody
+from ..model.queue import AttemptRecord, DeliveryState, DueMessage, FencingToken, LaneId, MessageId, NewMessage
+from . import (
+    Claim,
+    DeliveryFilter,
+    DeliveryRow,
+    EventRow,
+    MessageView,
+    Selection,
+    definitions,
+    hot,
+    selections,
+    sqlite,
+    views,
+    waiting,
+)
+from .definitions import Keyring
+from .migrations import migrate
+from .readers import Readers, core_connection
+from .schema import micros
+from .selections import Move, Reaper
+from .writer import Kind, Transaction, Writer
+
+T = TypeVar("T")
+
+_GROUPS = {
+    Kind.STAGE: hot.stage,
+    Kind.ENQUEUE: hot.enqueue,
+    Kind.COMPLETE: hot.complete,
+    Kind.UNCLAIM: hot.unclaim,
+    Kind.CLAIM: hot.claim,
+    Kind.EVENT: hot.record,
+}
+
+
+async def open_store(
+    path: str | Path,
+    keyring: Keyring | None,
+    clock_now: Callable[[], datetime],
+    *,
+    on_broken: Callable[[BaseException], None] | None = None,
+    durable: bool = True,
+) -> Database:
+    """The store in the file `path` (or `sqlite:///path`), made and migrated as needed, for this process alone.
+
+    `on_broken` is called once on the loop when the store fails for good (a failed fsync, a corrupt file): the process
+    must leave. `durable=False` leaves out every fsync and is for measuring their cost only.
+
+    Raises:
+        InvalidInput: a kind of database that this version does not have.
+        StateConflict: another process has it open.
+        StorageFailed: not a database of ours, or it cannot be used.
+    """
+    name = str(path)
+    if "://" in name and not name.startswith("sqlite:///"):
+        raise InvalidInput(Fault("database", f"{name.split(':')[0]} is not supported", "give the path of a file"))
+    file = Path(name.removeprefix("sqlite:///"))
+    loop = asyncio.get_running_loop()
+    held = sqlite.lock(file)
+    try:
+        raw = await loop.run_in_executor(None, lambda: sqlite.connect_writer(file, durable=durable))
+        try:
+            core = core_connection(raw)
+            await loop.run_in_executor(None, migrate, raw, core)
+            raw.execute(selections.PICKED)
+            readers = Readers(file)
+        except BaseException:
+            raw.close()
+            raise
+    except BaseException:
+        held.close()
+        raise
+    writer = Writer(raw, core, _GROUPS, on_broken)
+    writer.start()
+    return Database(writer, readers, keyring, clock_now, held)
+
+
+class Database:
+    """A `Store`: writes by one thread with group commit, reads by a few others. Made by `open_store`."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        readers: Readers,
+        keyring: Keyring | None,
+        clock_now: Callable[[], datetime],
+        held: IO[str],
+    ) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._keyring = keyring
+        self._now = clock_now
+        self._held = held
+        self._reaper = Reaper()
+        self._submit = writer.submit
+
+    @property
+    def commits(self) -> int:
+        """How many group commits were made."""
+        return self._writer.commits
+
+    @property
+    def broken(self) -> BaseException | None:
+        """What made the store unusable; whether the last commit before it was kept is not known."""
+        return self._writer.broken
+
+    async def close(self) -> None:
+        """See `Store.close`; safe to call twice."""
+        await self._readers.close()
+        await self._writer.close()
+        self._held.close()
+
+    # --- QueueStore: hot verbs ---
+
+    def stage(self, content_id: ContentId, index: int, chunk: bytes) -> asyncio.Future[None]:
+        """See `QueueStore.stage`."""
+        staged = hot.StagedChunk(content_id, index, chunk, micros(self._now()))
+        return self._submit(Kind.STAGE, staged, content_id, len(chunk))
+
+    def enqueue(self, message: NewMessage) -> asyncio.Future[None]:
+        """See `QueueStore.enqueue`."""
+        content = message.content
+        size = len(content.head) + (len(content.body) if isinstance(content.body, bytes) else 0)
+        return self._submit(Kind.ENQUEUE, message, message.id, size)
+
+    def claim(self, claim: Claim) -> asyncio.Future[tuple[int, ...]]:
+        """See `QueueStore.claim`."""
+        return self._submit(Kind.CLAIM, claim, claim.message_id)
+
+    def unclaim(self, claim: Claim) -> asyncio.Future[None]:
+        """See `QueueStore.unclaim`."""
+        return self._submit(Kind.UNCLAIM, claim, claim.message_id)
+
+    def complete(self, attempt: AttemptRecord) -> asyncio.Future[None]:
+        """See `QueueStore.complete`."""
+        return self._submit(Kind.COMPLETE, attempt, attempt.message_id)
+
+    # --- QueueStore: moves ---
+
+    def recover(self, now: datetime) -> asyncio.Future[tuple[FencingToken, int]]:
+        """See `QueueStore.recover`."""
+        return self._submit(Kind.ALONE, selections.recover(now))
+
+    def hold(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.hold`."""
+        return self._move(selections.HOLD, selection, now)
+
+    def release(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.release`."""
+        return self._move(selections.RELEASE, selection, now)
+
+    def retry(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.retry`."""
+        return self._move(selections.RETRY, selection, now)
+
+    def cancel(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.cancel`."""
+        return self._move(selections.CANCEL, selection, now)
+
+    def _move(self, move: Move, selection: Selection, now: datetime) -> asyncio.Future[int]:
+        work = selections.step(move, selection, now)
+        # The first step is handed over now, so that the verb takes effect at its place among other calls.
+        first = self._submit(Kind.ALONE, work)
+
+        async def steps() -> int:
+            moved: int = await first
+            total = moved
+            while moved == selections.STEP:
+                moved = await self._submit(Kind.ALONE, work)
+                total += moved
+            return total
+
+        return asyncio.ensure_future(steps())
+
+    def expire(self, window_began_before: datetime, accepted_before: datetime, now: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.expire`."""
+
+        async def find_and_end() -> int:
+            limits = (window_began_before, accepted_before)
+            keys = await self._readers.read(lambda reader: selections.overdue(reader, *limits))
+            if not keys:
+                return 0
+            ended: int = await self._submit(Kind.ALONE, selections.expire(keys, *limits, now))
+            return ended
+
+        return asyncio.ensure_future(find_and_end())
+
+    def reap(self, ended_before: datetime, staged_before: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.reap`. Walks on from where the call before ended; content no message took counts nothing."""
+
+        async def find_and_remove() -> int:
+            while await self._submit(Kind.ALONE, selections.collect(staged_before)) == selections.REAP_STEP:
+                pass
+            messages = await self._readers.read(lambda reader: self._reaper.find(reader, ended_before))
+            removed = 0
+            for start in range(0, len(messages), selections.REAP_STEP):
+                part = messages[start : start + selections.REAP_STEP]
+                removed += await self._submit(Kind.ALONE, selections.remove(part))
+            return removed
+
+        return asyncio.ensure_future(find_and_remove())
+
+    def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
+        """See `QueueStore.record`."""
+        return self._submit(Kind.EVENT, (micros(self._now()), kind, None, None, account, detail))
+
+    # --- QueueStore: reads ---
+
+    async def due(self, lane: LaneId, now: datetime, limit: int) -> Sequence[DueMessage]:
+        """See `QueueStore.due`."""
+        return await self._readers.read(lambda reader: waiting.due(reader, lane, now, limit))
+
+    async def next_due(self, lane: LaneId) -> datetime | None:
+        """See `QueueStore.next_due`."""
+        return await self._readers.read(lambda reader: waiting.next_due(reader, lane))
+
+    def chunks(self, body: StagedBody) -> AsyncIterator[bytes]:
+        """See `QueueStore.chunks`."""
+        return waiting.chunks(self._readers, body)
+
+    # --- ViewStore ---
+
+    async def deliveries(self, wanted: DeliveryFilter) -> Sequence[DeliveryRow]:
+        """See `ViewStore.deliveries`."""
+        return await self._readers.read(lambda reader: views.read_deliveries(reader, wanted))
+
+    async def message(self, message_id: MessageId) -> MessageView | None:
+        """See `ViewStore.message`."""
+        return await self._readers.read(lambda reader: views.read_message(reader, message_id))
+
+    async def content(self, message_id: MessageId) -> bytes | None:
+        """See `ViewStore.content`."""
+        return await self._readers.read(lambda reader: waiting.whole_content(reader, message_id))
+
+    async def counts(self) -> dict[tuple[LaneId, DeliveryState], int]:
+        """See `ViewStore.counts`."""
+        return await self._readers.read(views.read_counts)
+
+    async def events(self, after: int, limit: int) -> Sequence[EventRow]:
+        """See `ViewStore.events`."""
+        return await self._readers.read(lambda reader: views.read_events(reader, after, limit))
+
+    # --- DefinitionStore ---
+
+    async def accounts(self) -> Sequence[Account]:
+        """See `DefinitionStore.accounts`."""
+        return await self._readers.read(lambda reader: definitions.read_accounts(reader, self._keyring))
+
+    async def applications(self) -> Sequence[Application]:
+        """See `DefinitionStore.applications`."""
+        return await self._readers.read(definitions.read_applications)
+
+    async def settings(self) -> dict[str, str]:
+        """See `DefinitionStore.settings`."""
+        return await self._readers.read(definitions.read_settings)
+
+    def save_account(self, account: Account) -> asyncio.Future[Account]:
+        """See `DefinitionStore.save_account`."""
+        return self._submit(Kind.ALONE, definitions.save_account(account, self._keyring))
+
+    def remove_account(self, account_id: int) -> asyncio.Future[None]:
+        """See `DefinitionStore.remove_account`."""
+        return self._submit(Kind.ALONE, definitions.remove_account(account_id))
+
+    def save_application(self, application: Application) -> asyncio.Future[Application]:
+        """See `DefinitionStore.save_application`."""
+        return self._submit(Kind.ALONE, definitions.save_application(application))
+
+    def save_setting(self, name: str, value: str | None) -> asyncio.Future[None]:
+        """See `DefinitionStore.save_setting`."""
+        return self._submit(Kind.ALONE, definitions.save_setting(name, value))
+
+    def write(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
+        """See `DefinitionStore.write`. `work` must not commit, and may be run again when its group is rolled back."""
+
+        def run(transaction: Transaction) -> T:
+            return work(transaction.core)
+
+        return self._submit(Kind.ALONE, run)

@@ -1,0 +1,291 @@
+"""The verbs written many at a time, most of which every message passes: stage, enqueue, claim, unclaim, complete, record.
+
+The conditions on the state before are in the UPDATEs, so that cancel, hold and an older fencing token always win. A
+group first assumes that nobody came between; if fewer rows moved than asked (`Uneven`), the batch is written again one
+by one, where RETURNING tells which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..errors import StorageFailed
+from ..model.content import ContentId, StagedBody
+from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
+from . import Claim
+from .rows import Rows
+from .schema import micros
+from .writer import Transaction, Uneven
+
+_INSERT_MESSAGE = Rows(
+    "INSERT INTO message (id, door, application_id, application, reverse_path, eight_bit, smtputf8, accepted, subject,"
+    " header_message_id, peer, priority, size_bytes, resubmits) VALUES ",
+    14,
+)
+_INSERT_CONTENT = Rows(
+    "INSERT INTO content (message_id, head, body, content_id, chunks, body_bytes, sha256) VALUES ", 7
+)
+_INSERT_DELIVERY = Rows(
+    "INSERT INTO delivery (message_id, n, lane, priority, state, recipient, due, window_from, attempts, tries,"
+    " unknowns, twice, status, reply) SELECT v.message_id, v.n, v.lane, v.priority, 'queued', v.recipient, v.at, v.at,"
+    " 0, 0, 0, 0, '', '' FROM (SELECT column1 AS message_id, column2 AS n, column3 AS lane, column4 AS priority,"
+    " column5 AS recipient, column6 AS at FROM (VALUES ",
+    6,
+    ")) AS v",
+)
+_INSERT_EVENT = Rows("INSERT INTO event (at, kind, message_id, n, account, detail) VALUES ", 6)
+_INSERT_CHUNK = Rows("INSERT INTO chunk (content_id, n, data) VALUES ", 3)
+_INSERT_STAGING = Rows("INSERT INTO staging (content_id, staged) VALUES ", 2, " ON CONFLICT (content_id) DO NOTHING")
+
+# `FROM v` with the key compared column by column uses the primary key; `(a, b) IN (VALUES ...)` scans the table.
+_THIS = " FROM v WHERE delivery.message_id = v.m AND delivery.n = v.n"
+_CLAIM_HEAD = "WITH v(m, n, lane, token) AS (VALUES "
+_CLAIM_TAIL = f") UPDATE delivery SET state = 'sending', token = v.token{_THIS} AND delivery.lane = v.lane"
+_CLAIM_QUEUED = Rows(_CLAIM_HEAD, 4, f"{_CLAIM_TAIL} AND delivery.state = 'queued'")
+_RETURNING = " RETURNING message_id, n"
+_CLAIM_QUEUED_TOLD = Rows(_CLAIM_HEAD, 4, f"{_CLAIM_TAIL} AND delivery.state = 'queued'{_RETURNING}")
+_CLAIM_DEFERRED_TOLD = Rows(_CLAIM_HEAD, 4, f"{_CLAIM_TAIL} AND delivery.state = 'deferred'{_RETURNING}")
+
+_UNCLAIM = Rows(
+    _CLAIM_HEAD,
+    4,
+    f") UPDATE delivery SET state = 'queued', token = NULL{_THIS} AND delivery.lane = v.lane"
+    " AND delivery.state = 'sending' AND delivery.token = v.token",
+)
+
+_COMPLETE_HEAD = "WITH v(m, n, token, state, due, counts, unknown, ended, status, reply) AS (VALUES "
+_COMPLETE_TAIL = (
+    ") UPDATE delivery SET state = v.state, token = NULL, due = v.due, attempts = delivery.attempts + 1,"
+    " tries = delivery.tries + v.counts, unknowns = delivery.unknowns + v.unknown, ended = v.ended,"
+    f" status = v.status, reply = v.reply{_THIS} AND delivery.state = 'sending' AND delivery.token = v.token"
+)
+_COMPLETE = Rows(_COMPLETE_HEAD, 10, _COMPLETE_TAIL)
+_COMPLETE_TOLD = Rows(_COMPLETE_HEAD, 10, f"{_COMPLETE_TAIL}{_RETURNING}")
+
+_INSERT_ATTEMPT = Rows(
+    "WITH v(m, n, account, started, ended, outcome, status, reply, command, advice, remote_host, transcript)"
+    " AS (VALUES ",
+    12,
+    ") INSERT INTO attempt (message_id, n, number, account, started, ended, outcome, status, reply, command, advice,"
+    " remote_host, transcript) SELECT v.m, v.n, delivery.attempts, v.account, v.started, v.ended, v.outcome, v.status,"
+    " v.reply, v.command, v.advice, v.remote_host, v.transcript FROM v CROSS JOIN delivery"
+    " WHERE delivery.message_id = v.m AND delivery.n = v.n",
+)
+
+DETAIL_CHARACTERS = 200
+
+
+class StagedChunk(NamedTuple):
+    """One chunk on its way into the store, and when it came."""
+
+    content_id: ContentId
+    n: int
+    data: bytes
+    staged: int
+
+
+def stage(transaction: Transaction, chunks: Sequence[StagedChunk]) -> Sequence[None]:
+    """Keep chunks of content that no message owns yet."""
+    raw = transaction.raw
+    first = [value for c in chunks if not c.n for value in (c.content_id, c.staged)]
+    if first:
+        _INSERT_STAGING.run(raw, first)
+    _INSERT_CHUNK.run(raw, [value for c in chunks for value in (c.content_id, c.n, c.data)])
+    return [None] * len(chunks)
+
+
+def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequence[None]:
+    """Insert messages with content, deliveries and events.
+
+    Raises:
+        StorageFailed: a staged body is not what the message says.
+    """
+    message_rows: list[Any] = []
+    content_rows: list[Any] = []
+    delivery_rows: list[Any] = []
+    event_rows: list[Any] = []
+    for message in messages:
+        identity = message.id
+        accepted = micros(message.accepted)
+        priority = int(message.priority)
+        envelope = message.envelope
+        content = message.content
+        body = content.body
+        message_rows += (
+            identity,
+            message.door,
+            message.application_id,
+            message.application,
+            envelope.reverse_path,
+            envelope.eight_bit,
+            envelope.smtputf8,
+            accepted,
+            message.subject,
+            message.header_message_id,
+            message.peer,
+            priority,
+            content.size_bytes,
+            message.resubmits,
+        )
+        if isinstance(body, StagedBody):
+            _own(transaction, body)
+            content_rows += (identity, content.head, None, body.content_id, body.chunks, body.size_bytes, body.sha256)
+        else:
+            content_rows += (identity, content.head, body, None, 0, len(body), None)
+        for delivery in message.deliveries:
+            delivery_rows += (identity, delivery.n, delivery.lane, priority, delivery.recipient, accepted)
+            transaction.move(delivery.lane, "", "queued", 1)
+        event_rows += (accepted, "accepted", identity, None, "", "")
+    raw = transaction.raw
+    _INSERT_MESSAGE.run(raw, message_rows)
+    _INSERT_CONTENT.run(raw, content_rows)
+    _INSERT_DELIVERY.run(raw, delivery_rows)
+    _INSERT_EVENT.run(raw, event_rows)
+    return [None] * len(messages)
+
+
+def _own(transaction: Transaction, body: StagedBody) -> None:
+    """Check that what lies in the store is the body, and take it for the message."""
+    raw = transaction.raw
+    identity = body.content_id
+    digest = hashlib.sha256()
+    size = 0
+    count = 0
+    for n, data in raw.execute("SELECT n, data FROM chunk WHERE content_id = ? ORDER BY n", (identity,)):
+        if n != count:
+            break
+        digest.update(data)
+        size += len(data)
+        count += 1
+    if (count, size, digest.digest()) != (body.chunks, body.size_bytes, body.sha256):
+        raise StorageFailed("the staged content is not what was received")
+    before = raw.total_changes
+    raw.execute("DELETE FROM staging WHERE content_id = ?", (identity,))
+    if raw.total_changes == before:
+        raise StorageFailed("the staged content belongs to another message")
+
+
+def claim(transaction: Transaction, claims: Sequence[Claim]) -> Sequence[tuple[int, ...]]:
+    """Move what still waits to `sending`; the numbers moved of each claim. A claim under an old token moves nothing."""
+    token = transaction.token
+    rows: list[Any] = []
+    for wanted in claims:
+        if wanted.token == token:
+            for n in wanted.recipients:
+                rows += (wanted.message_id, n, wanted.lane, token)
+    if not rows:
+        return [()] * len(claims)
+    if transaction.alone:
+        return [_claim_one(transaction, claims[0], rows)]
+    asked = len(rows) // 4
+    moved = _CLAIM_QUEUED.run(transaction.raw, rows)
+    deferred: set[tuple[bytes, int]] = set()
+    if moved < asked:
+        deferred.update(_CLAIM_DEFERRED_TOLD.returned(transaction.raw, rows))
+        if moved + len(deferred) < asked:
+            raise Uneven
+    for wanted in claims:
+        if wanted.token == token:
+            before = sum((wanted.message_id, n) in deferred for n in wanted.recipients) if deferred else 0
+            transaction.move(wanted.lane, "deferred", "sending", before)
+            transaction.move(wanted.lane, "queued", "sending", len(wanted.recipients) - before)
+    return [wanted.recipients if wanted.token == token else () for wanted in claims]
+
+
+def _claim_one(transaction: Transaction, wanted: Claim, rows: list[Any]) -> tuple[int, ...]:
+    moved: set[int] = set()
+    for before, statement in (("queued", _CLAIM_QUEUED_TOLD), ("deferred", _CLAIM_DEFERRED_TOLD)):
+        numbers = {n for _, n in statement.returned(transaction.raw, rows)}
+        transaction.move(wanted.lane, before, "sending", len(numbers))
+        moved |= numbers
+        if len(moved) == len(wanted.recipients):
+            break
+    return tuple(n for n in wanted.recipients if n in moved)
+
+
+def unclaim(transaction: Transaction, claims: Sequence[Claim]) -> Sequence[None]:
+    """Give claims back, as far as they are still held under their token."""
+    rows: list[Any] = []
+    for given in claims:
+        for n in given.recipients:
+            rows += (given.message_id, n, given.lane, given.token)
+    moved = _UNCLAIM.run(transaction.raw, rows)
+    if transaction.alone:
+        transaction.move(claims[0].lane, "sending", "queued", moved)
+    elif moved * 4 < len(rows):
+        raise Uneven
+    else:
+        for given in claims:
+            transaction.move(given.lane, "sending", "queued", len(given.recipients))
+    return [None] * len(claims)
+
+
+def complete(transaction: Transaction, attempts: Sequence[AttemptRecord]) -> Sequence[None]:
+    """Move deliveries out of `sending`, with an attempt and an event each, as far as they are still there."""
+    raw = transaction.raw
+    updates: list[Any] = []
+    for record in attempts:
+        ended = micros(record.ended)
+        for result in record.results:
+            state = result.state
+            updates += (
+                record.message_id,
+                result.n,
+                record.token,
+                state.value,
+                None if result.due is None else micros(result.due),
+                result.counts,
+                result.unknown,
+                ended if state.is_final else None,
+                result.status,
+                result.reply,
+            )
+    if transaction.alone:
+        changed = {n for _, n in _COMPLETE_TOLD.returned(raw, updates)}
+        record = attempts[0]
+        _note(transaction, [(record, [result for result in record.results if result.n in changed])])
+    elif _COMPLETE.run(raw, updates) * 10 < len(updates):
+        raise Uneven
+    else:
+        _note(transaction, [(record, record.results) for record in attempts])
+    return [None] * len(attempts)
+
+
+def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Sequence[DeliveryResult]]]) -> None:
+    attempt_rows: list[Any] = []
+    event_rows: list[Any] = []
+    for record, results in changed:
+        identity = record.message_id
+        account = record.account
+        started = micros(record.started)
+        ended = micros(record.ended)
+        for result in results:
+            state = result.state.value
+            transaction.move(record.lane, "sending", state, 1)
+            attempt_rows += (
+                identity,
+                result.n,
+                account,
+                started,
+                ended,
+                result.outcome,
+                result.status,
+                result.reply,
+                result.command,
+                result.advice,
+                record.remote_host,
+                record.transcript,
+            )
+            detail = f"{result.status} {result.reply}".strip()[:DETAIL_CHARACTERS]
+            event_rows += (ended, state, identity, result.n, account, detail)
+    if attempt_rows:
+        _INSERT_ATTEMPT.run(transaction.raw, attempt_rows)
+        _INSERT_EVENT.run(transaction.raw, event_rows)
+
+
+def record(transaction: Transaction, events: Sequence[tuple[Any, ...]]) -> Sequence[None]:
+    """Keep events that are not about one message: rows of `event` without the id."""
+    _INSERT_EVENT.run(transaction.raw, [value for row in events for value in row])
+    return [None] * len(events)

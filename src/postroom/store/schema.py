@@ -1,0 +1,221 @@
+"""The tables, declared once for every dialect (DESIGN section 4); migrated by `store.migrations`.
+
+Times are microseconds since 1970 UTC, ids the 16 octets of a UUIDv7. Every key is made by Postroom except `event.id`.
+There are no foreign keys: rows of a message are written in one transaction and removed in one by `reap`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+
+#: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
+HEAD = "0001"
+
+#: "Post" in ASCII: marks the SQLite file as ours.
+APPLICATION_ID = 0x506F7374
+
+# The partial indexes say these words; SQLite uses such an index only when a query repeats them to the letter.
+WAITING_SQL = "state IN ('queued','deferred')"
+SENDING_SQL = "state = 'sending'"
+DEFERRED_SQL = "state = 'deferred'"
+ASIDE_SQL = "state IN ('deferred','held','captured','bounced','expired','cancelled')"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def micros(moment: datetime) -> int:
+    """An aware time as it is stored."""
+    return round(moment.timestamp() * 1_000_000)
+
+
+def moment(stored: int) -> datetime:
+    """A stored time, aware, UTC."""
+    return _EPOCH + timedelta(microseconds=stored)
+
+
+def maybe_moment(stored: int | None) -> datetime | None:
+    """As `moment`, for columns that may be empty."""
+    return None if stored is None else moment(stored)
+
+
+def first_id_at(when: datetime) -> bytes:
+    """The smallest message id that could be made at `when`: ids are ordered by time (RFC 9562 section 5.7)."""
+    return max(0, micros(when) // 1000).to_bytes(6, "big") + bytes(10)
+
+
+metadata = MetaData()
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("door", Text, nullable=False),
+    Column("application_id", Integer, nullable=False),
+    Column("application", Text, nullable=False),
+    Column("reverse_path", Text, nullable=False),
+    Column("eight_bit", Integer, nullable=False),
+    Column("smtputf8", Integer, nullable=False),
+    Column("accepted", BigInteger, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("header_message_id", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("resubmits", LargeBinary(16)),
+    sqlite_with_rowid=False,
+)
+
+# A body is inline, or in `chunk` under `content_id`. A rowid table: a large row in a WITHOUT ROWID tree spills early.
+content = Table(
+    "content",
+    metadata,
+    Column("message_id", LargeBinary(16), primary_key=True),
+    Column("head", LargeBinary, nullable=False),
+    Column("body", LargeBinary),
+    Column("content_id", LargeBinary(16)),
+    Column("chunks", Integer, nullable=False),
+    Column("body_bytes", BigInteger, nullable=False),
+    Column("sha256", LargeBinary(32)),
+)
+
+chunk = Table(
+    "chunk",
+    metadata,
+    Column("content_id", LargeBinary(16), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+# Content that no message owns yet; the row goes in the transaction of the message that takes it.
+staging = Table(
+    "staging",
+    metadata,
+    Column("content_id", LargeBinary(16), primary_key=True),
+    Column("staged", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# `attempts` numbers all attempts, `tries` counts those that use up the retry schedule; `twice`: may be sent twice.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("message_id", LargeBinary(16), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("lane", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("due", BigInteger),
+    Column("window_from", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("unknowns", Integer, nullable=False),
+    Column("twice", Integer, nullable=False),
+    Column("token", BigInteger),
+    Column("ended", BigInteger),
+    Column("status", Text, nullable=False),
+    Column("reply", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("message_id", LargeBinary(16), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("ended", BigInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reply", Text, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("advice", Text, nullable=False),
+    Column("remote_host", Text, nullable=False),
+    Column("transcript", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("message_id", LargeBinary(16)),
+    Column("n", Integer),
+    Column("account", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
+# How many deliveries are in each state on each lane, kept in the transactions that move them.
+tally = Table(
+    "tally",
+    metadata,
+    Column("lane", Integer, primary_key=True),
+    Column("state", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("name_key", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("enabled", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+application = Table(
+    "application",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("name_key", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("credential", LargeBinary, nullable=False),
+)
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# The last number given out under each name ("token", "account", "application"); a number is never given twice.
+sequence = Table(
+    "sequence",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+def _partial(name: str, table: Table, columns: tuple[str, ...], where: str) -> Index:
+    condition = text(where)
+    return Index(name, *(table.c[c] for c in columns), sqlite_where=condition, postgresql_where=condition)
+
+
+INDEXES = (
+    _partial("delivery_due", delivery, ("lane", "priority", "due", "message_id", "n"), WAITING_SQL),
+    _partial("delivery_sending", delivery, ("lane", "message_id", "n"), SENDING_SQL),
+    _partial("delivery_window", delivery, ("window_from",), DEFERRED_SQL),
+    _partial("delivery_aside", delivery, ("state", "message_id", "n"), ASIDE_SQL),
+    _partial("event_message", event, ("message_id",), "message_id IS NOT NULL"),
+    Index("staging_staged", staging.c.staged),
+    Index("account_name", account.c.name_key, unique=True),
+    Index("application_name", application.c.name_key, unique=True),
+)

@@ -1,0 +1,245 @@
+"""Moves that people and maintenance make: hold, release, retry, cancel, expire, recover, and the removal of old mail.
+
+Each is made in steps, so that a lane with a million deliveries does not stop the intake; a step repeats the condition
+on the state, so what was claimed between two steps is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ..model.queue import DeliveryState, FencingToken, LaneId, MessageId
+from . import Selection
+from .definitions import next_number
+from .readers import Reader
+from .rows import Rows
+from .schema import ASIDE_SQL, DEFERRED_SQL, SENDING_SQL, WAITING_SQL, first_id_at, micros
+from .writer import Transaction
+
+#: Deliveries moved in one step.
+STEP = 1000
+#: Messages removed in one step, and in one call of `reap`.
+REAP_STEP = 50
+REAP_MOST = 500
+#: Messages looked at in one call of `reap`.
+REAP_LOOK = 20_000
+
+S = DeliveryState
+RECOVERED = "the gateway stopped while it was being sent; it may be sent twice"
+
+Key = tuple[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One verb: the states that it moves from, where to, and what else it sets (SQL; `:now` is the time)."""
+
+    before: tuple[DeliveryState, ...]
+    after: DeliveryState
+    also: str
+
+
+#: The deliveries of one step, a table of the writer's connection alone.
+PICKED = (
+    "CREATE TEMP TABLE picked (message_id BLOB NOT NULL, n INTEGER NOT NULL, lane INTEGER NOT NULL,"
+    " state TEXT NOT NULL, PRIMARY KEY (message_id, n)) WITHOUT ROWID"
+)
+
+
+HOLD = Move((S.QUEUED, S.DEFERRED), S.HELD, ", due = NULL")
+RELEASE = Move((S.HELD,), S.QUEUED, ", due = :now, window_from = :now, unknowns = 0")
+RETRY = Move((S.DEFERRED,), S.QUEUED, ", due = :now")
+CANCEL = Move((S.QUEUED, S.DEFERRED, S.HELD), S.CANCELLED, ", due = NULL, ended = :now")
+EXPIRE = Move((S.QUEUED, S.DEFERRED, S.HELD), S.EXPIRED, ", due = NULL, ended = :now")
+RECOVER = Move((S.SENDING,), S.DEFERRED, ", due = :now, twice = 1, token = NULL, status = '4.3.0', reply = :detail")
+del S
+
+
+def step(move: Move, selection: Selection, now: datetime) -> Callable[[Transaction], int]:
+    """Work for the writer: move up to STEP deliveries of the selection; how many."""
+    states = [state for state in move.before if not selection.states or state in selection.states]
+
+    def work(transaction: Transaction) -> int:
+        left = STEP
+        for state in states:
+            if left:
+                left -= _pick(transaction, state, selection, left)
+        return _move_picked(transaction, move, now)
+
+    return work
+
+
+def _pick(transaction: Transaction, state: DeliveryState, selection: Selection, limit: int) -> int:
+    where = ["state = ?"]
+    values: list[Any] = [state.value]
+    if selection.message_id is not None:
+        where.append("message_id = ?")
+        values.append(selection.message_id)
+    else:
+        where.append(WAITING_SQL if state is DeliveryState.QUEUED else ASIDE_SQL)
+    if selection.n is not None:
+        where.append("n = ?")
+        values.append(selection.n)
+    if selection.lane is not None:
+        where.append("lane = ?")
+        values.append(selection.lane)
+    return transaction.raw.execute(
+        "INSERT INTO picked (message_id, n, lane, state)"
+        f" SELECT message_id, n, lane, state FROM delivery WHERE {' AND '.join(where)} LIMIT ?",
+        [*values, limit],
+    ).rowcount
+
+
+def _move_picked(transaction: Transaction, move: Move, now: datetime, detail: str = "") -> int:
+    """Move what stands in `picked`, with an event each, and empty it; how many. Whole sets, so that the interpreter
+    lock is given up a few times only."""
+    raw = transaction.raw
+    after = move.after.value
+    values = {"after": after, "now": micros(now), "detail": detail}
+    moved = 0
+    for lane, before, count in raw.execute("SELECT lane, state, count(*) FROM picked GROUP BY lane, state").fetchall():
+        transaction.move(lane, before, after, count)
+        moved += count
+    if moved:
+        raw.execute(
+            f"UPDATE delivery SET state = :after{move.also} FROM picked"
+            " WHERE delivery.message_id = picked.message_id AND delivery.n = picked.n",
+            values,
+        )
+        raw.execute(
+            "INSERT INTO event (at, kind, message_id, n, account, detail)"
+            " SELECT :now, :after, message_id, n, '', :detail FROM picked",
+            values,
+        )
+        raw.execute("DELETE FROM picked")
+    return moved
+
+
+def recover(now: datetime) -> Callable[[Transaction], tuple[FencingToken, int]]:
+    """Work for the writer: see `QueueStore.recover`."""
+
+    def work(transaction: Transaction) -> tuple[FencingToken, int]:
+        token = next_number(transaction, "token")
+        transaction.raw.execute(
+            "INSERT INTO picked (message_id, n, lane, state)"
+            f" SELECT message_id, n, lane, state FROM delivery WHERE {SENDING_SQL} AND token < ?",
+            (token,),
+        )
+        recovered = _move_picked(transaction, RECOVER, now, RECOVERED)
+        transaction.token = token
+        return FencingToken(token), recovered
+
+    return work
+
+
+# --- expiry ---
+
+
+def overdue(reader: Reader, window_began_before: datetime, accepted_before: datetime) -> list[Key]:
+    """Deliveries that `expire` may move, at most STEP. Read apart from the writer: the second look is a scan of the
+    index of all that waits."""
+    first_id = first_id_at(accepted_before)
+    queries: tuple[tuple[str, tuple[Any, ...]], ...] = (
+        (f"{DEFERRED_SQL} AND window_from < ?", (micros(window_began_before),)),
+        (f"{ASIDE_SQL} AND state = 'deferred' AND message_id < ?", (first_id,)),
+        (f"{ASIDE_SQL} AND state = 'held' AND message_id < ?", (first_id,)),
+        (f"{WAITING_SQL} AND message_id < ?", (first_id,)),
+    )
+    keys: dict[Key, None] = {}
+    for where, values in queries:
+        rows = reader.raw.execute(
+            f"SELECT message_id, n FROM delivery WHERE {where} LIMIT ?", (*values, STEP - len(keys))
+        )
+        keys.update(dict.fromkeys(rows.fetchall()))
+        if len(keys) >= STEP:
+            break
+    return list(keys)
+
+
+_PICK_OVERDUE = Rows(
+    "WITH limits(window_began, first_id) AS (SELECT ?, ?), v(m, n) AS (VALUES ",
+    2,
+    ") INSERT INTO picked (message_id, n, lane, state) SELECT delivery.message_id, delivery.n, lane, state FROM v"
+    " CROSS JOIN delivery CROSS JOIN limits WHERE delivery.message_id = v.m AND delivery.n = v.n AND"
+    " (state = 'deferred' AND window_from < window_began"
+    " OR state IN ('queued','deferred','held') AND delivery.message_id < first_id)",
+)
+
+
+def expire(
+    keys: Sequence[Key], window_began_before: datetime, accepted_before: datetime, now: datetime
+) -> Callable[[Transaction], int]:
+    """Work for the writer: end those of `keys` for which it still holds that their time is over."""
+    limits = (micros(window_began_before), first_id_at(accepted_before))
+
+    def work(transaction: Transaction) -> int:
+        _PICK_OVERDUE.run(transaction.raw, [value for key in keys for value in key], limits)
+        return _move_picked(transaction, EXPIRE, now)
+
+    return work
+
+
+# --- removal ---
+
+
+@dataclass(slots=True)
+class Reaper:
+    """Walks over the messages in the order of their ids, a stretch a call, and begins again at the end."""
+
+    after: bytes = field(default=b"")
+
+    def find(self, reader: Reader, ended_before: datetime) -> list[MessageId]:
+        """Messages all of whose deliveries ended before the time, of the next stretch."""
+        stretch = "FROM message WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
+        bounds = (self.after, first_id_at(ended_before), REAP_LOOK)
+        found = reader.raw.execute(
+            f"SELECT id FROM (SELECT id {stretch}) AS stretch WHERE NOT EXISTS (SELECT 1 FROM delivery"
+            " WHERE message_id = stretch.id AND (ended IS NULL OR ended >= ?)) LIMIT ?",
+            (*bounds, micros(ended_before), REAP_MOST),
+        ).fetchall()
+        looked, last = reader.raw.execute(f"SELECT count(*), max(id) FROM (SELECT id {stretch})", bounds).fetchone()
+        if len(found) == REAP_MOST:
+            self.after = found[-1][0]
+        else:
+            self.after = last if looked == REAP_LOOK else b""
+        return [MessageId(message_id) for (message_id,) in found]
+
+
+def remove(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
+    """Work for the writer: remove messages that `Reaper.find` named; ended states never change, so none is asked."""
+
+    def work(transaction: Transaction) -> int:
+        raw = transaction.raw
+        marks = ",".join("?" * len(messages))
+        counted = raw.execute(
+            f"SELECT lane, state, count(*) FROM delivery WHERE message_id IN ({marks}) GROUP BY lane, state", messages
+        )
+        for lane, state, count in counted.fetchall():
+            transaction.move(LaneId(lane), state, "", count)
+        raw.execute(
+            f"DELETE FROM chunk WHERE content_id IN (SELECT content_id FROM content WHERE message_id IN ({marks}))",
+            messages,
+        )
+        for table in ("content", "attempt", "event", "delivery"):
+            raw.execute(f"DELETE FROM {table} WHERE message_id IN ({marks})", messages)
+        return raw.execute(f"DELETE FROM message WHERE id IN ({marks})", messages).rowcount
+
+    return work
+
+
+def collect(staged_before: datetime) -> Callable[[Transaction], int]:
+    """Work for the writer: remove chunks that no message took, some at a time; how many contents."""
+
+    def work(transaction: Transaction) -> int:
+        rows = transaction.raw.execute(
+            "SELECT content_id FROM staging WHERE staged < ? LIMIT ?", (micros(staged_before), REAP_STEP)
+        ).fetchall()
+        for row in rows:
+            transaction.raw.execute("DELETE FROM chunk WHERE content_id = ?", row)
+            transaction.raw.execute("DELETE FROM staging WHERE content_id = ?", row)
+        return len(rows)
+
+    return work

@@ -1,0 +1,117 @@
+"""What waits to be sent: read in the order of the index `delivery_due`, with the content that sending needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+from ..errors import StorageFailed
+from ..model.content import Content, ContentId, StagedBody
+from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, PriorityClass
+from .readers import Reader, Readers
+from .schema import WAITING_SQL, maybe_moment, micros, moment
+
+#: Bodies that one read brings along; those of the messages after are read when they are sent.
+BODY_BYTES = 8 * 1024 * 1024
+
+_DUE = (
+    "SELECT message_id, window_from, n, recipient, tries, unknowns FROM delivery"
+    f" WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND due <= ? ORDER BY due, message_id, n LIMIT ?"
+)
+_MESSAGE = (
+    "SELECT reverse_path, eight_bit, smtputf8, accepted, head, content_id, chunks, body_bytes, sha256"
+    " FROM message JOIN content ON content.message_id = message.id WHERE message.id = ?"
+)
+_BODY = "SELECT body FROM content WHERE message_id = ?"
+_CHUNK = "SELECT data FROM chunk WHERE content_id = ? AND n = ?"
+
+
+def due(reader: Reader, lane: LaneId, now: datetime, limit: int) -> list[DueMessage]:
+    """See `QueueStore.due`. Deliveries of one message whose retry windows differ are apart."""
+    raw = reader.raw
+    together: dict[tuple[bytes, int, int], list[DueDelivery]] = {}
+    left = limit
+    for priority in PriorityClass:
+        if left <= 0:
+            break
+        rows = raw.execute(_DUE, (lane, int(priority), micros(now), left)).fetchall()
+        left -= len(rows)
+        for message_id, window_from, n, recipient, tries, unknowns in rows:
+            delivery = DueDelivery(n=n, recipient=recipient, tries=tries, unknowns=unknowns)
+            together.setdefault((message_id, window_from, priority), []).append(delivery)
+    budget = BODY_BYTES
+    messages = []
+    for (message_id, window_from, priority_number), deliveries in together.items():
+        row = raw.execute(_MESSAGE, (message_id,)).fetchone()
+        reverse_path, eight_bit, smtputf8, accepted, head, content_id, chunks, body_bytes, sha256 = row
+        body: bytes | StagedBody
+        if content_id is not None:
+            body = StagedBody(ContentId(content_id), chunks, body_bytes, sha256)
+        elif body_bytes <= budget:
+            budget -= body_bytes
+            body = raw.execute(_BODY, (message_id,)).fetchone()[0]
+        else:
+            body = StagedBody(ContentId(message_id), 1, body_bytes, b"")
+        messages.append(
+            DueMessage(
+                id=MessageId(message_id),
+                lane=lane,
+                priority=PriorityClass(priority_number),
+                reverse_path=reverse_path,
+                eight_bit=bool(eight_bit),
+                smtputf8=bool(smtputf8),
+                window_from=moment(window_from),
+                accepted=moment(accepted),
+                deliveries=tuple(deliveries),
+                content=Content(head, body),
+            )
+        )
+    return messages
+
+
+def next_due(reader: Reader, lane: LaneId) -> datetime | None:
+    """See `QueueStore.next_due`."""
+    earliest: int | None = None
+    for priority in PriorityClass:
+        (found,) = reader.raw.execute(
+            f"SELECT min(due) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?", (lane, int(priority))
+        ).fetchone()
+        if found is not None and (earliest is None or found < earliest):
+            earliest = found
+    return maybe_moment(earliest)
+
+
+async def chunks(readers: Readers, body: StagedBody) -> AsyncIterator[bytes]:
+    """See `QueueStore.chunks`.
+
+    Raises:
+        StorageFailed: a chunk is missing.
+    """
+    for n in range(body.chunks):
+        yield await readers.read(lambda reader, n=n: _chunk(reader, body.content_id, n))  # type: ignore[misc]
+
+
+def _chunk(reader: Reader, content_id: ContentId, n: int) -> bytes:
+    row: Any = reader.raw.execute(_CHUNK, (content_id, n)).fetchone()
+    if row is None and n == 0:
+        # A body kept with its message that `due` did not bring along is named by the message's id.
+        row = reader.raw.execute(_BODY, (content_id,)).fetchone()
+    if row is None or row[0] is None:
+        raise StorageFailed(f"chunk {n} of a stored body is missing")
+    data: bytes = row[0]
+    return data
+
+
+def whole_content(reader: Reader, message_id: MessageId) -> bytes | None:
+    """See `ViewStore.content`."""
+    row = reader.raw.execute(
+        "SELECT head, body, content_id FROM content WHERE message_id = ?", (message_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    head, body, content_id = row
+    if content_id is None:
+        return bytes(head + body)
+    parts = reader.raw.execute("SELECT data FROM chunk WHERE content_id = ? ORDER BY n", (content_id,))
+    return b"".join([head, *(data for (data,) in parts)])

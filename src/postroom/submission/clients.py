@@ -1,0 +1,80 @@
+"""What is remembered of client addresses: open connections, and failed logins of the last minute (SPEC section 9.7)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter, OrderedDict, deque
+
+#: Failed logins of one address or name, and the seconds that they count.
+MAX_FAILURES = 10
+WINDOW_SECONDS = 60.0
+
+#: Addresses and names remembered; the one whose last failure is the oldest goes first.
+MAX_REMEMBERED = 4096
+
+
+class Clients:
+    """Shared by all listeners of a gateway. Times are seconds of one monotonic clock."""
+
+    def __init__(self, max_connections: int) -> None:
+        self._max_connections = max_connections
+        self._open: Counter[str] = Counter()
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def admit(self, peer_ip: str) -> bool:
+        """Count one more connection of this client, unless it has as many as it may.
+
+        Programs on this machine share one address, and a burst of them is no attack: loopback has no limit.
+        """
+        client = client_network(peer_ip)
+        if self._open[client] >= self._max_connections and not is_loopback(peer_ip):
+            return False
+        self._open[client] += 1
+        return True
+
+    def left(self, peer_ip: str) -> None:
+        """A connection that was admitted has ended."""
+        client = client_network(peer_ip)
+        self._open[client] -= 1
+        if self._open[client] <= 0:
+            del self._open[client]
+
+    def is_throttled(self, peer_ip: str, login: str, now: float) -> bool:
+        """Whether no login of this client, or for this name, is looked at now."""
+        for key in _keys(peer_ip, login):
+            times = self._failures.get(key)
+            if times is not None and len(times) >= MAX_FAILURES and now - times[0] < WINDOW_SECONDS:
+                return True
+        return False
+
+    def login_failed(self, peer_ip: str, login: str, now: float) -> None:
+        """Count a failed login."""
+        for key in _keys(peer_ip, login):
+            self._failures.setdefault(key, deque(maxlen=MAX_FAILURES)).append(now)
+            self._failures.move_to_end(key)
+        while len(self._failures) > MAX_REMEMBERED:
+            self._failures.popitem(last=False)
+
+
+def plain_address(peer_ip: str) -> str:
+    """`peer_ip` without a scope, and IPv4 as IPv4 where a socket of both families wrote it as IPv6."""
+    text = peer_ip.partition("%")[0]
+    mapped = ipaddress.IPv6Address(text).ipv4_mapped if ":" in text else None
+    return str(mapped) if mapped else text
+
+
+def is_loopback(peer_ip: str) -> bool:
+    """Whether the client is on this machine."""
+    return ipaddress.ip_address(peer_ip).is_loopback
+
+
+def client_network(peer_ip: str) -> str:
+    """What counts as one client: the address, or the /64 of an IPv6 address, which one machine can fill at will."""
+    if ":" not in peer_ip:
+        return peer_ip
+    return str(ipaddress.IPv6Network((peer_ip, 64), strict=False))
+
+
+def _keys(peer_ip: str, login: str) -> tuple[str, str]:
+    # Names are told apart from addresses, and none is so long that remembering it costs much.
+    return client_network(peer_ip), "name " + login.lower()[:128]

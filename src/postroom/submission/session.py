@@ -1,0 +1,465 @@
+"""One SMTP connection: drives the server machine, decides who may submit, and hands messages to the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, cast
+
+import structlog
+
+from ..errors import GatewayError, InvalidInput, Refused, TooLarge, Unauthenticated, edge
+from ..mime.head import split
+from ..model.application import Application
+from ..model.clock import Timer
+from ..model.content import INLINE_BYTES, Content
+from ..model.envelope import Envelope
+from ..model.ids import message_id_text
+from ..model.submission import Accepted, Door, Submission
+from ..protocol.smtp import server_events as events
+from ..protocol.smtp.server import ServerLimits, ServerMachine, State
+from ..protocol.smtp.server_replies import reply_line
+from . import Intake
+from .clients import Clients, is_loopback, plain_address
+from .spool import ContentSpool
+
+_log = structlog.get_logger()
+
+#: A whole DATA: this long, and as long as its content takes at this rate (octets a second).
+CONTENT_SECONDS = 600.0
+CONTENT_RATE = 8000
+
+#: For a TLS handshake, and for the last reply to leave.
+HANDSHAKE_SECONDS = 30.0
+LINGER_SECONDS = 10.0
+
+_DATA, _CLOSED = State.DATA, State.CLOSED
+
+#: Trace keywords (RFC 3848) by (EHLO, TLS, AUTH).
+_KEYWORDS = {
+    (extended, secure, logged_in): ("ESMTP" + "S" * secure + "A" * logged_in) if extended else "SMTP"
+    for extended in (False, True)
+    for secure in (False, True)
+    for logged_in in (False, True)
+}
+
+#: What strangers are told (EXAMPLES section 3: the cause goes to the log); by enhanced status.
+_TEXTS = {
+    "5.7.1": "Refused by the rules of this gateway",
+    "5.4.6": "The message is in a loop",
+    "5.7.8": "Authentication failed",
+    "5.3.4": "Message too large",
+    "4.3.1": "No room for the message now",
+    "4.3.2": "Not taking messages now",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class SessionRules:
+    """What all connections of one listener share."""
+
+    gateway: Intake
+    limits: ServerLimits
+    hostname: str
+    idle_seconds: float
+    clients: Clients
+    tls: str = "none"
+    context: Callable[[], ssl.SSLContext] | None = None
+    draining: bool = False
+
+
+class Owner(Protocol):
+    """Who made the sessions and ends them."""
+
+    def opened(self, session: Session) -> None:
+        """A connection is there."""
+
+    def ended(self, session: Session) -> None:
+        """It is gone; called once for each that was opened."""
+
+
+class Session(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, rules: SessionRules, owner: Owner) -> None:
+        self._rules = rules
+        self._gateway = rules.gateway
+        self._owner = owner
+        self._monotonic = rules.gateway.clock.monotonic
+        self._transport: asyncio.Transport
+        self._machine: ServerMachine
+        self._peer = ""
+        self._is_admitted = False
+        self._is_loopback = False
+        self._has_ended = False
+        self._is_closing = False
+        self._is_paused = False
+        self._cannot_write = False
+        self._handshake: asyncio.Task[None] | None = None
+        self._early = b""
+        self._timer: Timer | None = None
+        self._active = 0.0
+        self._content_began: float | None = None
+        self._spool: ContentSpool | None = None
+        self._application: Application | None = None
+        self._login: Application | None = None
+        self._snapshot: tuple[Application, ...] = ()
+        self._handlers: dict[type, Callable[..., None]] = {
+            events.MailFrom: self._mail,
+            events.RcptTo: self._rcpt,
+            events.Content: self._content,
+            events.ContentRefused: self._content_refused,
+            events.Login: self._log_in,
+            events.StartTls: self._start_tls,
+        }
+
+    # Called by the loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        self._owner.opened(self)
+        peername = transport.get_extra_info("peername")
+        if not peername:  # gone before it was taken
+            transport.abort()
+            return
+        self._peer = plain_address(peername[0])
+        self._is_loopback = is_loopback(self._peer)
+        rules = self._rules
+        self._is_admitted = rules.clients.admit(self._peer)
+        if rules.tls == "implicit":
+            if self._is_admitted:
+                self._begin_handshake()
+            else:
+                transport.abort()
+            return
+        self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._handshake is not None:
+            # Over TLS already: the handshake is done and only its task has not run yet. In clear nothing comes here,
+            # because reading was paused before the 220 was written.
+            self._early += data
+            return
+        self._machine.receive(data)
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol. A client that only stopped sending still gets the reply to its message."""
+        if self._handshake is not None:
+            return False
+        self._machine.receive_eof()
+        return self._machine.is_uncommitted and not self._machine.secure
+
+    def pause_writing(self) -> None:
+        """The client does not read its replies: no more commands are read."""
+        self._cannot_write = True
+        self._set_reading()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._cannot_write = False
+        self._set_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol; what was handed to the gateway goes on."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._spool = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._is_admitted:
+            self._rules.clients.left(self._peer)
+        self._owner.ended(self)
+
+    # Called by the listener
+
+    def drain(self) -> None:
+        """End as soon as no transaction is under way (`rules.draining` is set)."""
+        if self._timer is not None and self._handshake is None and not self._has_ended:
+            self._pump()
+
+    def abort(self) -> None:
+        """End now, without a reply."""
+        if self._handshake is not None:
+            self._handshake.cancel()
+        self._transport.abort()
+
+    # The dialogue
+
+    def _begin(self, *, secure: bool = False) -> None:
+        rules = self._rules
+        self._machine = ServerMachine(
+            rules.limits,
+            rules.hostname,
+            secure=secure,
+            starttls=rules.tls == "starttls",
+            clear_login=self._is_loopback,
+            normalise_bare_lf=self._is_loopback,
+        )
+        if not self._is_admitted:
+            _log.warning("too_many_connections", peer=self._peer)
+            self._machine.data_to_send()  # instead of the greeting
+            self._machine.close(421, "4.7.0", "Too many connections from your address")
+        self._active = self._monotonic()
+        self._timer = rules.gateway.clock.call_later(rules.idle_seconds, self._look_at_time)
+        self._pump()
+
+    def _pump(self) -> None:
+        machine = self._machine
+        try:
+            while (event := machine.next_event()) is not None:
+                self._handlers[type(event)](event)
+        except Exception:
+            _log.exception("session_failed", peer=self._peer)
+            self.abort()
+            return
+        if self._rules.draining:
+            machine.drain()
+        if out := machine.data_to_send():
+            self._active = self._monotonic()
+            self._transport.write(out)
+        if machine.state is _CLOSED and machine.is_finished:
+            self._close()
+        else:
+            self._set_reading()
+
+    def _set_reading(self) -> None:
+        """Read only while what is read has somewhere to go."""
+        spool = self._spool
+        pause = self._cannot_write or self._machine.is_waiting or (spool is not None and spool.is_full)
+        if pause is not self._is_paused and self._handshake is None and not self._is_closing:
+            self._is_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _mail(self, event: events.MailFrom) -> None:
+        application = self._who_submits()
+        if application is None:
+            if self._machine.offers_auth:
+                self._machine.refuse(530, "5.7.0", "Authentication required")
+            else:
+                self._machine.refuse(530, "5.7.0", "Must issue a STARTTLS command first")  # RFC 3207 section 4
+        elif not self._gateway.may_send_as(application, event.path):
+            # The null reverse-path is an allowed sender only where all are (`*`).
+            fault = f"<{event.path}> is not an allowed sender of application {application.name}"
+            _log.info("sender_refused", peer=self._peer, application=application.name, sender=event.path)
+            self._machine.refuse(550, "5.7.1", fault)
+        else:
+            self._application = application
+            self._machine.accept()
+
+    def _rcpt(self, event: events.RcptTo) -> None:
+        self._machine.accept()
+
+    def _who_submits(self) -> Application | None:
+        """The application as it is now: the one logged in, else the one known by its address."""
+        if self._login is None:
+            return self._gateway.applications.identify(self._peer)
+        snapshot = self._gateway.applications.snapshot()
+        if snapshot is not self._snapshot:
+            self._snapshot = snapshot
+            login = self._login
+            self._login = next(
+                (
+                    one
+                    for one in snapshot
+                    if one.id == login.id
+                    and one.enabled
+                    and (one.credential, one.networks) == (login.credential, login.networks)
+                ),
+                None,
+            )
+            if self._login is None:  # switched off, or its password or networks changed: to log in again
+                self._machine.logged_in = False
+        return self._login
+
+    def _log_in(self, event: events.Login) -> None:
+        clients, now = self._rules.clients, self._monotonic()
+        if clients.is_throttled(self._peer, event.login, now):
+            _log.warning("login_throttled", peer=self._peer, login=event.login)
+            self._machine.refuse(421, "4.7.0", "Too many failed logins, try again in a minute")
+            return
+        try:
+            application = self._gateway.applications.authenticate(event.login, event.password, self._peer)
+        except Unauthenticated as error:
+            clients.login_failed(self._peer, event.login, now)
+            _log.warning("login_failed", peer=self._peer, login=event.login)
+            self._machine.refuse(error.reply_code, error.status, "Authentication failed")
+        except GatewayError as error:
+            _log.warning("login_failed", peer=self._peer, login=event.login, reason=str(error))
+            self._machine.refuse(454, "4.7.0", "Temporary authentication failure")  # RFC 4954 section 6
+        else:
+            self._login = application
+            self._snapshot = self._gateway.applications.snapshot()
+            self._machine.accept()
+
+    # Content
+
+    def _content(self, event: events.Content) -> None:
+        data, slot, spool = event.data, event.slot, self._spool
+        if spool is None and slot is not None and len(data) <= INLINE_BYTES:
+            head, body = split(data)
+            if len(head) <= self._rules.limits.max_header_bytes:
+                self._submit(slot, Content(head, body), not data.isascii())
+            else:
+                self._refuse(slot, TooLarge("the header section is too large"))
+            return
+        if spool is None:
+            self._content_began = self._active
+            spool = self._spool = ContentSpool(self._gateway.store, self._rules.limits.max_header_bytes, self._resume)
+        self._active = self._monotonic()
+        spool.add(data)
+        if slot is None:
+            return
+        self._spool = None
+        self._content_began = None
+        try:
+            content = spool.finish()
+        except GatewayError as error:
+            self._refuse(slot, error)
+        else:
+            self._submit(slot, content, spool.eight_bit)
+
+    def _content_refused(self, event: events.ContentRefused) -> None:
+        self._spool = None
+        if self._content_began is None:
+            self._content_began = self._active
+        self._active = self._monotonic()
+        if self._machine.state is not _DATA:
+            self._content_began = None
+
+    def _resume(self) -> None:
+        if not self._has_ended:
+            self._set_reading()
+
+    def _submit(self, slot: events.ReplySlot, content: Content, has_eight_bit: bool) -> None:
+        machine = self._machine
+        assert self._application is not None
+        submission = Submission(
+            door=Door.SMTP,
+            application=self._application,
+            envelope=Envelope(machine.reverse_path, tuple(machine.recipients), machine.eight_bit or has_eight_bit),
+            content=content,
+            received=self._gateway.clock.now(),
+            peer=self._peer,
+            helo=machine.helo,
+            with_protocol=_KEYWORDS[machine.is_extended, machine.secure, machine.logged_in],
+        )
+        try:
+            future = self._gateway.submit(submission)
+        except GatewayError as error:
+            self._refuse(slot, error)
+        else:
+            future.add_done_callback(partial(self._committed, slot))
+
+    def _committed(self, slot: events.ReplySlot, future: asyncio.Future[Accepted]) -> None:
+        """Answer the end of data, now that the message is durable or known not to be."""
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if self._has_ended:
+            return
+        if error is None:
+            text = message_id_text(future.result().id)
+            self._machine.fill(slot, f"250 2.0.0 Ok: queued as {text}\r\n".encode("ascii"))
+        elif isinstance(error, GatewayError):
+            self._refuse(slot, error)
+        else:
+            # Whether it was kept is unknown: any reply could be a lie, and without one the client tries again.
+            _log.error("submit_failed", peer=self._peer, exc_info=error)
+            self.abort()
+            return
+        self._pump()
+
+    def _refuse(self, slot: events.ReplySlot, error: GatewayError) -> None:
+        told = edge(error)
+        code, status = told.reply_code, told.enhanced
+        if isinstance(error, Refused):
+            code, status = error.reply_code, error.status
+        default = "Try again later" if code < 500 else "Refused"
+        text = str(error) if isinstance(error, InvalidInput) else _TEXTS.get(status, default)
+        name = self._application.name if self._application else ""
+        _log.warning("message_refused", peer=self._peer, application=name, code=code, status=status, reason=str(error))
+        self._machine.fill(slot, reply_line(code, status, text))
+
+    # TLS
+
+    def _start_tls(self, event: events.StartTls) -> None:
+        # Reading stops before the 220 leaves: no octet that follows in clear is read as SMTP.
+        self._begin_handshake()
+        self._transport.write(self._machine.data_to_send())
+
+    def _begin_handshake(self) -> None:
+        if not self._is_paused:
+            self._transport.pause_reading()
+        self._handshake = asyncio.get_running_loop().create_task(self._shake_hands())
+
+    async def _shake_hands(self) -> None:
+        secured: asyncio.Transport | None = None
+        try:
+            assert self._rules.context is not None
+            secured = await asyncio.get_running_loop().start_tls(
+                self._transport,
+                self,
+                self._rules.context(),
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            )
+        except (OSError, GatewayError) as error:
+            _log.info("handshake_failed", peer=self._peer, reason=str(error) or type(error).__name__)
+        finally:
+            self._handshake = None
+            if secured is None:
+                self._transport.abort()
+                self.connection_lost(None)  # the loop does not say so during a handshake
+        if secured is not None and not self._has_ended:
+            self._go_on_over_tls(secured)
+
+    def _go_on_over_tls(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._is_paused = False
+        if self._rules.tls == "implicit":
+            self._begin(secure=True)
+        else:
+            self._login = None
+            self._machine.tls_started()
+        early, self._early = self._early, b""
+        self.data_received(early)
+
+    # Time and the end
+
+    def _look_at_time(self) -> None:
+        """The one timer of the connection: looks at what is due and waits for that."""
+        now = self._monotonic()
+        if self._machine.is_uncommitted:
+            self._active = now  # the client waits for us
+        due, text = self._active + self._rules.idle_seconds, "Idle for too long"
+        if self._content_began is not None:
+            taken = min(self._machine.content_bytes, self._rules.limits.max_size_bytes)
+            content_due = self._content_began + CONTENT_SECONDS + taken / CONTENT_RATE
+            if content_due < due:
+                due, text = content_due, "The content takes too long"
+        if now < due:
+            self._timer = self._gateway.clock.call_later(due - now, self._look_at_time)
+            return
+        if self._handshake is not None:
+            self.abort()
+            return
+        self._machine.close(421, "4.4.2", text)
+        self._pump()
+
+    def _close(self) -> None:
+        if self._is_closing:
+            return
+        self._is_closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        # A client that does not read must not keep the connection.
+        self._timer = self._gateway.clock.call_later(LINGER_SECONDS, self._transport.abort)
+        self._transport.close()

@@ -1,0 +1,73 @@
+"""The transport contract: one attempt, one Outcome per recipient (DESIGN section 7).
+
+A lane asks its transport for a *slot* before it claims, so that a claim always means "about to be written". The order
+of one slot's life is: `reserve` -> the lane claims -> `deliver` (once) -> the lane hands the outcomes to the store ->
+`settle` with the future of that commit. A slot that is not used is given back with `cancel`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..model.content import StagedBody
+from ..model.envelope import Envelope
+from ..model.outcome import Deferred, Outcome
+
+#: Reads a staged body; given to transports so that they need not know the store.
+ChunkReader = Callable[[StagedBody], AsyncIterator[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One message on its way: envelope, and content as it shall leave (after rewriting)."""
+
+    envelope: Envelope
+    head: bytes
+    body: bytes | StagedBody
+    size_bytes: int
+
+
+class AccountUnavailable(Exception):
+    """No connection can be had: `failure` says why and how long to wait; nothing of any message was written."""
+
+    def __init__(self, failure: Deferred) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+class TransportClosed(Exception):
+    """The transport was closed while a slot was waited for."""
+
+
+class Slot(Protocol):
+    """The right to send one transaction on one connection."""
+
+    async def deliver(self, transaction: Transaction) -> Sequence[Outcome]:
+        """Send; one outcome per recipient, in order. Never raises for what the other side does.
+
+        A result of scope ACCOUNT is about the account and must not use up a try of the message.
+        """
+
+    def settle(self, committed: asyncio.Future[None]) -> None:
+        """The outcomes were given to the store; the slot is free now, `committed` resolves when they are durable."""
+
+    def cancel(self) -> None:
+        """Nothing was sent; give the slot back."""
+
+
+class Transport(Protocol):
+    """One account's way out; made anew when the account's revision changes."""
+
+    async def reserve(self) -> Slot:
+        """Wait for a connection that can take one more transaction, connecting if fewer than allowed are open.
+
+        Raises:
+            AccountUnavailable: connecting, greeting, TLS or authentication failed.
+            TransportClosed: `close` was called.
+        """
+
+    async def close(self) -> None:
+        """End connections after the transactions under way; safe to call twice."""

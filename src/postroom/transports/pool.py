@@ -1,0 +1,348 @@
+"""Warm connections of one account: slots, reuse, limits, and the rule that bounds what a crash can duplicate.
+
+A connection serves up to three transactions that are `sending`: one answered whose outcome waits for its commit, one
+whose content is out, one whose envelope is ahead. It writes its next content only while at most one outcome waits
+(DESIGN section 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Protocol
+
+from ..model.account import Account
+from ..model.clock import Clock, Timer
+from ..net.smtp_client import SmtpConnection, TransactionResult
+from . import AccountUnavailable, Transaction, TransportClosed
+
+#: Slots of a connection that pipelines, and of one that does not (no envelope can be ahead).
+PIPELINED_SLOTS = 3
+PLAIN_SLOTS = 2
+
+#: Connections in a row that may end before any transaction was answered until the account counts as failing.
+FRUITLESS_LIMIT = 2
+
+Start = Callable[[SmtpConnection, Transaction, Callable[[TransactionResult], None]], None]
+Connect = Callable[[], Awaitable[SmtpConnection]]
+Explain = Callable[[Exception], AccountUnavailable]
+
+
+class ConnectionBudget:
+    """How many outgoing connections this node may have open in all (SPEC section 3)."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._waiting: dict[ConnectionPool, None] = {}
+
+    def take(self, pool: ConnectionPool) -> bool:
+        """One connection more, or False; then `pool.grow` is called when one is given back."""
+        if self._free > 0:
+            self._free -= 1
+            return True
+        self._waiting[pool] = None
+        return False
+
+    def give_back(self) -> None:
+        """A connection was closed."""
+        self._free += 1
+        if self._waiting:
+            pool = next(iter(self._waiting))
+            del self._waiting[pool]
+            pool.grow()
+
+
+class Link:
+    """A connection with the transactions that were given to it."""
+
+    __slots__ = ("_in_machine", "_pool", "_unsettled", "_waiting", "answered", "connection", "dead", "free_since", "given",
+                 "held")  # fmt: skip
+
+    def __init__(self, pool: ConnectionPool, connection: SmtpConnection) -> None:
+        self._pool = pool
+        self.connection = connection
+        self.held = 0  # slots reserved and not settled
+        self.given = 0  # slots reserved ever
+        self.answered = 0
+        self.free_since = pool.clock.monotonic()
+        self.dead = False
+        self._in_machine = 0
+        self._unsettled = 0
+        self._waiting: deque[tuple[Transaction, asyncio.Future[TransactionResult | None]]] = deque()
+
+    @property
+    def remote_host(self) -> str:
+        """The other side, as attempts name it."""
+        return self.connection.remote_host
+
+    def send(self, transaction: Transaction) -> asyncio.Future[TransactionResult | None]:
+        """Hand over a transaction; the future holds its result, or None when nothing of it was sent."""
+        future: asyncio.Future[TransactionResult | None] = self._pool.loop.create_future()
+        if self.dead:
+            future.set_result(None)
+        elif self._in_machine < (2 if self.connection.pipelining else 1):
+            self._start(transaction, future)
+        else:
+            self._waiting.append((transaction, future))
+        return future
+
+    def _start(self, transaction: Transaction, future: asyncio.Future[TransactionResult | None]) -> None:
+        self._in_machine += 1
+
+        def done(result: TransactionResult) -> None:
+            self._in_machine -= 1
+            self.answered += result.mail is not None
+            self._unsettled += 1
+            if self._unsettled == 2:
+                self.connection.block_content()
+            if self._waiting and not self.dead and self.connection.is_usable:
+                self._start(*self._waiting.popleft())
+            if not future.done():
+                future.set_result(result)
+
+        self._pool.start(self.connection, transaction, done)
+
+    def settle(self, committed: asyncio.Future[None], *, sent: bool) -> None:
+        """The result went to the store: the slot is free, the next content may follow once enough is durable."""
+        self._release()
+        if sent:
+            committed.add_done_callback(self._is_durable)
+
+    def _is_durable(self, committed: asyncio.Future[None]) -> None:
+        self._unsettled -= 1
+        if self._unsettled == 1 and not self.dead:
+            self.connection.allow_content()
+
+    def cancel(self) -> None:
+        """A reserved slot that was not used."""
+        self.given -= 1
+        self._release()
+
+    def _release(self) -> None:
+        self.held -= 1
+        if not self.held:
+            self.free_since = self._pool.clock.monotonic()
+        self._pool.slot_was_freed(self)
+
+    def was_closed(self) -> None:
+        """The connection is gone; what it had not begun comes back as not sent."""
+        self.dead = True
+        while self._waiting:
+            future = self._waiting.popleft()[1]
+            if not future.done():
+                future.set_result(None)
+
+
+class Budget(Protocol):
+    """See `ConnectionBudget`."""
+
+    def take(self, pool: ConnectionPool) -> bool: ...
+    def give_back(self) -> None: ...
+
+
+class ConnectionPool:
+    """The connections of one account."""
+
+    def __init__(
+        self, account: Account, clock: Clock, budget: Budget, *, connect: Connect, start: Start, explain: Explain
+    ) -> None:
+        self.account = account
+        self.clock = clock
+        self.start = start
+        self.loop = asyncio.get_running_loop()
+        self._budget = budget
+        self._connect = connect
+        self._explain = explain
+        self._links: list[Link] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._waiters: deque[asyncio.Future[Link]] = deque()
+        self._not_before = 0.0
+        self._timers: dict[str, Timer] = {}
+        self._fruitless = 0
+        self._failure: AccountUnavailable | None = None
+        self._closing = False
+
+    async def reserve(self) -> Link:
+        """A link with one slot taken.
+
+        Raises:
+            AccountUnavailable: no connection is open and none can be had.
+            TransportClosed: the pool was closed.
+        """
+        if self._closing:
+            raise TransportClosed
+        if self._failure is not None and not self._links:
+            failure, self._failure = self._failure, None
+            raise failure
+        link = self._best()
+        if link is not None and not self._waiters:
+            if link.held >= PLAIN_SLOTS:
+                self.grow()
+            return self._take(link)
+        waiter: asyncio.Future[Link] = self.loop.create_future()
+        self._waiters.append(waiter)
+        self.grow()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                waiter.result().cancel()
+            raise
+
+    def _take(self, link: Link) -> Link:
+        link.held += 1
+        link.given += 1
+        return link
+
+    def _best(self) -> Link | None:
+        """The usable link with the fewest slots taken."""
+        best: Link | None = None
+        for link in self._links:
+            slots = PIPELINED_SLOTS if link.connection.pipelining else PLAIN_SLOTS
+            if link.held < slots and link.given < self.account.messages_per_connection and link.connection.is_usable:
+                if best is None or link.held < best.held:
+                    best = link
+        return best
+
+    def slot_was_freed(self, link: Link) -> None:
+        """Serve who waits; a link that has had its messages is ended."""
+        if not link.held and not link.dead:
+            if self._closing or link.given >= self.account.messages_per_connection:
+                self._end(link)
+            else:
+                self._watch_idle()
+        if self._waiters:
+            self._serve()
+
+    def _serve(self) -> None:
+        while self._waiters:
+            link = self._best()
+            if link is None:
+                self.grow()
+                return
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(self._take(link))
+
+    def grow(self) -> None:
+        """Open one connection more, if work and limits ask for it; at most one is being opened at a time."""
+        # A link that has had its messages still counts: it is an open connection until it has ended.
+        if self._closing or self._connecting or len(self._links) >= self.account.max_connections:
+            return
+        wait = self._not_before - self.clock.monotonic()
+        if wait > 0:
+            self._later("grow", wait, self.grow)
+        elif self._budget.take(self):
+            task = self.loop.create_task(self._open(), name=f"connect {self.account.name}")
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    async def _open(self) -> None:
+        try:
+            connection = await self._connect()
+        except Exception as error:  # every failure to connect is told to who waits
+            self._budget.give_back()
+            self._connecting.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._connect_failed(self._explain(error))
+            return
+        except asyncio.CancelledError:
+            self._budget.give_back()
+            raise
+        self._connecting.discard(asyncio.current_task())  # type: ignore[arg-type]
+        link = Link(self, connection)
+        self._links.append(link)
+        connection.on_closed = lambda reason: self._was_closed(link, reason)
+        if not connection.is_usable:
+            self._was_closed(link, "closed at once")
+        elif self._closing:
+            self._end(link)
+        else:
+            self._serve()
+            self._watch_idle()
+
+    def _connect_failed(self, failure: AccountUnavailable) -> None:
+        self._not_before = self.clock.monotonic() + self.account.connect_retry.total_seconds()
+        if self._links:  # others still work: no reason to put the account to sleep
+            return
+        # The lane that is told sleeps by the account's schedule and decides when to try again.
+        self._not_before = 0.0
+        if not self._waiters:
+            self._failure = failure
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(failure)
+
+    def _was_closed(self, link: Link, reason: str) -> None:
+        if link not in self._links:
+            return
+        self._links.remove(link)
+        unexpected = link.held > 0 and not self._closing
+        link.was_closed()
+        self._budget.give_back()
+        if unexpected:
+            self._not_before = self.clock.monotonic() + self.account.reconnect_interval.total_seconds()
+            self._fruitless = 0 if link.answered else self._fruitless + 1
+            if self._fruitless >= FRUITLESS_LIMIT:
+                self._fruitless = 0
+                self._connect_failed(self._explain(ConnectionError(f"the relay closes the connection: {reason}")))
+        if self._waiters:
+            self.grow()
+
+    def _end(self, link: Link) -> None:
+        if link in self._links:
+            self._links.remove(link)
+            link.was_closed()
+            self._budget.give_back()
+            task = self.loop.create_task(link.connection.quit())
+            self._connecting.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if self._waiters:
+            self.grow()
+
+    def _later(self, name: str, seconds: float, callback: Callable[[], None]) -> None:
+        if name not in self._timers:
+
+            def fire() -> None:
+                del self._timers[name]
+                callback()
+
+            self._timers[name] = self.clock.call_later(seconds, fire)
+
+    def _watch_idle(self) -> None:
+        idle = self.account.idle_timeout.total_seconds()
+        self._later("idle", idle, self._end_idle)
+
+    def _end_idle(self) -> None:
+        oldest = self.clock.monotonic() - self.account.idle_timeout.total_seconds()
+        for link in [link for link in self._links if not link.held and link.free_since <= oldest]:
+            self._end(link)
+        if self._links:
+            free = [link.free_since for link in self._links if not link.held]
+            wait = min(free) - oldest if free else self.account.idle_timeout.total_seconds()
+            self._later("idle", max(wait, 0.01), self._end_idle)
+
+    async def close(self, patience: timedelta = timedelta(seconds=3)) -> None:
+        """End idle connections, let the others finish for `patience`, then cut them."""
+        self._closing = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(TransportClosed())
+        self._waiters.clear()
+        for link in [link for link in self._links if not link.held]:
+            self._end(link)
+        deadline = self.clock.monotonic() + patience.total_seconds()
+        while (self._links or self._connecting) and self.clock.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for task in list(self._connecting):
+            task.cancel()
+        for link in list(self._links):
+            link.connection.abort()

@@ -1,0 +1,64 @@
+"""The sandbox: captures what it is given and sends nothing; the content stays in the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from ..model.outcome import Captured, Outcome
+from ..model.reply import Reply
+from . import Slot, Transaction
+
+_REPLY = Reply(250, ("captured by the sandbox, nothing was sent",), "2.0.0")
+
+#: Messages captured at the same time; more would only wait for the same commit.
+CAPACITY = 64
+
+
+class SandboxTransport:
+    """The transport of an account of kind sandbox."""
+
+    def __init__(self, account: str) -> None:
+        self._outcome = Captured(reply=_REPLY, remote_host=f"sandbox {account}")
+        self._free = CAPACITY
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def reserve(self) -> Slot:
+        """A slot, at once unless very many captures are under way."""
+        while not self._free:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+        self._free -= 1
+        return _SandboxSlot(self)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _give_back(self) -> None:
+        self._free += 1
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _capture(self, transaction: Transaction) -> Sequence[Outcome]:
+        return [self._outcome] * len(transaction.envelope.recipients)
+
+
+class _SandboxSlot:
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: SandboxTransport) -> None:
+        self._transport = transport
+
+    async def deliver(self, transaction: Transaction) -> Sequence[Outcome]:
+        return self._transport._capture(transaction)
+
+    def settle(self, committed: asyncio.Future[None]) -> None:
+        self._transport._give_back()
+
+    def cancel(self) -> None:
+        self._transport._give_back()

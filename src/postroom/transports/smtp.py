@@ -1,0 +1,170 @@
+"""The SMTP transport: transactions over pooled connections, replies turned into outcomes by `policy.classify`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from ..model.account import Account
+from ..model.clock import Clock
+from ..model.outcome import Bounced, Deferred, Delivered, NotSent, Outcome, Scope, Unknown
+from ..model.reply import Reply
+from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
+from ..policy.classify import Stage, classify
+from . import AccountUnavailable, ChunkReader, Slot, Transaction
+from .pool import Budget, ConnectionPool, Link
+
+
+class SmtpTransport:
+    """The transport of an account of kind smtp."""
+
+    def __init__(self, account: Account, *, clock: Clock, budget: Budget, helo_name: str, chunks: ChunkReader) -> None:
+        self._account = account
+        self._helo_name = account.helo_name or helo_name
+        self._chunks = chunks
+        self._pool = ConnectionPool(
+            account, clock, budget, connect=self._connect, start=self._start, explain=explain_connect_failure
+        )
+
+    async def _connect(self) -> SmtpConnection:
+        return await connect(self._account, helo_name=self._helo_name)
+
+    def _start(
+        self, connection: SmtpConnection, transaction: Transaction, done: Callable[[TransactionResult], None]
+    ) -> None:
+        connection.start(transaction.envelope, ContentSource(transaction.head, transaction.body, self._chunks), done)
+
+    async def reserve(self) -> Slot:
+        """See `Transport.reserve`."""
+        return SmtpSlot(await self._pool.reserve())
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        await self._pool.close()
+
+
+class SmtpSlot:
+    """One transaction's place on a link."""
+
+    __slots__ = ("_link", "_sent")
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._sent = False
+
+    async def deliver(self, transaction: Transaction) -> Sequence[Outcome]:
+        """See `Slot.deliver`."""
+        result = await self._link.send(transaction)
+        if result is None:
+            return [NotSent(remote_host=self._link.remote_host)] * len(transaction.envelope.recipients)
+        self._sent = True
+        return outcomes(result, self._link.remote_host)
+
+    def settle(self, committed: asyncio.Future[None]) -> None:
+        """See `Slot.settle`."""
+        self._link.settle(committed, sent=self._sent)
+
+    def cancel(self) -> None:
+        """See `Slot.cancel`."""
+        self._link.cancel()
+
+
+def outcomes(result: TransactionResult, remote_host: str) -> Sequence[Outcome]:
+    """One outcome per recipient of the transaction that `result` tells of."""
+    final = result.final
+    if (
+        final is not None
+        and final.is_positive
+        and all(reply is not None and reply.is_positive for reply in result.rcpt)
+    ):
+        return [Delivered(reply=final, remote_host=remote_host)] * len(result.rcpt)
+    return [_outcome(result, n, remote_host) for n in range(len(result.rcpt))]
+
+
+def _outcome(result: TransactionResult, n: int, remote_host: str) -> Outcome:
+    rcpt, final = result.rcpt[n], result.final
+    if result.mail is not None and not result.mail.is_positive:
+        return refused(Stage.MAIL, result.mail, remote_host)
+    if rcpt is not None and not rcpt.is_positive:
+        return refused(Stage.RCPT, rcpt, remote_host)
+    if final is not None:
+        if result.is_delivered(n):
+            return Delivered(reply=final, remote_host=remote_host)
+        if not final.is_positive:
+            return refused(Stage.CONTENT, final, remote_host)
+    elif result.content_written:
+        reason = f"the end of data was written and no reply came: {result.error}"
+        return Unknown(status="4.4.2", reason=reason, remote_host=remote_host)
+    elif result.data is not None and not result.data.is_intermediate:
+        return refused(Stage.DATA, result.data, remote_host)
+    return _broken(result, n, remote_host)
+
+
+def _broken(result: TransactionResult, n: int, remote_host: str) -> Outcome:
+    """The outcome of a transaction that ended before its content was out, with no refusal to blame."""
+    if result.error_kind == "local" and result.mail is None:
+        # The envelope can't be written for this relay: addresses that need SMTPUTF8 (RFC 6531 section 3.5).
+        envelope = result.envelope
+        if envelope.reverse_path.isascii() and envelope.recipients[n].isascii():
+            return NotSent(remote_host=remote_host)  # goes alone, without the others
+        return Bounced(status="5.6.7", reason=result.error, remote_host=remote_host)
+    if result.error_kind == "local":
+        return Deferred(status="4.3.0", reason=result.error, remote_host=remote_host)
+    if result.not_started or result.error_kind == "network":
+        return NotSent(remote_host=remote_host)
+    return Deferred(status="4.4.2", reason=result.error, scope=Scope.ACCOUNT, remote_host=remote_host)
+
+
+def refused(stage: Stage, reply: Reply, remote_host: str) -> Outcome:
+    """The outcome of a refusal, by the rules."""
+    verdict = classify(stage, reply)
+    if verdict.bounce:
+        return Bounced(
+            status=verdict.status, reason=reply.text, advice=verdict.advice, scope=verdict.scope, reply=reply,
+            remote_host=remote_host,
+        )  # fmt: skip
+    return Deferred(
+        status=verdict.status, reason=reply.text, advice=verdict.advice, scope=verdict.scope, reply=reply,
+        remote_host=remote_host, retry_after=verdict.sleep, stop=verdict.stop,
+    )  # fmt: skip
+
+
+#: What to do about a failure to connect that no reply explains, by its kind.
+_ADVICE = {
+    "certificate": "name the relay as its certificate does, or give the account the CA bundle that signed it",
+    "no-mechanism": "choose no authentication if the relay needs no login",
+    "clear-password": "use security starttls or tls; `allow clear password` sends it unprotected",
+    "tls": "check the port: 465 wants security tls, 587 and 25 want starttls",
+}
+
+#: Kinds that do not pass by themselves: the account needs attention.
+_NEEDS_ATTENTION = frozenset({"certificate", "no-mechanism", "clear-password"})
+
+
+def explain_connect_failure(error: Exception) -> AccountUnavailable:
+    """What a failure to connect means for the account."""
+    if not isinstance(error, ConnectFailed):
+        return AccountUnavailable(Deferred(status="4.4.1", reason=str(error) or repr(error), scope=Scope.ACCOUNT))
+    if error.reply is not None and not error.reply.is_positive:
+        stage = Stage(error.stage) if error.stage in Stage.__members__.values() else Stage.EHLO
+        verdict = classify(stage, error.reply)
+        return AccountUnavailable(
+            Deferred(
+                status=verdict.status,
+                reason=f"{error.stage}: {error.reply.text}",
+                advice=verdict.advice,
+                scope=Scope.ACCOUNT,
+                reply=error.reply,
+                retry_after=verdict.sleep,
+                stop=verdict.stop,
+            )  # fmt: skip
+        )
+    return AccountUnavailable(
+        Deferred(
+            status="4.7.5" if error.kind == "certificate" else "4.4.1",
+            reason=f"{error.stage}: {error.reason}",
+            advice=_ADVICE.get(error.kind, ""),
+            scope=Scope.ACCOUNT,
+            stop=error.kind in _NEEDS_ATTENTION,
+        )
+    )

@@ -1,0 +1,146 @@
+"""What every transport promises (DESIGN section 7), held against each implementation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from postroom.gateway import SystemClock
+from postroom.model.account import Account, AccountKind, Security
+from postroom.model.content import StagedBody
+from postroom.model.envelope import Envelope
+from postroom.model.outcome import Captured, Delivered, Outcome
+from postroom.transports import Slot, Transaction, Transport, TransportClosed
+from postroom.transports.pool import ConnectionBudget
+from postroom.transports.sandbox import CAPACITY, SandboxTransport
+from postroom.transports.smtp import SmtpTransport
+from tests.smarthost import Smarthost
+
+STAGED = StagedBody(content_id=b"0" * 16, chunks=3, size_bytes=9, sha256=b"")  # type: ignore[arg-type]
+
+
+async def chunks(body: StagedBody) -> AsyncIterator[bytes]:
+    """The chunks of `STAGED`."""
+    for chunk in (b".a\r", b"\n.b", b"\r\n"):
+        yield chunk
+
+
+def transaction(*recipients: str, body: bytes | StagedBody = b"hello\r\n") -> Transaction:
+    """A small message."""
+    head = b"Subject: hi\r\n\r\n"
+    return Transaction(Envelope("a@x.test", recipients or ("b@y.test",)), head, body, len(head) + 9)
+
+
+@dataclass
+class Subject:
+    """A transport under test, what its success is called, and how many slots it has."""
+
+    transport: Transport
+    success: type[Outcome]
+    slots: int
+    smarthost: Smarthost = field(default_factory=Smarthost)
+
+
+@pytest.fixture(params=["sandbox", "smtp"])
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    """Each transport in turn."""
+    if request.param == "sandbox":
+        yield Subject(SandboxTransport("box"), Captured, CAPACITY)
+        return
+    smarthost = Smarthost()
+    await smarthost.start()
+    account = Account(
+        id=1, name="relay", kind=AccountKind.SMTP, host="127.0.0.1", port=smarthost.port, security=Security.NONE
+    )
+    transport = SmtpTransport(
+        account, clock=SystemClock(), budget=ConnectionBudget(10), helo_name="c.test", chunks=chunks
+    )
+    yield Subject(transport, Delivered, account.max_connections * 3, smarthost)
+    await transport.close()
+    await smarthost.stop()
+
+
+def committed() -> asyncio.Future[None]:
+    """The outcome is durable."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
+
+
+async def test_there_is_one_outcome_per_recipient_in_order_and_it_names_the_other_side(subject: Subject) -> None:
+    slot = await subject.transport.reserve()
+    outcomes = await slot.deliver(transaction("b@y.test", "c@y.test", "d@y.test"))
+    slot.settle(committed())
+    assert [type(outcome) for outcome in outcomes] == [subject.success] * 3
+    assert all(outcome.remote_host and outcome.reply and outcome.reply.is_positive for outcome in outcomes)
+
+
+async def test_a_slot_given_back_is_there_for_the_next(subject: Subject) -> None:
+    slots = [await subject.transport.reserve() for _ in range(subject.slots)]
+    waiting = asyncio.ensure_future(subject.transport.reserve())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    slots[0].cancel()
+    slot = await waiting
+    assert isinstance((await slot.deliver(transaction()))[0], subject.success)
+    slot.settle(committed())
+    for other in slots[1:]:
+        other.cancel()
+
+
+async def test_a_settled_slot_is_there_for_the_next(subject: Subject) -> None:
+    for _ in range(subject.slots * 2):
+        slot = await subject.transport.reserve()
+        await slot.deliver(transaction())
+        slot.settle(committed())
+
+
+async def test_slots_deliver_at_the_same_time(subject: Subject) -> None:
+    async def one(n: int) -> Outcome:
+        slot = await subject.transport.reserve()
+        (outcome,) = await slot.deliver(transaction(f"{n}@y.test"))
+        slot.settle(committed())
+        return outcome
+
+    outcomes = await asyncio.gather(*(one(n) for n in range(100)))
+    assert {type(outcome) for outcome in outcomes} == {subject.success}
+    if subject.success is Delivered:
+        assert sorted(m.recipients[0] for m in subject.smarthost.taken) == sorted(f"{n}@y.test" for n in range(100))
+
+
+async def test_a_staged_body_goes_like_any_other(subject: Subject) -> None:
+    slot = await subject.transport.reserve()
+    (outcome,) = await slot.deliver(transaction(body=STAGED))
+    slot.settle(committed())
+    assert isinstance(outcome, subject.success)
+    if subject.success is Delivered:
+        assert subject.smarthost.taken[0].content == b"Subject: hi\r\n\r\n.a\r\n.b\r\n"
+
+
+async def test_closing_twice_is_safe_and_nothing_is_reserved_after_it(subject: Subject) -> None:
+    (await subject.transport.reserve()).cancel()
+    await subject.transport.close()
+    await subject.transport.close()
+    if subject.success is Delivered:
+        with pytest.raises(TransportClosed):
+            await subject.transport.reserve()
+
+
+async def test_whoever_waits_for_a_slot_when_it_closes_is_told(subject: Subject) -> None:
+    if subject.success is Captured:
+        pytest.skip("a sandbox has nothing to close")
+    subject.smarthost.gate.clear()
+    slots: list[Slot] = [await subject.transport.reserve() for _ in range(subject.slots)]
+    waiting = asyncio.ensure_future(subject.transport.reserve())
+    await asyncio.sleep(0)
+    for slot in slots:
+        slot.cancel()
+    await subject.transport.close()
+    result = await asyncio.gather(waiting, return_exceptions=True)
+    assert isinstance(result[0], TransportClosed) or not isinstance(result[0], BaseException)
+
+
+Delivering = Callable[[], None]

@@ -1,0 +1,68 @@
+"""Order of sending, splitting by recipients, and what happens when more waits than memory should hold."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from postroom.model.queue import PriorityClass
+from postroom.queue import lane
+
+from .conftest import Room
+
+
+async def test_urgent_goes_before_normal_before_bulk_and_older_before_newer(room: Room) -> None:
+    room.transports["relay1"].capacity = 1
+    room.scheduler.pause(True)
+    messages = [
+        await room.submit(f"{n}@y.test", priority=priority)
+        for n, priority in enumerate(
+            [PriorityClass.BULK, PriorityClass.NORMAL, PriorityClass.NORMAL, PriorityClass.URGENT]
+        )
+    ]
+    room.scheduler.pause(False)
+    for message in messages:
+        await room.until(message, "delivered")
+    order = [sent.envelope.recipients[0] for sent in room.transports["relay1"].sent]
+    assert order == ["3@y.test", "1@y.test", "2@y.test", "0@y.test"]
+
+
+async def test_no_transaction_has_more_recipients_than_the_account_allows(room: Room) -> None:
+    room.accounts[0] = dataclasses.replace(room.accounts[0], revision=2, recipients_per_transaction=2)
+    room.scheduler.follow(room.accounts)
+    message = await room.submit(*(f"{n}@y.test" for n in range(5)))
+    await room.until(message, *["delivered"] * 5)
+    assert [len(sent.envelope.recipients) for sent in room.transports["relay1"].sent] == [2, 2, 1]
+
+
+async def test_what_does_not_fit_in_memory_is_read_back_and_sent_once_in_order(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "READY_MESSAGES", 5)
+    monkeypatch.setattr(lane, "LOAD_LIMIT", 7)
+    monkeypatch.setattr(lane, "LOAD_BELOW", 2)
+    room.transports["relay1"].capacity = 1
+    messages = [await room.submit(f"{n}@y.test", body=b"%d\r\n" % n) for n in range(40)]
+    for message in messages:
+        await room.until(message, "delivered")
+    sent = room.transports["relay1"].sent
+    assert [transaction.body for transaction in sent] == [b"%d\r\n" % n for n in range(40)]
+
+
+async def test_what_waits_in_the_store_at_start_is_sent(room: Room) -> None:
+    await room.scheduler.stop()
+    messages = [await room.submit() for _ in range(3)]
+    assert room.transports["relay1"].sent == []
+    await room.scheduler.start(room.accounts, paused=False, hold_pending=False)
+    for message in messages:
+        await room.until(message, "delivered")
+
+
+async def test_with_hold_pending_what_waits_at_start_is_held(room: Room) -> None:
+    await room.scheduler.stop()
+    before = await room.submit()
+    await room.scheduler.start(room.accounts, paused=False, hold_pending=True)
+    after = await room.submit()
+    await room.until(after, "delivered")
+    assert await room.states(before) == ["held"]

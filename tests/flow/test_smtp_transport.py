@@ -1,0 +1,193 @@
+"""What relays do to transactions, and what becomes of each recipient; and what a connection may have under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from postroom.gateway import SystemClock
+from postroom.model.account import Account, AccountKind, Security
+from postroom.model.envelope import Envelope
+from postroom.model.outcome import Bounced, Deferred, Delivered, NotSent, Outcome, Scope, Unknown
+from postroom.transports import AccountUnavailable, Transaction
+from postroom.transports.pool import ConnectionBudget
+from postroom.transports.smtp import SmtpTransport
+from tests.smarthost import Behaviour, Smarthost
+
+Start = Callable[..., Awaitable[tuple[SmtpTransport, Smarthost]]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """`start(behaviour, **account)` gives a transport and the smarthost that it sends to."""
+    made: list[tuple[SmtpTransport, Smarthost]] = []
+
+    async def make(behaviour: Behaviour, **fields: Any) -> tuple[SmtpTransport, Smarthost]:
+        smarthost = Smarthost(behaviour)
+        await smarthost.start()
+        defaults: dict[str, Any] = {"max_connections": 1, "reconnect_interval": timedelta(milliseconds=1)}
+        account = Account(
+            id=1, name="relay", kind=AccountKind.SMTP, host="127.0.0.1", port=smarthost.port, security=Security.NONE,
+            **(defaults | fields),
+        )  # fmt: skip
+        transport = SmtpTransport(
+            account, clock=SystemClock(), budget=ConnectionBudget(10), helo_name="c.test", chunks=lambda _: iter(())
+        )  # type: ignore[arg-type, return-value]
+        made.append((transport, smarthost))
+        return transport, smarthost
+
+    yield make
+    for transport, smarthost in made:
+        smarthost.gate.set()
+        await transport.close()
+        await smarthost.stop()
+
+
+def mail(number: int = 0, *recipients: str) -> Transaction:
+    """Message `number`, from its own sender."""
+    body = b"message %d\r\n" % number
+    return Transaction(
+        Envelope(f"s{number}@x.test", recipients or ("b@y.test",)), b"S: 1\r\n\r\n", body, 20 + len(body)
+    )
+
+
+async def send(transport: SmtpTransport, transaction: Transaction) -> list[Outcome]:
+    """One transaction from slot to commit."""
+    slot = await transport.reserve()
+    outcomes = list(await slot.deliver(transaction))
+    durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    slot.settle(durable)
+    durable.set_result(None)
+    return outcomes
+
+
+async def test_each_recipient_has_its_own_outcome(start: Start) -> None:
+    replies = {
+        "RCPT TO:<no@y.test>": "550 5.1.1 no such user",
+        "RCPT TO:<later@y.test>": "450 4.2.0 greylisted",
+    }
+    transport, smarthost = await start(Behaviour(replies=replies))
+    ok, no, later = await send(transport, mail(0, "yes@y.test", "no@y.test", "later@y.test"))
+    assert isinstance(ok, Delivered)
+    assert isinstance(no, Bounced)
+    assert (no.status, no.reply and no.reply.command) == ("5.1.1", "RCPT")
+    assert isinstance(later, Deferred)
+    assert (later.scope, later.status) == (Scope.MESSAGE, "4.2.0")
+    assert smarthost.taken[0].recipients == ["yes@y.test"]
+
+
+async def test_refused_content_is_not_delivered_to_anyone(start: Start) -> None:
+    transport, smarthost = await start(Behaviour(replies={"CONTENT": "554 5.7.1 spam"}))
+    outcomes = await send(transport, mail(0, "a@y.test", "b@y.test"))
+    assert [type(outcome) for outcome in outcomes] == [Bounced, Bounced]
+    assert smarthost.taken == []
+
+
+async def test_a_lost_reply_to_the_content_is_unknown(start: Start) -> None:
+    transport, _ = await start(Behaviour(close_after="CONTENT", closes=1))
+    (outcome,) = await send(transport, mail())
+    assert isinstance(outcome, Unknown)
+
+
+async def test_a_connection_that_ends_before_the_content_sent_nothing(start: Start) -> None:
+    transport, smarthost = await start(Behaviour(close_after="MAIL", closes=1))
+    (outcome,) = await send(transport, mail())
+    assert isinstance(outcome, NotSent)
+    (outcome,) = await send(transport, mail())
+    assert isinstance(outcome, Delivered)
+    assert len(smarthost.taken) == 1
+
+
+@pytest.mark.parametrize("refused", ["RCPT", "MAIL", "CONTENT"])
+@pytest.mark.parametrize("pipelining", [True, False])
+async def test_the_message_after_a_refused_one_goes_once_and_under_its_own_sender(
+    start: Start, refused: str, pipelining: bool
+) -> None:
+    replies = {refused: ["550 5.1.1 no", "250 2.0.0 ok"]}
+    transport, smarthost = await start(Behaviour(replies=replies, pipelining=pipelining))
+    outcomes = await asyncio.gather(*(send(transport, mail(n)) for n in range(5)))
+    assert not isinstance(outcomes[0][0], Delivered)
+    assert [type(outcome) for (outcome,) in outcomes[1:]] == [Delivered] * 4
+    assert [(m.reverse_path, m.content) for m in smarthost.taken] == [
+        (f"s{n}@x.test", b"S: 1\r\n\r\nmessage %d\r\n" % n) for n in range(1, 5)
+    ]
+
+
+async def test_a_relay_that_closes_after_each_message_gets_each_once(start: Start) -> None:
+    transport, smarthost = await start(Behaviour(messages_per_connection=1))
+    waiting = {n: mail(n) for n in range(6)}
+    while waiting:
+        outcomes = await asyncio.gather(*(send(transport, transaction) for transaction in waiting.values()))
+        assert not [o for (o,) in outcomes if not isinstance(o, Delivered | NotSent)]
+        waiting = {n: t for (n, t), (o,) in zip(list(waiting.items()), outcomes, strict=True) if isinstance(o, NotSent)}
+    assert sorted(m.content for m in smarthost.taken) == sorted(mail(n).head + mail(n).body for n in range(6))  # type: ignore[operator]
+
+
+async def test_while_two_outcomes_wait_for_their_commit_no_content_is_written(start: Start) -> None:
+    transport, smarthost = await start(Behaviour())
+    slots = [await transport.reserve() for _ in range(3)]
+    delivering = [asyncio.ensure_future(slot.deliver(mail(n))) for n, slot in enumerate(slots)]
+    await asyncio.gather(*delivering[:2])
+    commits: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
+    for slot, commit in zip(slots, commits, strict=False):
+        slot.settle(commit)
+    extra = await transport.reserve()
+    (await transport.reserve()).cancel()
+    sentinel = asyncio.ensure_future(extra.deliver(mail(3)))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(smarthost.taken) == 2
+    commits[0].set_result(None)
+    await delivering[2]
+    assert len(smarthost.taken) == 3
+    commits[1].set_result(None)
+    third: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    slots[2].settle(third)
+    third.set_result(None)
+    await sentinel
+    extra.settle(third)
+
+
+async def test_a_connection_carries_no_more_messages_than_the_account_allows(start: Start) -> None:
+    transport, smarthost = await start(Behaviour(), messages_per_connection=3)
+    outcomes = await asyncio.gather(*(send(transport, mail(n)) for n in range(10)))
+    assert {type(outcome) for (outcome,) in outcomes} == {Delivered}
+    per_connection = [sum(m.connection == c for m in smarthost.taken) for c in range(1, smarthost.connections + 1)]
+    assert per_connection == [3, 3, 3, 1]
+
+
+async def test_connections_are_reused(start: Start) -> None:
+    transport, smarthost = await start(Behaviour(), max_connections=4)
+    for n in range(10):
+        await send(transport, mail(n))
+    assert smarthost.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "stop", "said"),
+    [
+        (Behaviour(replies={"GREETING": "421 4.3.2 busy"}), False, "421 4.3.2 busy"),
+        (Behaviour(replies={"GREETING": "554 no service"}), False, "554"),
+        (Behaviour(replies={"EHLO": "421 4.3.2 not now"}), False, "421"),
+        (Behaviour(close_after="EHLO"), False, "ehlo"),
+    ],
+)
+async def test_a_relay_that_does_not_greet_well_is_the_accounts_trouble(
+    start: Start, behaviour: Behaviour, stop: bool, said: str
+) -> None:
+    transport, _ = await start(behaviour)
+    with pytest.raises(AccountUnavailable, match=said) as unavailable:
+        await transport.reserve()
+    assert unavailable.value.failure.stop is stop
+    assert unavailable.value.failure.scope is Scope.ACCOUNT
+
+
+async def test_a_relay_that_keeps_closing_is_the_accounts_trouble(start: Start) -> None:
+    transport, _ = await start(Behaviour(close_after="MAIL"))
+    with pytest.raises(AccountUnavailable, match="closes the connection"):
+        for n in range(10):
+            await send(transport, mail(n))

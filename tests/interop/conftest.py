@@ -1,0 +1,142 @@
+"""Programs that we did not write, as clients and as relays of a running gateway."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+from tests.conftest import Served
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """An authority, and what it gave to localhost and 127.0.0.1: files in PEM."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    chain: Path  # key and certificate in one, as Postfix has it
+
+    def context(self) -> ssl.SSLContext:
+        """For a server."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A throw-away authority."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    made = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem", folder / "chain.pem")
+    authority.cert_pem.write_to_path(str(made.ca))
+    issued.cert_chain_pems[0].write_to_path(str(made.certificate))
+    issued.private_key_pem.write_to_path(str(made.key))
+    issued.private_key_and_cert_chain_pem.write_to_path(str(made.chain))
+    return made
+
+
+@dataclass
+class Arrivals:
+    """What an aiosmtpd relay took."""
+
+    envelopes: list[Envelope] = field(default_factory=list)
+    news: threading.Condition = field(default_factory=threading.Condition)
+    logins: list[str] = field(default_factory=list)
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        """aiosmtpd's hook."""
+        with self.news:
+            self.envelopes.append(envelope)
+            self.news.notify_all()
+        return "250 2.0.0 kept"
+
+    def wait(self, count: int = 1) -> list[Envelope]:
+        """All, once there are `count`."""
+        with self.news:
+            assert self.news.wait_for(lambda: len(self.envelopes) >= count, 30), (
+                f"{len(self.envelopes)} of {count} came"
+            )
+            return list(self.envelopes)
+
+    def contents(self, count: int = 1) -> list[bytes]:
+        """Their contents."""
+        found = [envelope.content for envelope in self.wait(count)]
+        return [content for content in found if isinstance(content, bytes)]
+
+
+@dataclass
+class AioRelay:
+    """A running aiosmtpd."""
+
+    port: int
+    arrivals: Arrivals
+
+
+@pytest.fixture
+def aiosmtpd_relay(free_port: Callable[[], int]) -> Iterator[Callable[..., AioRelay]]:
+    """`aiosmtpd_relay(tls_context=..., login=("user", "secret"))` starts one."""
+    running: list[Controller] = []
+
+    def start(login: tuple[str, str] | None = None, **options: Any) -> AioRelay:
+        arrivals = Arrivals()
+
+        def authenticate(
+            server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword
+        ) -> AuthResult:
+            arrivals.logins.append(f"{mechanism} {data.login.decode()}")
+            return AuthResult(success=login == (data.login.decode(), data.password.decode()))
+
+        if login:
+            options |= {"authenticator": authenticate, "auth_required": True}
+        port = free_port()
+        controller = Controller(
+            arrivals, hostname="127.0.0.1", port=port, data_size_limit=40_000_000, decode_data=False, **options
+        )
+        controller.start()
+        running.append(controller)
+        return AioRelay(port, arrivals)
+
+    yield start
+    for controller in running:
+        controller.stop(no_assert=True)
+
+
+def add_relay(served: Served, port: int, *options: str) -> None:
+    """An account for all mail of `local`, at a relay on loopback."""
+    host = ["--host", "127.0.0.1", "--port", str(port), "--helo-name", "a.example"]
+    security = [] if "--security" in options else ["--security", "none"]
+    served.run("accounts", "add", "relay", *host, *security, *options, "--for", "local", "--allow-sender", "*")
+
+
+def unfinished(served: Served) -> int:
+    """How many deliveries have not ended."""
+    accounts = json.loads(served.run("status", "--json").stdout)["accounts"]
+    states = ("queued", "sending", "deferred", "held")
+    return sum(number for of in accounts for state, number in of["counts"].items() if state in states)
+
+
+def rows_of(served: Served) -> list[dict[str, Any]]:
+    """The first page of deliveries."""
+    page = json.loads(served.run("queue", "list", "--json", "--limit", "1000").stdout)
+    rows: list[dict[str, Any]] = page["deliveries"]
+    return rows
+
+
+def wait_for_rows(served: Served, right: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    """The deliveries, once they are as wanted; pytest's time limit is the patience."""
+    while not right(rows := rows_of(served)):
+        assert served.process.poll() is None
+    return rows
