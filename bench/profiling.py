@@ -53,9 +53,8 @@ def profiled(gateway: MeasuredGateway, sink: Sink, messages: int, connections: i
 
 def _module(path: str) -> str:
     """A module's path, short: from the package on."""
-    for mark in ("/postroom/", "/site-packages/", "/python3"):
-        if mark in path:
-            return path.rpartition(mark)[2] if mark == "/postroom/" else path.partition(mark)[2]
+    for mark in ("site-packages/", "python3.", "src/"):
+        path = path.rpartition(mark)[2] if mark in path else path
     return path
 
 
@@ -76,7 +75,7 @@ def summary(lines: list[str], most: int = 25) -> str:
         names = [_name(frame) for frame in named]
         own[names[-1]] += int(count)
         modules[names[-1].partition(":")[0]] += int(count)
-        for name in {one for one, frame in zip(names, named, strict=True) if "/postroom/" in frame}:
+        for name in {one for one in names if one.startswith("postroom/")}:
             within[name] += int(count)
     whole = max(1, sum(threads.values()))
     parts = {"threads": threads, "own time by module": modules, "own time by function": own, "with callees": within}

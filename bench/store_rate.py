@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import importlib
 import os
 import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -112,9 +115,8 @@ async def measure(folder: Path, messages: int, in_flight: int, busy: float, *, d
     elapsed = time.perf_counter() - start
     cpu, loop_cpu = _cpu(resource.RUSAGE_SELF) - cpu, _cpu(resource.RUSAGE_THREAD) - loop_cpu
     print(
-        f"durable={durable!s:5} {messages / elapsed:7.0f} messages/s  {(store.commits - commits) / messages:.3f} commits"
-        f" a message  loop {loop_cpu / messages * 1e6:.0f} us, other threads {(cpu - loop_cpu) / messages * 1e6:.0f} us"
-        " of CPU a message",
+        f"durable={durable!s:5} {messages / elapsed:7.0f} a second, {(store.commits - commits) / messages:.3f} commits,"
+        f" loop {loop_cpu / messages * 1e6:.0f} us, others {(cpu - loop_cpu) / messages * 1e6:.0f} us of CPU a message",
         flush=True,
     )
     await store.close()
@@ -136,20 +138,18 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.switch_interval:
         sys.setswitchinterval(arguments.switch_interval)
-    try:
-        import uvloop
-
-        run = uvloop.run
-    except ImportError:
-        run = asyncio.run
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        new_event_loop = importlib.import_module("uvloop").new_event_loop
     for _ in range(arguments.rounds):
         for durable in (True, False):
             with tempfile.TemporaryDirectory(dir=".") as folder:
-                run(
-                    measure(
-                        Path(folder), arguments.messages, arguments.in_flight, arguments.busy / 1e6, durable=durable
+                with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                    runner.run(
+                        measure(
+                            Path(folder), arguments.messages, arguments.in_flight, arguments.busy / 1e6, durable=durable
+                        )
                     )
-                )
 
 
 if __name__ == "__main__":

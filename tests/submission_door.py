@@ -259,6 +259,15 @@ async def listening(
         await stopping
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until `condition` holds."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come about")
+
+
 class RawClient:
     """A client that writes octets and reads replies."""
 
@@ -298,6 +307,8 @@ class RawClient:
             return await self.reader.read() == b""
         except ConnectionError:
             return True
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Hang up."""

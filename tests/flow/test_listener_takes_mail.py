@@ -22,7 +22,7 @@ from postroom.errors import (
     TooLarge,
 )
 from postroom.model.content import CHUNK_BYTES, INLINE_BYTES, StagedBody
-from tests.submission_door import KeepingGateway, RawClient, listening
+from tests.submission_door import KeepingGateway, RawClient, listening, until
 
 ACCEPTED = b"250 2.0.0 Ok: queued as 00000000-0000-0000-0000-000000000000\r\n"
 
@@ -76,11 +76,10 @@ async def test_a_client_that_goes_before_the_commit_harms_nobody() -> None:
         client.writer.write(b"x: y\r\n\r\n.\r\n")
         await gateway.came.wait()
         client.writer.transport.abort()
-        while door.connections:
-            await asyncio.sleep(0)
         gateway.commit()
+        await until(lambda: not door.connections)
         other = await RawClient.connect(door)
-        assert await other.ask(b"NOOP") == b"250 5.5.1\r\n" or True
+        assert await other.ask(b"NOOP") == b"250 2.0.0 Ok\r\n"
         other.close()
 
 
@@ -216,6 +215,8 @@ async def test_a_chunk_that_cannot_be_stored_refuses_the_message() -> None:
         await gateway.came.wait()
         gateway.staging[0].set_exception(StorageFull("no room"))
         gateway.stages = True
+        await asyncio.sleep(0)  # what fails later than the end of data is found by the message's own transaction
+        await asyncio.sleep(0)
         client.writer.write(b".\r\n")
         assert await client.reply() == b"452 4.3.1 No room for the message now\r\n"
         client.close()
@@ -255,15 +256,15 @@ async def test_head_and_body_are_told_apart_also_where_they_are_large(content: b
     kept = gateway.submissions[0].content
     assert gateway.content(kept) in (content, b"\r\n" + content)
     assert kept.head.endswith(b"\r\n\r\n") or kept.head == b"\r\n"
-    assert len(kept.head) + len(content) - kept.size_bytes in (0, len(kept.head), len(kept.head) - 2)
 
 
-async def test_eight_bit_content_is_found_undeclared_also_where_it_is_large() -> None:
+@pytest.mark.parametrize(("before", "after"), [(0, 100_000), (100_000, 0), (0, 0)])
+async def test_eight_bit_content_is_found_undeclared(before: int, after: int) -> None:
     gateway = KeepingGateway()
     async with listening(gateway) as door:
         client = await RawClient.connect(door)
         await client.begin()
-        client.writer.write(b"x: y\r\n\r\n" + b"line\r\n" * 100_000 + b"\xff\r\n.\r\n")
+        client.writer.write(b"x: y\r\n\r\n" + b"line\r\n" * before + b"\xff\r\n" + b"line\r\n" * after + b".\r\n")
         assert await client.reply() == ACCEPTED
         client.close()
     assert gateway.submissions[0].envelope.eight_bit

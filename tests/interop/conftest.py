@@ -71,6 +71,12 @@ class Arrivals:
             )
             return list(self.envelopes)
 
+    def take(self) -> list[Envelope]:
+        """All so far; the next wait begins from none."""
+        with self.news:
+            taken, self.envelopes = self.envelopes, []
+        return taken
+
     def contents(self, count: int = 1) -> list[bytes]:
         """Their contents."""
         found = [envelope.content for envelope in self.wait(count)]
@@ -121,13 +127,6 @@ def add_relay(served: Served, port: int, *options: str) -> None:
     served.run("accounts", "add", "relay", *host, *security, *options, "--for", "local", "--allow-sender", "*")
 
 
-def unfinished(served: Served) -> int:
-    """How many deliveries have not ended."""
-    accounts = json.loads(served.run("status", "--json").stdout)["accounts"]
-    states = ("queued", "sending", "deferred", "held")
-    return sum(number for of in accounts for state, number in of["counts"].items() if state in states)
-
-
 def rows_of(served: Served) -> list[dict[str, Any]]:
     """The first page of deliveries."""
     page = json.loads(served.run("queue", "list", "--json", "--limit", "1000").stdout)
@@ -140,3 +139,15 @@ def wait_for_rows(served: Served, right: Callable[[list[dict[str, Any]]], bool])
     while not right(rows := rows_of(served)):
         assert served.process.poll() is None
     return rows
+
+
+def wait_for_account(served: Served, right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The account `relay` as `status` shows it, once it is as wanted."""
+
+    def look() -> dict[str, Any]:
+        accounts = json.loads(served.run("status", "--json").stdout)["accounts"]
+        return next(account for account in accounts if account["account"] == "relay")
+
+    while not right(account := look()):
+        assert served.process.poll() is None
+    return account

@@ -7,8 +7,8 @@ import json
 import smtplib
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -24,15 +24,8 @@ SUBJECT = "judged from outside"
 BODY_LINES = ("First line.", ".a line that begins with a dot", "..two dots", "The end.")
 PROGRAM = "printer"
 
-#: A way to come: the mechanism of AUTH (none: as a program on this machine) and whether STARTTLS comes first.
-WAYS = {
-    "no login": ("", False),
-    "PLAIN": ("PLAIN", False),
-    "LOGIN": ("LOGIN", False),
-    "STARTTLS": ("", True),
-    "STARTTLS, PLAIN": ("PLAIN", True),
-    "STARTTLS, LOGIN": ("LOGIN", True),
-}
+#: The ways to come: the mechanism of AUTH (none: as a program on this machine), and whether STARTTLS comes first.
+WAYS = [(mechanism, tls) for tls in (False, True) for mechanism in ("", "PLAIN", "LOGIN")]
 
 
 @dataclass(frozen=True)
@@ -75,102 +68,97 @@ def message() -> EmailMessage:
     return made
 
 
-def run(command: Sequence[str | Path], stdin: bytes = b"", secret: str = "") -> None:
+def run(command: list[str], stdin: bytes = b"", secret: str = "") -> None:
     """Run a client to its end; its whole dialogue is shown when it fails."""
-    done = subprocess.run([str(word) for word in command], input=stdin, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
     said = (done.stdout + done.stderr).decode(errors="replace").replace(secret or "\0", "(secret)")
     assert done.returncode == 0, said
 
 
-def assert_arrived(door: Door, application: str) -> None:
-    """One message came through, whole, in the name of that application."""
-    (content,) = door.arrivals.contents()
+def assert_arrived(door: Door, mechanism: str) -> None:
+    """One message more came through, whole, in the name of the application that it was."""
+    content = door.arrivals.contents()[0]
+    (envelope,) = door.arrivals.take()
     head, _, body = content.partition(b"\r\n\r\n")
     assert f"Subject: {SUBJECT}".encode() in head.splitlines()
     assert tuple(body.decode().rstrip("\r\n").split("\r\n")) == BODY_LINES
-    (envelope,) = door.arrivals.envelopes
     assert (envelope.mail_from, envelope.rcpt_tos) == (SENDER, [RECIPIENT])
-    (row,) = rows_of(door.served)
-    shown = json.loads(door.served.run("queue", "show", row["message_id"], "--json").stdout)
-    assert shown["application"] == application
+    shown = json.loads(door.served.run("queue", "show", "last", "--json").stdout)
+    assert shown["application"] == (PROGRAM if mechanism else "local")
 
 
-def application_of(mechanism: str) -> str:
-    """Who that is to the gateway."""
-    return PROGRAM if mechanism else "local"
+def test_swaks(door: Door, peer: Callable[[str], Path]) -> None:
+    for mechanism, tls in WAYS:
+        run(swaks(door, peer("swaks"), mechanism, tls), secret=door.password)
+        assert_arrived(door, mechanism)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_swaks(door: Door, peer: Callable[[str], Path], way: str) -> None:
-    mechanism, tls = WAYS[way]
-    command: list[str | Path] = [peer("swaks"), "--server", f"localhost:{door.port}", "--from", SENDER, "--to", RECIPIENT]
-    options = ["--header", f"Subject: {SUBJECT}", "--body", "\n".join(BODY_LINES)]
+def swaks(door: Door, program: Path, mechanism: str, tls: bool) -> list[str]:
+    """Its command line."""
+    command = [str(program), "--server", f"localhost:{door.port}", "--from", SENDER, "--to", RECIPIENT]
+    command += ["--header", f"Subject: {SUBJECT}", "--body", "\n".join(BODY_LINES)]
     if tls:
-        options += ["--tls", "--tls-verify", "--tls-ca-path", str(door.ca)]
+        command += ["--tls", "--tls-verify", "--tls-ca-path", str(door.ca)]
     if mechanism:
-        options += ["--auth", mechanism, "--auth-user", PROGRAM, "--auth-password", door.password]
-    if way == "no login":
-        options.append("--pipeline")
-    run([*command, *options], secret=door.password)
-    assert_arrived(door, application_of(mechanism))
+        command += ["--auth", mechanism, "--auth-user", PROGRAM, "--auth-password", door.password]
+    return command if mechanism or tls else [*command, "--pipeline"]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_msmtp(door: Door, peer: Callable[[str], Path], tmp_path: Path, way: str) -> None:
-    mechanism, tls = WAYS[way]
-    settings = ["host localhost", f"port {door.port}", f"from {SENDER}"]
-    settings += ["tls on", "tls_starttls on", f"tls_trust_file {door.ca}"] if tls else ["tls off"]
-    if mechanism:
-        settings += [f"auth {mechanism.lower()}", f"user {PROGRAM}", f"password {door.password}"]
+def test_msmtp(door: Door, peer: Callable[[str], Path], tmp_path: Path) -> None:
     file = tmp_path / "msmtprc"
-    file.write_text("\n".join(["account default", *settings, ""]))
-    file.chmod(0o600)
-    run([peer("msmtp"), f"--file={file}", RECIPIENT], stdin=message().as_bytes(), secret=door.password)
-    assert_arrived(door, application_of(mechanism))
+    for mechanism, tls in WAYS:
+        settings = ["account default", "host localhost", f"port {door.port}", f"from {SENDER}"]
+        settings += ["tls on", "tls_starttls on", f"tls_trust_file {door.ca}"] if tls else ["tls off"]
+        if mechanism:
+            settings += [f"auth {mechanism.lower()}", f"user {PROGRAM}", f"password {door.password}"]
+        file.touch(mode=0o600)
+        file.write_text("\n".join([*settings, ""]))
+        run([str(peer("msmtp")), f"--file={file}", RECIPIENT], stdin=message().as_bytes(), secret=door.password)
+        assert_arrived(door, mechanism)
 
 
 @pytest.mark.peer("nodemailer")
-@pytest.mark.parametrize("way", WAYS)
-def test_nodemailer(door: Door, peer: Callable[[str], Path], way: str) -> None:
-    mechanism, tls = WAYS[way]
-    transport = {"host": "localhost", "port": door.port, "requireTLS": tls, "ignoreTLS": not tls}
-    if mechanism:
-        transport |= {"authMethod": mechanism, "auth": {"user": PROGRAM, "pass": door.password}}
-    what = {"raw": message().as_string(), "envelope": {"from": SENDER, "to": [RECIPIENT]}}
-    order = {"transport": transport, "message": what, "copies": 1, "ca": str(door.ca)}
-    run([peer("node"), Path(__file__).with_name("nodemailer_send.mjs"), json.dumps(order)], secret=door.password)
-    assert_arrived(door, application_of(mechanism))
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_smtplib(door: Door, way: str) -> None:
-    mechanism, tls = WAYS[way]
-    with smtplib.SMTP("localhost", door.port, timeout=30) as client:
-        if tls:
-            client.starttls(context=ssl.create_default_context(cafile=str(door.ca)))
+def test_nodemailer(door: Door, peer: Callable[[str], Path]) -> None:
+    for mechanism, tls in WAYS:
+        transport = {"host": "localhost", "port": door.port, "requireTLS": tls, "ignoreTLS": not tls}
         if mechanism:
-            client.ehlo_or_helo_if_needed()
-            client.user, client.password = PROGRAM, door.password
-            code, _ = client.auth(mechanism, {"PLAIN": client.auth_plain, "LOGIN": client.auth_login}[mechanism])
-            assert code == 235
-        assert client.send_message(message()) == {}
-    assert_arrived(door, application_of(mechanism))
+            transport |= {"authMethod": mechanism, "auth": {"user": PROGRAM, "pass": door.password}}
+        what = {"raw": message().as_string(), "envelope": {"from": SENDER, "to": [RECIPIENT]}}
+        nodemailer(peer, {"transport": transport, "message": what, "copies": 1, "ca": str(door.ca)}, door.password)
+        assert_arrived(door, mechanism)
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_aiosmtplib(door: Door, way: str) -> None:
-    mechanism, tls = WAYS[way]
+def nodemailer(peer: Callable[[str], Path], order: dict[str, object], secret: str) -> None:
+    """Send by `nodemailer_send.mjs`."""
+    run([str(peer("node")), str(Path(__file__).with_name("nodemailer_send.mjs")), json.dumps(order)], secret=secret)
+
+
+def test_smtplib(door: Door) -> None:
+    for mechanism, tls in WAYS:
+        with smtplib.SMTP("localhost", door.port, timeout=30) as client:
+            if tls:
+                client.starttls(context=ssl.create_default_context(cafile=str(door.ca)))
+            if mechanism:
+                client.ehlo_or_helo_if_needed()
+                client.user, client.password = PROGRAM, door.password
+                log_in = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login}[mechanism]
+                assert client.auth(mechanism, log_in)[0] == 235
+            assert client.send_message(message()) == {}
+        assert_arrived(door, mechanism)
+
+
+async def test_aiosmtplib(door: Door) -> None:
     context = ssl.create_default_context(cafile=str(door.ca))
-    client = aiosmtplib.SMTP(
-        hostname="localhost", port=door.port, use_tls=False, start_tls=tls, tls_context=context if tls else None
-    )
-    async with client:
-        if mechanism:
-            log_in = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login}[mechanism]
-            assert (await log_in(PROGRAM, door.password)).code == 235
-        refused, _ = await client.send_message(message())
-        assert refused == {}
-    await asyncio.to_thread(assert_arrived, door, application_of(mechanism))
+    for mechanism, tls in WAYS:
+        client = aiosmtplib.SMTP(hostname="localhost", port=door.port, start_tls=tls, tls_context=context)
+        async with client:
+            if mechanism:
+                await client.ehlo()
+                log_in = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login}[mechanism]
+                assert (await log_in(PROGRAM, door.password)).code == 235
+            refused, _ = await client.send_message(message())
+            assert refused == {}
+        await asyncio.to_thread(assert_arrived, door, mechanism)
 
 
 def test_nodemailer_pool_keeps_its_connections(door: Door, peer: Callable[[str], Path]) -> None:
@@ -179,7 +167,7 @@ def test_nodemailer_pool_keeps_its_connections(door: Door, peer: Callable[[str],
     transport = {"host": "localhost", "port": door.port, "ignoreTLS": True, "pool": True, "maxConnections": 2}
     what = {"from": SENDER, "to": RECIPIENT, "subject": SUBJECT, "text": "\n".join(BODY_LINES)}
     order = {"transport": transport, "message": what, "copies": 20}
-    run([peer("node"), Path(__file__).with_name("nodemailer_send.mjs"), json.dumps(order)])
+    nodemailer(peer, order, door.password)
     subjects = sorted(line for content in door.arrivals.contents(20) for line in content.split(b"\r\n")[:20]
                       if line.startswith(b"Subject:"))  # fmt: skip
     assert subjects == sorted(f"Subject: {SUBJECT} {n}".encode() for n in range(20))
@@ -189,16 +177,15 @@ def test_nodemailer_pool_keeps_its_connections(door: Door, peer: Callable[[str],
 def test_smtp_source(door: Door, peer: Callable[[str], Path], keep: str) -> None:
     """Its 200 messages are all there, each once."""
     load = ["-s", "10", "-m", "200", "-l", "4096", "-N", "-f", SENDER, "-t", RECIPIENT]
-    run([peer("smtp-source"), keep, *load, f"127.0.0.1:{door.port}"])
+    run([str(peer("smtp-source")), keep, *load, f"127.0.0.1:{door.port}"])
     envelopes = door.arrivals.wait(200)
     recipients = {envelope.rcpt_tos[0] for envelope in envelopes}
     assert (len(envelopes), len(recipients)) == (200, 200)
 
 
-def test_a_wrong_password_is_refused_to_all(door: Door, peer: Callable[[str], Path]) -> None:
-    command = [peer("swaks"), "--server", f"localhost:{door.port}", "--from", SENDER, "--to", RECIPIENT]
-    login = ["--auth", "PLAIN", "--auth-user", PROGRAM, "--auth-password", "not-" + door.password]
-    done = subprocess.run([str(word) for word in [*command, *login]], capture_output=True, timeout=60, check=False)
+def test_a_wrong_password_is_refused(door: Door, peer: Callable[[str], Path]) -> None:
+    wrong = replace(door, password="not-" + door.password)
+    done = subprocess.run(swaks(wrong, peer("swaks"), "PLAIN", True), capture_output=True, timeout=60, check=False)
     assert done.returncode == 28  # swaks: no AUTH succeeded
     assert b"535 5.7.8" in done.stdout
     assert door.arrivals.envelopes == []

@@ -10,6 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 CODE = ("src", "tests", "bench", "demo", "scripts")
 
+#: Folders that tools and runs make.
+MADE = {".venv", "data", "node_modules", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+
 
 def python_files(*folders: str) -> list[Path]:
     """Python files under `folders` of the project, node_modules left out."""
@@ -24,7 +27,9 @@ def tree(path: Path) -> ast.Module:
 
 
 def project_files() -> list[Path]:
-    """Files that belong to the project: tracked by git, or new and not ignored."""
+    """Files that belong to the project: tracked by git, or new and not ignored; all there are where git is not."""
+    if not (ROOT / ".git").exists():
+        return [path for path in ROOT.rglob("*") if path.is_file() and not MADE & set(path.relative_to(ROOT).parts)]
     listed = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

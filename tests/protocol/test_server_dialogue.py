@@ -116,7 +116,9 @@ def test_known_commands_that_are_not_served_get_502(verb: bytes) -> None:
     assert codes(dialogue.send(verb + b"\r\nNOOP\r\n")) == [502, 250]
 
 
-@pytest.mark.parametrize("verb", [b"FOO", b"", b"MAILFROM:<a@b.test>", b"DATAX", b"E", b"RCPT\tTO:<a@b.test>", b" NOOP"])
+@pytest.mark.parametrize(
+    "verb", [b"FOO", b"", b"MAILFROM:<a@b.test>", b"DATAX", b"E", b"RCPT\tTO:<a@b.test>", b" NOOP"]
+)
 def test_unknown_commands_get_500(verb: bytes) -> None:
     dialogue = ready()
     assert codes(dialogue.send(verb + b"\r\nNOOP\r\n")) == [500, 250]

@@ -16,7 +16,9 @@ def encoded(text: bytes) -> bytes:
 
 def test_plain_with_an_initial_response() -> None:
     dialogue = ready(secure=True)
-    assert dialogue.send(b"AUTH PLAIN " + encoded(b"\0erp\0right") + b"\r\n") == b"235 2.7.0 Authentication successful\r\n"
+    assert (
+        dialogue.send(b"AUTH PLAIN " + encoded(b"\0erp\0right") + b"\r\n") == b"235 2.7.0 Authentication successful\r\n"
+    )
     assert dialogue.logins == [("erp", "right")]
     assert dialogue.machine.logged_in
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,7 +86,11 @@ def test_a_slot_is_filled_once() -> None:
 
 
 SCRIPT = (
-    b"NOOP\r\n" + BEGIN + b"one\r\n.\r\nNOOP\r\nFOO\r\n" + BEGIN + b"two\r\n.\r\nRSET\r\nVRFY x\r\nMAIL FROM:<x>\r\nQUIT\r\n"
+    b"NOOP\r\n"
+    + BEGIN
+    + b"one\r\n.\r\nNOOP\r\nFOO\r\n"
+    + BEGIN
+    + b"two\r\n.\r\nRSET\r\nVRFY x\r\nMAIL FROM:<x>\r\nQUIT\r\n"
 )
 ORDER = [250, 250, 250, 354, 250, 250, 500, 250, 250, 354, 250, 250, 252, 501, 221]
 
@@ -94,10 +100,10 @@ def test_any_pieces_and_any_moment_of_the_commit_give_one_order(cuts: set[int], 
     dialogue = ready(commits=False)
     marks = [0, *sorted(cuts), len(SCRIPT)]
     said = b""
-    moments = iter(commits)
-    for start, end in zip(marks, marks[1:], strict=False):
+    moments = [*commits, *[False] * len(marks)]
+    for start, end in pairwise(marks):
         said += dialogue.send(SCRIPT[start:end])
-        if dialogue.open and next(moments, False):
+        if dialogue.open and moments.pop(0):
             said += dialogue.commit()
     while dialogue.open:
         said += dialogue.commit()

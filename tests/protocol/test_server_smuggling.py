@@ -104,7 +104,8 @@ def test_content_may_be_empty_or_begin_with_a_dot(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"NOOP\n", b"NOOP\r\r\n", b"NO\rOP\r\n", b"\rNOOP\r\n", b"NOOP\r \n", b"MAIL FROM:<a@b.test>\n", b"\n", b"\r\r\n"]
+    "line",
+    [b"NOOP\n", b"NOOP\r\r\n", b"NO\rOP\r\n", b"\rNOOP\r\n", b"NOOP\r \n", b"MAIL FROM:<a@b.test>\n", b"\n", b"\r\r\n"],
 )
 def test_bare_cr_and_lf_in_commands_are_refused(line: bytes) -> None:
     dialogue = ready()

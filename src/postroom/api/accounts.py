@@ -33,6 +33,14 @@ class Grant(BaseModel):
     senders: list[str] = Field(default_factory=list)
 
 
+class NewAccount(BaseModel):
+    """The fields of an account by name, and at will the application that may use it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    grant: Grant | None = None
+
+
 @routes.get("")
 async def list_accounts(gateway: TheGateway) -> dict[str, Any]:
     """All accounts, the topmost first."""
@@ -40,9 +48,9 @@ async def list_accounts(gateway: TheGateway) -> dict[str, Any]:
 
 
 @routes.post("", status_code=201)
-async def add_account(gateway: TheGateway, fields: Fields) -> dict[str, Any]:
+async def add_account(gateway: TheGateway, new: NewAccount) -> dict[str, Any]:
     """Add an account. With `grant`, the application named there may use it: nothing is done unless both can be."""
-    grant = Grant.model_validate(fields.pop("grant")) if fields.get("grant") else None
+    fields, grant = new.model_extra or {}, new.grant
     senders: list[str] = []
     if grant is not None:
         gateway.accounts.parse_new(fields)

@@ -55,7 +55,7 @@ def commands() -> None:
 
 def _option(parameter: Any) -> str:
     words = "`, `".join([*parameter.opts, *parameter.secondary_opts])
-    value = "" if parameter.is_flag else f" {_cell(parameter.metavar or parameter.type.name.upper())}"
+    value = "" if parameter.is_flag else f" {_cell(parameter.metavar or 'VALUE')}"
     return f"`{words}`{value}"
 
 

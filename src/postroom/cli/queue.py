@@ -18,7 +18,8 @@ app = typer.Typer(help="The queue: deliveries, one for each recipient of a messa
 Id = Annotated[str, typer.Argument(metavar="ID", help="The message; `last` is the newest.")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Messages; `last` is the newest.")]
 State = Annotated[
-    list[DeliveryState] | None, typer.Option("--state", help="Deliveries in this state; may be repeated.")
+    list[DeliveryState] | None,
+    typer.Option("--state", metavar="STATE", help="Deliveries in this state; may be repeated."),
 ]
 Account = Annotated[str, typer.Option("--account", metavar="NAME", help="Deliveries of this account.")]
 All = Annotated[bool, typer.Option("--all", help="All that the command may move.")]
@@ -39,7 +40,7 @@ def list_deliveries(
     account: Account = "",
     recipient: Annotated[str, typer.Option(metavar="ADDRESS", help="To this address, or one that begins so.")] = "",
     sender: Annotated[str, typer.Option(metavar="ADDRESS", help="From this address, or one that begins so.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=1000, help="At most so many.")] = 50,
     cursor: Annotated[str, typer.Option(metavar="TEXT", help="Go on where the page before ended.")] = "",
     data: Data = None,
     as_json: AsJson = False,

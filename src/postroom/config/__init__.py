@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import socket
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +62,9 @@ class SmtpSettings(BaseModel):
     max_recipients: Count = Field(1000, description="most recipients of one message")
     max_errors: Count = Field(20, description="bad commands after which a connection is closed")
     max_auth_failures: Count = Field(10, description="failed logins after which a connection is closed")
-    max_connections_per_client: Count = Field(50, description="most connections of one IP address at a time")
+    max_connections_per_client: Count = Field(
+        50, description="most connections of one IP address at a time; loopback has no limit"
+    )
     idle_timeout: Duration = Field(duration("5m"), description="longest silence of a client")
     command_line_bytes: Count = Field(4096, ge=512, description="longest command line, in octets")
     auth_line_bytes: Count = Field(12288, ge=512, description="longest line while a client logs in, in octets")
@@ -81,7 +82,9 @@ class Settings(BaseSettings):
     )
 
     data: Path = Field(Path("data"), description="folder of the database, the keys and the control socket (0700)")
-    hostname: str = Field("", max_length=255, description="this machine's name in HELO and Received; empty: its FQDN")
+    hostname: str = Field(
+        "", max_length=255, description="this machine's name in greetings, HELO and Received; empty: its own"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="text or json; auto: text on a terminal")
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
@@ -138,10 +141,6 @@ class Settings(BaseSettings):
     def control_socket(self) -> Path:
         """The socket on which the running gateway takes commands."""
         return self.data / "control.sock"
-
-    def host(self) -> str:
-        """The name of this machine for greetings, HELO and trace headers; a lookup, so ask once."""
-        return self.hostname or socket.getfqdn()
 
 
 def unknown_environment(names: dict[str, str] | None = None) -> list[str]:

@@ -33,14 +33,18 @@ class _ToStructlog(logging.Handler):
 def configure_logs(level: str, form: str) -> None:
     """Log to standard error from `level` up, as `text`, `json`, or (`auto`) text on a terminal and JSON elsewhere."""
     as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if as_text else None
+    # Plain: the pretty ones print local variables, and with them passwords.
+    on_terminal = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    as_json = structlog.processors.JSONRenderer(default=str)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             hide_secrets,
             *([] if as_text else [structlog.processors.format_exc_info]),
-            renderer or structlog.processors.JSONRenderer(default=str),
+            on_terminal if as_text else as_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),

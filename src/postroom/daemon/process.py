@@ -48,7 +48,12 @@ def run(settings: Settings, *, hints: bool = False) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     make_data_folder(settings.data)
     with FolderLock(settings.data), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, hints))
+        try:
+            runner.run(_serve(settings, hints))
+        except BaseExceptionGroup as group:  # what ends the body of the task group comes wrapped
+            if len(group.exceptions) == 1 and isinstance(group.exceptions[0], GatewayError):
+                raise group.exceptions[0] from None
+            raise
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

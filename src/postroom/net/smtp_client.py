@@ -42,7 +42,7 @@ async def connect(account: Account, *, helo_name: str, resolver: Resolver = reso
     except ConnectFailed as failure:
         connection.recorded.note(failure.reason)
         failure.transcript = connection.transcript()
-        await connection.quit()
+        connection.leave()
         raise
     except (ConnectionLost, LocalProtocolError, ValueError) as error:
         connection.abort()
@@ -78,6 +78,7 @@ class _Opening:
             await self._encrypt()
         if account.username or account.password:
             await self._log_in()
+        connection.require_open()
 
     def failure(self, error: Exception) -> ConnectFailed:
         """`error` as what it means for the connection attempt."""

@@ -70,7 +70,7 @@ class _Sending(MailTransaction):
 
 
 def address_literal(name: object) -> str:
-    """What a client without a name of its own calls itself: its address, from `getsockname()` (RFC 5321 section 4.1.3)."""
+    """What a client without a name calls itself: its address, as `getsockname` gives it (RFC 5321 section 4.1.3)."""
     address = str(name[0]).partition("%")[0] if isinstance(name, tuple) and name else "127.0.0.1"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
@@ -195,7 +195,14 @@ class SmtpConnection(asyncio.Protocol):
                     await self._answer(self.machine.quit)
             except (ConnectionLost, TimeoutError):
                 pass
-        self._end("closed by us", "network")
+        self._end("closed by us", "network", polite=True)
+
+    def leave(self) -> None:
+        """Say goodbye without waiting for the answer, and close."""
+        if not self._closed_reason and self.machine.may_quit:
+            self.machine.quit()
+            self._flush()
+        self._end("closed by us", "network", polite=True)
 
     def abort(self) -> None:
         """Close at once; what is under way ends with an error."""
@@ -233,6 +240,11 @@ class SmtpConnection(asyncio.Protocol):
     async def authenticate(self, stepper: ClientStepper) -> Reply:
         """The reply that ends the exchange."""
         return await self._answer(lambda: self.machine.authenticate(stepper))
+
+    def require_open(self) -> None:
+        """Raise ConnectionLost if it is closed by now."""
+        if self._closed_reason:
+            raise ConnectionLost(self._closed_reason, self._closed_kind, self._closed_reply)
 
     def note_encryption(self) -> None:
         """TLS is on: keep its version and cipher for the transcript."""
@@ -408,8 +420,7 @@ class SmtpConnection(asyncio.Protocol):
         early, self._early = self._early, None
         if early is not None:
             return early
-        if self._closed_reason:
-            raise ConnectionLost(self._closed_reason, self._closed_kind, self._closed_reply)
+        self.require_open()
         waiter: asyncio.Future[Reply] = self._loop.create_future()
         self._waiter = waiter
         if send is not None:
@@ -424,7 +435,7 @@ class SmtpConnection(asyncio.Protocol):
             else:
                 self.recorded.sent(line)
 
-    def _end(self, reason: str, kind: str, reply: Reply | None = None) -> None:
+    def _end(self, reason: str, kind: str, reply: Reply | None = None, *, polite: bool = False) -> None:
         if self._closed_reason:
             return
         self._closed_reason, self._closed_kind, self._closed_reply = reason, kind, reply
@@ -435,7 +446,9 @@ class SmtpConnection(asyncio.Protocol):
             self._timer.cancel()
         if self._feeder is not None:
             self._feeder.cancel()
-        if self._transport is not None:
+        if self._transport is not None and polite:
+            self._transport.close()
+        elif self._transport is not None:
             self._transport.abort()
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():

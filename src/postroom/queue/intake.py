@@ -16,7 +16,7 @@ from ..mime.words import read_text
 from ..model.account import Account
 from ..model.clock import Clock
 from ..model.content import Content
-from ..model.envelope import Envelope
+from ..model.envelope import Address, Envelope
 from ..model.ids import message_id_text, new_message_id
 from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, NewDelivery, NewMessage
 from ..model.submission import Accepted, Submission
@@ -94,7 +94,7 @@ class Intake:
     def _message(self, submission: Submission, fields: HeadFields, lane: LaneId) -> NewMessage:
         now = self._clock.now()
         message_id = new_message_id(int(now.timestamp() * 1000), self._random_octets())
-        recipients = tuple(dict.fromkeys(submission.envelope.recipients))
+        recipients = tuple(dict.fromkeys(map(self._qualified, submission.envelope.recipients)))
         head, header_message_id = self._trace(submission, fields, message_id, recipients, now)
         envelope = submission.envelope
         if recipients != envelope.recipients:
@@ -143,6 +143,10 @@ class Intake:
         ).encode() + date
         head = edit(submission.content.head, prepend=received + b"\r\n", remove=REMOVED, append=missing)
         return head, header_message_id.decode("utf-8", "replace")[:998]
+
+    def _qualified(self, recipient: Address) -> Address:
+        """`<postmaster>` without a domain is the postmaster here (RFC 5321 section 4.1.1.3)."""
+        return recipient if "@" in recipient else f"{recipient}@{self._hostname}"
 
     def _random_octets(self) -> bytes:
         """Ten octets; drawn many at a time, since each system call lets the other threads in."""

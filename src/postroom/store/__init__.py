@@ -1,4 +1,4 @@
-"""The store's interfaces: verbs of the queue, not tables (DESIGN section 4). Implementations: `postroom.store.database`.
+"""The store's interfaces: verbs of the queue, not tables (DESIGN section 4); implemented by `postroom.store.database`.
 
 Every verb that writes returns a future of the running loop. It is resolved after the commit that made the write
 durable, or holds a GatewayError (`StorageFull`, `StorageFailed`) when nothing of it was kept. Verbs take effect in the

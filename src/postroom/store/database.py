@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
+
+from sqlalchemy import Connection
 
 from ..errors import Fault, InvalidInput
 from ..model.account import Account
@@ -32,11 +35,11 @@ from .migrations import migrate
 from .readers import Readers, core_connection
 from .schema import micros
 from .selections import Move, Reaper
-from .writer import Kind, Transaction, Writer
+from .writer import Group, Kind, Transaction, Writer
 
 T = TypeVar("T")
 
-_GROUPS = {
+_GROUPS: dict[Kind, Group] = {
     Kind.STAGE: hot.stage,
     Kind.ENQUEUE: hot.enqueue,
     Kind.COMPLETE: hot.complete,
@@ -71,21 +74,26 @@ async def open_store(
     loop = asyncio.get_running_loop()
     held = sqlite.lock(file)
     try:
-        raw = await loop.run_in_executor(None, lambda: sqlite.connect_writer(file, durable=durable))
-        try:
-            core = core_connection(raw)
-            await loop.run_in_executor(None, migrate, raw, core)
-            raw.execute(selections.PICKED)
-            readers = Readers(file)
-        except BaseException:
-            raw.close()
-            raise
+        raw, core, readers = await loop.run_in_executor(None, _open, file, durable)
     except BaseException:
         held.close()
         raise
     writer = Writer(raw, core, _GROUPS, on_broken)
     writer.start()
     return Database(writer, readers, keyring, clock_now, held)
+
+
+def _open(file: Path, durable: bool) -> tuple[sqlite3.Connection, Connection, Readers]:
+    raw = sqlite.connect_writer(file, durable=durable)
+    core = core_connection(raw)
+    try:
+        migrate(raw, core)
+        raw.execute(selections.PICKED)
+        return raw, core, Readers(file)
+    except BaseException:
+        core.close()
+        raw.close()
+        raise
 
 
 class Database:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Protocol, TypeVar, get_type_hints
 
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import Row, Table, delete, insert, select, update
 
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind
@@ -52,7 +52,7 @@ def next_number(transaction: Transaction, name: str) -> int:
 def read_accounts(reader: Reader, keyring: Keyring | None) -> list[Account]:
     """See `DefinitionStore.accounts`; without a keyring passwords are empty."""
     rows = reader.core.execute(select(account).order_by(account.c.position))
-    return [_account(row._mapping, keyring) for row in rows]
+    return [_account(row, keyring) for row in rows]
 
 
 def save_account(given: Account, keyring: Keyring | None) -> Callable[[Transaction], Account]:
@@ -115,16 +115,16 @@ def _seal(given: Account, keyring: Keyring | None) -> bytes:
     return keyring.seal(json.dumps({"password": given.password}).encode())
 
 
-def _account(row: Mapping[str, Any], keyring: Keyring | None) -> Account:
-    secrets = json.loads(keyring.open(row["sealed"])) if row["sealed"] and keyring is not None else {}
+def _account(row: Row[Any], keyring: Keyring | None) -> Account:
+    secrets = json.loads(keyring.open(row.sealed)) if row.sealed and keyring is not None else {}
     return Account(
-        id=row["id"],
-        name=row["name"],
-        kind=AccountKind(row["kind"]),
-        position=row["position"],
-        revision=row["revision"],
-        enabled=bool(row["enabled"]),
-        **_read(Account, row["definition"], _ACCOUNT_APART),
+        id=row.id,
+        name=row.name,
+        kind=AccountKind(row.kind),
+        position=row.position,
+        revision=row.revision,
+        enabled=bool(row.enabled),
+        **_read(Account, row.definition, _ACCOUNT_APART),
         **secrets,
     )
 

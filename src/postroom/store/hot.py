@@ -1,4 +1,4 @@
-"""The verbs written many at a time, most of which every message passes: stage, enqueue, claim, unclaim, complete, record.
+"""The verbs written many at a time; every message passes enqueue, claim and complete.
 
 The conditions on the state before are in the UPDATEs, so that cancel, hold and an older fencing token always win. A
 group first assumes that nobody came between; if fewer rows moved than asked (`Uneven`), the batch is written again one

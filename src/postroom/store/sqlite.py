@@ -61,7 +61,7 @@ def lock(path: Path) -> IO[str]:
     Raises:
         StateConflict: another has it.
     """
-    handle = open(f"{path}.lock", "a+", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+    handle = open(f"{path}.lock", "a+", opener=lambda name, flags: os.open(name, flags, 0o600))
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -98,8 +98,8 @@ def read_message(reader: Reader, message_id: MessageId) -> MessageView | None:
 
 def read_counts(reader: Reader) -> dict[tuple[LaneId, DeliveryState], int]:
     """See `ViewStore.counts`."""
-    rows = reader.core.execute(select(tally).where(tally.c.count != 0))
-    return {(LaneId(row.lane), DeliveryState(row.state)): row.count for row in rows}
+    rows = reader.core.execute(select(tally.c.lane, tally.c.state, tally.c.count).where(tally.c.count != 0))
+    return {(LaneId(lane), DeliveryState(state)): count for lane, state, count in rows}
 
 
 def read_events(reader: Reader, after: int, limit: int) -> list[EventRow]:

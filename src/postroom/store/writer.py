@@ -10,8 +10,7 @@ import asyncio
 import enum
 import queue
 import sqlite3
-import threading, time, os
-LINGER=float(os.environ.get('LINGER','0'))
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -126,7 +125,6 @@ class Writer:
         self._on_broken = on_broken
         self._waiting: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._closed = False
-        self._busy = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._since_checkpoint = 0.0  # estimated frames in the log
         self._frames_per_unit = 3.0
@@ -148,12 +146,15 @@ class Writer:
         return future
 
     async def close(self) -> None:
-        """Write what was submitted, empty the log, end the thread."""
-        if not self._closed:
-            self._closed = True
-            self._waiting.put(None)
+        """Write what was submitted, empty the log, end the thread, close the connection."""
+        if self._closed:
+            return
+        self._closed = True
+        self._waiting.put(None)
         await asyncio.shield(self._ended)
         self._thread.join()
+        self._transaction.core.close()
+        self._raw.close()
 
     def _run(self) -> None:
         open_ = True
@@ -161,7 +162,6 @@ class Writer:
             operation = self._first()
             if operation is None:
                 break
-            if LINGER and self._busy: time.sleep(LINGER)
             batch = [operation]
             size = operation.size_bytes
             while len(batch) < BATCH_OPERATIONS and size < BATCH_BYTES:
@@ -175,7 +175,6 @@ class Writer:
                 batch.append(operation)
                 size += operation.size_bytes
             self._answer(self._write(batch))
-            self._busy = len(batch) > 2
             self._after(len(batch), size)
         self._tidy()
         self._call(self._ended.set_result, None)
@@ -286,7 +285,7 @@ class Writer:
         if moved:
             _ADD_TALLY.run(self._raw, [value for row in moved for value in row])
         try:
-            self._raw.execute("COMMIT")
+            self._raw.commit()  # gives up the interpreter lock once, execute("COMMIT") twice
         except sqlite3.Error as error:
             # A COMMIT that raises leaves the transaction to be rolled back by us.
             self._rollback()

@@ -48,8 +48,6 @@ _KEYWORDS = {
 
 #: What strangers are told (EXAMPLES section 3: the cause goes to the log); by enhanced status.
 _TEXTS = {
-    "5.7.1": "Refused by the rules of this gateway",
-    "5.4.6": "The message is in a loop",
     "5.7.8": "Authentication failed",
     "5.3.4": "Message too large",
     "4.3.1": "No room for the message now",
@@ -124,7 +122,7 @@ class Session(asyncio.Protocol):
         self._owner.opened(self)
         peername = transport.get_extra_info("peername")
         if not peername:  # gone before it was taken
-            transport.abort()
+            self._transport.abort()
             return
         self._peer = plain_address(peername[0])
         self._is_loopback = is_loopback(self._peer)
@@ -134,7 +132,7 @@ class Session(asyncio.Protocol):
             if self._is_admitted:
                 self._begin_handshake()
             else:
-                transport.abort()
+                self._transport.abort()
             return
         self._begin()
 
@@ -383,7 +381,8 @@ class Session(asyncio.Protocol):
         if isinstance(error, Refused):
             code, status = error.reply_code, error.status
         default = "Try again later" if code < 500 else "Refused"
-        text = str(error) if isinstance(error, InvalidInput) else _TEXTS.get(status, default)
+        # A rule's own words name the application and the mend; whoever gets here is a known application.
+        text = str(error) if isinstance(error, InvalidInput | Refused) else _TEXTS.get(status, default)
         name = self._application.name if self._application else ""
         _log.warning("message_refused", peer=self._peer, application=name, code=code, status=status, reason=str(error))
         self._machine.fill(slot, reply_line(code, status, text))

@@ -236,7 +236,7 @@ class ServerMachine:
         decoded, finished, rest = decoder.feed(data)
         self.content_bytes += len(decoded)
         if decoder.bare_lf or decoder.bare_cr or self.content_bytes > limits.max_size_bytes:
-            self._fault = self._fault or self._content_fault(decoder)
+            self._fault = self._content_fault(decoder)
         if not finished:
             if self._fault:
                 return ContentRefused()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
 
 from postroom.model.account import Account, AccountKind, Security
+from postroom.model.content import ContentId, StagedBody
+from postroom.model.envelope import Envelope
+from postroom.net.smtp_client import ContentSource, SmtpConnection, TransactionResult, connect
 from postroom.net.stream import Address
+
+HEAD = b"Subject: x\r\n\r\n"
 
 
 class Line:
@@ -29,6 +34,13 @@ class Line:
     async def content(self) -> bytes:
         """Everything up to the end of data."""
         return (await self._reader.readuntil(b"\r\n.\r\n"))[:-3]
+
+    async def large_content(self) -> bytes:
+        """Content of any size, with the dots taken out as RFC 5321 section 4.5.2 says."""
+        lines: list[bytes] = []
+        while (line := await self._reader.readuntil(b"\r\n")) != b".\r\n":
+            lines.append(line[1:] if line.startswith(b".") else line)
+        return b"".join(lines)
 
     async def end(self) -> bytes:
         """What comes until the client closes."""
@@ -117,3 +129,40 @@ class Relay(AbstractAsyncContextManager["Relay"]):
     async def resolve(self, host: str, port: int) -> Sequence[Address]:
         """Every name is this machine."""
         return [(socket.AF_INET, ("127.0.0.1", port))]
+
+
+def commands(number: int) -> tuple[str, str, str]:
+    """What the envelope of message `number` looks like to the relay."""
+    return f"MAIL FROM:<s{number}@x.test>", f"RCPT TO:<r{number}@y.test>", "DATA"
+
+
+def start(
+    connection: SmtpConnection, number: int, body: bytes | StagedBody = b"hello\r\n", **source: Any
+) -> asyncio.Future[TransactionResult]:
+    """Hand over message `number`."""
+    future: asyncio.Future[TransactionResult] = asyncio.get_running_loop().create_future()
+    envelope = Envelope(f"s{number}@x.test", (f"r{number}@y.test",))
+    connection.start(envelope, ContentSource(HEAD, body, **source), future.set_result)
+    return future
+
+
+def staged(body: bytes, size: int) -> tuple[StagedBody, Callable[[StagedBody], AsyncIterator[bytes]]]:
+    """`body` as it lies in the store, and its reader."""
+
+    async def chunks(wanted: StagedBody) -> AsyncIterator[bytes]:
+        assert wanted == there
+        for at in range(0, len(body), size):
+            yield body[at : at + size]
+
+    there = StagedBody(ContentId(b"c" * 16), -(-len(body) // size), len(body), b"")
+    return there, chunks
+
+
+async def open_to(relay: Relay, **fields: Any) -> SmtpConnection:
+    """A connection to it."""
+    return await connect(relay.account(**fields), helo_name="client.test", resolver=relay.resolve)
+
+
+async def hang_up(line: Line) -> None:
+    """Close at once."""
+    line.close()

@@ -11,8 +11,8 @@ import trustme
 
 from postroom.model.account import Security
 from postroom.net.smtp_client import ConnectFailed, SmtpConnection, connect
-from tests.flow.talk import Line, Relay
-from tests.flow.test_smtp_client_encryption import context
+from tests.flow.smtp_client.talk import Line, Relay
+from tests.flow.smtp_client.test_encryption import context
 
 PLAIN = base64.b64encode(b"\0erp\0hunter2").decode()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trustme
@@ -11,9 +11,7 @@ import trustme
 from postroom.model.account import Security, Verification
 from postroom.net.smtp_client import ConnectFailed, connect
 from postroom.net.tls import client_context, server_context
-from tests.flow.talk import Line, Relay
-
-Certificates = Callable[..., tuple[ssl.SSLContext, str]]
+from tests.flow.smtp_client.talk import Line, Relay
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def context(authority: trustme.CA, name: str = "relay.test") -> ssl.SSLContext:
     return made
 
 
-def with_starttls(tls: ssl.SSLContext, *, behind: str = "") -> Callable[[Line], object]:
+def with_starttls(tls: ssl.SSLContext, *, behind: str = "") -> Callable[[Line], Awaitable[None]]:
     """A talk that offers STARTTLS (and LIES, which it does not repeat after it)."""
 
     async def talk(line: Line) -> None:
@@ -53,7 +51,7 @@ def with_starttls(tls: ssl.SSLContext, *, behind: str = "") -> Callable[[Line], 
 
 @pytest.mark.parametrize("security", [Security.AUTO, Security.STARTTLS, Security.STARTTLS_IF_OFFERED])
 async def test_starttls_is_used_where_offered(authority: trustme.CA, bundle: str, security: Security) -> None:
-    async with Relay(with_starttls(context(authority))) as relay:  # type: ignore[arg-type]
+    async with Relay(with_starttls(context(authority))) as relay:
         account = relay.account(security=security, ca_bundle=bundle)
         connection = await connect(account, helo_name="client.test", resolver=relay.resolve)
         assert connection.is_encrypted
@@ -68,7 +66,7 @@ async def test_a_certificate_that_fails_never_falls_back_to_clear(
     authority: trustme.CA, bundle: str, security: Security, fault: str
 ) -> None:
     tls = context(authority, "other.test") if fault == "wrong name" else context(trustme.CA())
-    async with Relay(with_starttls(tls)) as relay:  # type: ignore[arg-type]
+    async with Relay(with_starttls(tls)) as relay:
         account = relay.account(security=security, ca_bundle=bundle)
         with pytest.raises(ConnectFailed) as failed:
             await connect(account, helo_name="client.test", resolver=relay.resolve)
@@ -141,7 +139,7 @@ async def test_starttls_that_is_refused_ends_a_required_one_only(security: Secur
 async def test_bytes_in_clear_behind_the_220_end_the_connection(authority: trustme.CA, bundle: str) -> None:
     """Response injection: CVE-2021-38371 and its kin."""
     talk = with_starttls(context(authority), behind="250-relay.test\r\n250 AUTH PLAIN")
-    async with Relay(talk) as relay:  # type: ignore[arg-type]
+    async with Relay(talk) as relay:
         account = relay.account(security=Security.STARTTLS, ca_bundle=bundle, username="u", password="p")
         with pytest.raises(ConnectFailed) as failed:
             await connect(account, helo_name="client.test", resolver=relay.resolve)
@@ -174,7 +172,7 @@ async def test_old_versions_of_tls_are_refused(authority: trustme.CA, bundle: st
         account = relay.account(security=Security.TLS, ca_bundle=bundle)
         with pytest.raises(ConnectFailed) as failed:
             await connect(account, helo_name="client.test", resolver=relay.resolve)
-        assert failed.value.kind == "tls"
+        assert failed.value.stage == "tls"
 
 
 async def test_a_ca_bundle_that_is_none_fails_by_name() -> None:

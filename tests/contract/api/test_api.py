@@ -1,0 +1,360 @@
+"""What `/v1` promises: problems that name field, fault and mend, no secret in any answer, the queue's verbs."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from postroom.api import create_app
+from postroom.config import Settings
+from postroom.daemon.first_start import provision
+from postroom.errors import EDGES
+from postroom.gateway import Gateway
+
+RAW = {"content-type": "message/rfc822"}
+ENVELOPE = {"from": "a@example.org", "to": "b@example.net"}
+HELLO = b"From: a@example.org\nTo: b@example.net\nSubject: Hello\n\nIt works.\n"
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+    """A gateway as a new folder has it, which takes mail and delivers none."""
+    for name in list(os.environ):
+        if name.startswith("POSTROOM_"):
+            monkeypatch.delenv(name)
+    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test"))
+    await provision(gateway)
+    yield gateway
+    await gateway.stop()
+
+
+@pytest.fixture
+async def api(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of its API, without a socket."""
+    transport = httpx2.ASGITransport(create_app(gateway), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://gateway.example.test") as client:
+        yield client
+
+
+async def _problem(response: httpx2.Response, status: int) -> list[tuple[str, str, str]]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["type"].startswith("urn:postroom:")
+    assert problem["title"] and problem["detail"]
+    return [(one["field"], one["fault"], one["mend"]) for one in problem.get("errors", [])]
+
+
+async def _sent(api: httpx2.AsyncClient, **envelope: Any) -> str:
+    response = await api.post("/v1/messages", params=ENVELOPE | envelope, content=HELLO, headers=RAW)
+    assert response.status_code == 202, response.text
+    message_id: str = response.json()["id"]
+    return message_id
+
+
+async def test_a_new_folder_has_a_sandbox_and_a_local_application(api: httpx2.AsyncClient) -> None:
+    (account,) = (await api.get("/v1/accounts")).json()["accounts"]
+    assert (account["name"], account["kind"]) == ("sandbox", "sandbox")
+    (application,) = (await api.get("/v1/applications")).json()["applications"]
+    assert application["passwordless"] is True
+    assert application["networks"] == ["127.0.0.0/8", "::1/128"]
+    assert (application["senders"], application["accounts"]) == (["*"], ["kind:sandbox"])
+
+
+async def test_what_a_person_removed_does_not_come_back(gateway: Gateway, api: httpx2.AsyncClient) -> None:
+    assert (await api.delete("/v1/accounts/sandbox")).status_code == 204
+    await provision(gateway)
+    assert (await api.get("/v1/accounts")).json() == {"accounts": []}
+
+
+async def test_accounts_by_their_whole_life(api: httpx2.AsyncClient) -> None:
+    secret = "marked-secret"
+    fields = {"name": "relay", "host": "smtp.example.org", "username": "ann", "password": secret}
+    answers = [
+        await api.post("/v1/accounts", json=fields),
+        await api.get("/v1/accounts/RELAY"),
+        await api.get("/v1/accounts"),
+        await api.patch("/v1/accounts/relay", json={"port": 465, "command_timeout": "90s"}),
+        await api.post("/v1/accounts/relay/move", json={"position": 1}),
+    ]
+    assert [one.status_code for one in answers] == [201, 200, 200, 200, 200]
+    assert [one.text for one in answers if secret in one.text] == []
+    assert answers[0].json()["position"] == 0
+    assert answers[3].json()["command_timeout"] == "90s"
+    assert answers[4].json() | {"has_password": True, "port": 465, "position": 1} == answers[4].json()
+    assert (await api.delete("/v1/accounts/relay")).status_code == 204
+    assert (await _problem(await api.get("/v1/accounts/relay"), 404))[0][0] == "account"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "field"),
+    [
+        ("POST", "/v1/accounts", {"name": "x", "host": "h.example", "prot": 25}, 422, "prot"),
+        ("POST", "/v1/accounts", {"name": "sandbox", "kind": "sandbox"}, 422, "name"),
+        ("POST", "/v1/accounts", ["x"], 422, "body"),
+        ("POST", "/v1/accounts/sandbox/move", {"position": -1}, 422, "position"),
+        ("PATCH", "/v1/accounts/none", {"port": 25}, 404, "account"),
+        ("DELETE", "/v1/accounts/none", None, 404, "account"),
+        ("POST", "/v1/applications", {"name": "x", "senders": "*@*"}, 422, "senders"),
+        ("PATCH", "/v1/applications/local", {"accounts": ["none"]}, 422, "accounts"),
+        ("PATCH", "/v1/applications/none", {}, 404, "application"),
+        ("POST", "/v1/queue/hold", {"state": ["queued"]}, 422, "state"),
+        ("POST", "/v1/queue/hold", {"account": "none"}, 404, "account"),
+        ("POST", "/v1/queue/explode", {}, 422, "verb"),
+        ("GET", "/v1/deliveries?state=lost", None, 422, "state.0"),
+        ("GET", "/v1/deliveries?cursor=x", None, 422, "cursor"),
+        ("GET", "/v1/deliveries?limit=0", None, 422, "limit"),
+        ("GET", "/v1/messages/x", None, 404, "id"),
+        ("GET", "/v1/messages/01890000-0000-7000-8000-000000000000", None, 404, "id"),
+        ("POST", "/v1/messages/01890000-0000-7000-8000-000000000000/hold", None, 404, "id"),
+        ("GET", "/v1/nowhere", None, 404, "path"),
+        ("POST", "/v1/drain?patience=5", None, 422, "patience"),
+    ],
+)
+async def test_bad_input_is_named(
+    api: httpx2.AsyncClient, method: str, path: str, body: Any, status: int, field: str
+) -> None:
+    faults = await _problem(await api.request(method, path, json=body), status)
+    assert [one[0] for one in faults] == [field]
+    assert all(fault for _, fault, _ in faults)
+
+
+async def test_other_refusals_are_problems_too(api: httpx2.AsyncClient) -> None:
+    response = await api.put("/v1/accounts", json={})
+    assert (response.status_code, response.headers["content-type"]) == (405, "application/problem+json")
+    response = await api.post("/v1/accounts", content=b"{", headers={"content-type": "application/json"})
+    assert (await _problem(response, 422))[0][1]
+    await _problem(await api.post("/v1/drain"), 503)
+
+
+async def test_a_fault_inside_is_told_to_the_log_alone(
+    gateway: Gateway, api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> dict[str, object]:
+        raise RuntimeError("marked cause")
+
+    monkeypatch.setattr(gateway, "status", fail)
+    response = await api.get("/v1/status")
+    assert await _problem(response, 500) == []
+    assert "marked" not in response.text
+
+
+async def test_a_raw_message(api: httpx2.AsyncClient) -> None:
+    message_id = await _sent(api, to=["b@example.net", "C@example.net", "b@example.net"])
+    message = (await api.get(f"/v1/messages/{message_id}")).json()
+    assert [(one["recipient"], one["state"], one["account"]) for one in message["deliveries"]] == [
+        ("b@example.net", "queued", "sandbox"),
+        ("C@example.net", "queued", "sandbox"),
+    ]
+    assert (message["door"], message["reverse_path"], message["subject"]) == ("rest", "a@example.org", "Hello")
+    content = await api.get(f"/v1/messages/{message_id}/content")
+    assert content.headers["content-type"] == "message/rfc822"
+    assert b"\r\nFrom: a@example.org\r\nTo: b@example.net\r\nSubject: Hello\r\n" in content.content
+    assert content.content.endswith(b"\r\n\r\nIt works.\r\n")
+
+
+async def test_the_envelope_comes_from_the_header_where_the_request_has_none(api: httpx2.AsyncClient) -> None:
+    raw = (
+        b"From: Ann <a@example.org>, x@example.org\nSender: s@example.org\nTo: b@example.net\n"
+        b"Cc: Staff: c@example.net;\nBcc: d@example.net\n\nx\n"
+    )
+    response = await api.post("/v1/messages", content=raw, headers=RAW)
+    message = (await api.get(f"/v1/messages/{response.json()['id']}")).json()
+    assert message["reverse_path"] == "s@example.org"
+    assert [one["recipient"] for one in message["deliveries"]] == ["b@example.net", "c@example.net", "d@example.net"]
+    content = (await api.get(f"/v1/messages/{message['id']}/content")).content
+    assert b"d@example.net" not in content
+
+
+async def test_a_described_message(api: httpx2.AsyncClient) -> None:
+    picture = base64.b64encode(b"\x89PNG").decode()
+    described = {
+        "from": "Ann <a@example.org>",
+        "to": ["Bob B. <b@example.net>"],
+        "bcc": ["hidden@example.net"],
+        "subject": "Gr\u00fc\u00dfe",
+        "text": "Hello",
+        "html": "<img src=cid:logo>",
+        "files": [
+            {"file_name": "logo.png", "media_type": "image/png", "content": picture, "content_id": "logo"},
+            {"file_name": "a.pdf", "media_type": "application/pdf", "content": picture},
+        ],
+    }
+    response = await api.post("/v1/messages", json=described)
+    assert response.status_code == 202, response.text
+    message = (await api.get(f"/v1/messages/{response.json()['id']}")).json()
+    assert message["subject"] == "Gr\u00fc\u00dfe"
+    assert [one["recipient"] for one in message["deliveries"]] == ["b@example.net", "hidden@example.net"]
+    content = (await api.get(f"/v1/messages/{message['id']}/content")).content
+    assert b"hidden" not in content
+    assert b"application/pdf" in content
+    assert b"Content-ID: <logo>" in content
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"from": "nobody"}, "from"),
+        ({"to": []}, "to"),
+        ({"to": ["b@example.net\r\nBcc: c@example.net"]}, "to"),
+        ({"to": ["b@example.net> SIZE=1 <"]}, "to"),
+        ({"to": ["victim@evil.example x@ok.example"]}, "to"),
+        ({"subject": "x\r\nBcc: c@example.net"}, "message"),
+        ({"headers": {"X-A": "b\nBcc: c@example.net"}}, "message"),
+        ({"headers": {"Bcc": "c@example.net"}}, "message"),
+        ({"files": [{"content": "?"}]}, "files"),
+        ({"files": [{"content": "", "file_name": "a\r\nb"}]}, "message"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+async def test_a_bad_description_is_named_and_nothing_is_kept(
+    api: httpx2.AsyncClient, change: dict[str, Any], field: str
+) -> None:
+    described = {"from": "a@example.org", "to": ["b@example.net"], "text": "x"} | change
+    faults = await _problem(await api.post("/v1/messages", json=described), 422)
+    assert [one[0] for one in faults] == [field]
+    assert (await api.get("/v1/deliveries")).json()["deliveries"] == []
+
+
+async def test_refusals_of_a_raw_message(api: httpx2.AsyncClient) -> None:
+    async def post(content: bytes = HELLO, **parameters: Any) -> httpx2.Response:
+        return await api.post("/v1/messages", params=ENVELOPE | parameters, content=content, headers=RAW)
+
+    assert (await _problem(await post(application="none"), 404))[0][0] == "application"
+    assert (await _problem(await post(account="none"), 404))[0][0] == "account"
+    assert (await _problem(await post(to="nobody"), 422))[0][0] == "to"
+    assert (await _problem(await post(b"a\rb"), 422))[0][0] == "content"
+    assert (await _problem(await post(b""), 422))[0][0] == "content"
+    await api.patch("/v1/applications/local", json={"senders": ["*@example.org"]})
+    for sender in ("x@elsewhere.example", ""):
+        parameters: dict[str, Any] = {"from": sender}
+        response = await post(HELLO, **parameters)
+        await _problem(response, 422)
+        assert response.json()["enhanced_status"] == "5.7.1"
+    await _problem(await post(HELLO.replace(b"From: a@example.org", b"From: x@elsewhere.example")), 422)
+    assert (await api.get("/v1/deliveries")).json()["deliveries"] == []
+
+
+async def test_a_large_message_arrives_whole(api: httpx2.AsyncClient) -> None:
+    body = b"0123456789abcdef\r\n" * 60_000
+    response = await api.post("/v1/messages", params=ENVELOPE, content=b"Subject: x\r\n\r\n" + body, headers=RAW)
+    content = await api.get(f"/v1/messages/{response.json()['id']}/content")
+    assert content.content.partition(b"\r\n\r\n")[2] == body
+
+
+async def test_a_message_over_the_limit(api: httpx2.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"Subject: x\r\n\r\n"
+        for _ in range(40):
+            yield b"0123456789abcd\r\n" * 65536
+
+    response = await api.post("/v1/messages", params=ENVELOPE, content=endless(), headers=RAW)
+    await _problem(response, 413)
+
+
+async def test_verbs_on_a_message(api: httpx2.AsyncClient) -> None:
+    message_id = await _sent(api, to=["b@example.net", "c@example.net"])
+
+    async def change(verb: str, **parameters: Any) -> httpx2.Response:
+        return await api.post(f"/v1/messages/{message_id}/{verb}", params=parameters)
+
+    async def states() -> list[str]:
+        return [one["state"] for one in (await api.get(f"/v1/messages/{message_id}")).json()["deliveries"]]
+
+    assert (await change("hold", n=1)).json()["moved"] == 1
+    assert await states() == ["queued", "held"]
+    assert (await change("release")).json()["moved"] == 1
+    await _problem(await change("release"), 409)
+    await _problem(await change("retry"), 409)
+    assert (await _problem(await change("hold", n=7), 404))[0][0] == "n"
+    why = (await api.get(f"/v1/messages/{message_id}/why")).json()["deliveries"]
+    assert [(one["recipient"], one["command"]) for one in why] == [
+        ("b@example.net", "postroom serve"),
+        ("c@example.net", "postroom serve"),
+    ]
+    assert (await change("cancel")).json()["moved"] == 2
+    assert await states() == ["cancelled", "cancelled"]
+    again = (await change("retry")).json()
+    assert again["moved"] == 0
+    message = (await api.get(f"/v1/messages/{again['resubmitted_as']}")).json()
+    assert message["resubmits"] == message_id
+
+
+async def test_verbs_on_a_choice(api: httpx2.AsyncClient) -> None:
+    for _ in range(3):
+        await _sent(api)
+    assert (await api.post("/v1/queue/hold", json={"account": "sandbox"})).json() == {"moved": 3}
+    assert (await api.post("/v1/queue/cancel", json={"states": ["queued"]})).json() == {"moved": 0}
+    assert (await api.post("/v1/queue/release", json={})).json() == {"moved": 3}
+    assert (await api.post("/v1/queue/cancel", json={"states": ["queued"]})).json() == {"moved": 3}
+    status = (await api.get("/v1/status")).json()
+    assert status["accounts"][0]["counts"]["cancelled"] == 3
+
+
+async def test_pages_show_each_delivery_once(api: httpx2.AsyncClient) -> None:
+    for number in range(4):
+        await _sent(api, to=[f"{number}{letter}@example.net" for letter in "ab"])
+    seen, cursor, pages = [], "", 0
+    while pages == 0 or cursor:
+        page = (await api.get("/v1/deliveries", params={"limit": 3, "cursor": cursor})).json()
+        seen += [one["recipient"] for one in page["deliveries"]]
+        cursor, pages = page["next"], pages + 1
+    assert pages == 3
+    assert sorted(seen) == sorted(f"{number}{letter}@example.net" for number in range(4) for letter in "ab")
+    assert seen[0][0] == "3"
+    only = (await api.get("/v1/deliveries", params={"state": ["queued", "held"], "recipient": "2a@example.net"})).json()
+    assert [one["recipient"] for one in only["deliveries"]] == ["2a@example.net"]
+
+
+async def test_an_account_for_an_application_needs_its_senders(api: httpx2.AsyncClient) -> None:
+    fields = {"name": "relay", "host": "smtp.example.org"}
+    local = {"application": "local", "senders": []}
+    faults = await _problem(await api.post("/v1/accounts", json=fields | {"grant": local}), 422)
+    assert faults[0][0] == "allow-sender"
+    for grant in ({"application": "none", "senders": ["*"]}, {"application": "local", "senders": ["*@*"]}):
+        assert (await api.post("/v1/accounts", json=fields | {"grant": grant})).is_error
+    faults = await _problem(await api.post("/v1/accounts", json=fields | {"grant": {"app": "local"}}), 422)
+    assert {one[0] for one in faults} == {"grant.application", "grant.app"}
+    assert [one["name"] for one in (await api.get("/v1/accounts")).json()["accounts"]] == ["sandbox"]
+    local["senders"] = ["*@example.org"]
+    assert (await api.post("/v1/accounts", json=fields | {"grant": local})).status_code == 201
+    application = (await api.get("/v1/applications/local")).json()
+    assert (application["senders"], application["accounts"]) == (["*@example.org"], ["kind:sandbox", "relay"])
+    second = {"name": "second", "host": "b.example.org", "grant": {"application": "local", "senders": []}}
+    assert (await api.post("/v1/accounts", json=second)).status_code == 201
+    assert (await api.get("/v1/applications/local")).json()["senders"] == ["*@example.org"]
+    await _problem(await api.delete("/v1/accounts/relay"), 409)
+
+
+async def test_a_password_is_shown_when_it_is_made_and_never_again(gateway: Gateway, api: httpx2.AsyncClient) -> None:
+    password = (await api.post("/v1/applications", json={"name": "erp"})).json()["password"]
+    assert gateway.applications.authenticate("erp", password, "192.0.2.1").name == "erp"
+    answers = [await api.get("/v1/applications"), await api.get("/v1/applications/erp")]
+    assert [one.text for one in answers if password in one.text] == []
+    fresh = (await api.post("/v1/applications/erp/rotate")).json()["password"]
+    assert fresh != password
+
+
+async def test_check(api: httpx2.AsyncClient, tmp_path: Path) -> None:
+    os.chmod(tmp_path, 0o755)
+    findings = (await api.get("/v1/check")).json()["findings"]
+    assert {one["subject"] for one in findings} >= {"settings", "folder", "keys", "disk", "database"}
+    assert any(one["level"] == "error" and "chmod 700" in one["mend"] for one in findings)
+
+
+async def test_the_description_of_the_api_lists_every_route(api: httpx2.AsyncClient) -> None:
+    document = (await api.get("/v1/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    assert {"/v1/accounts/{name}", "/v1/messages/{message_id}/{verb}", "/v1/deliveries"} <= set(document["paths"])
+    assert all(path.startswith("/v1/") for path in document["paths"])
+
+
+def test_every_error_has_its_http_status() -> None:
+    assert {edge.http_status for edge in EDGES.values()} >= {401, 404, 409, 413, 422, 429, 500, 503, 507}

@@ -1,0 +1,247 @@
+"""Every command, against the running gateway and without one: what it prints, what it changes, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Served, run_postroom
+
+
+class Commands:
+    """`postroom` on one data folder; `is_up` says whether a gateway runs there."""
+
+    def __init__(self, environment: dict[str, str], data: Path, *, is_up: bool) -> None:
+        self._environment = environment
+        self.data = data
+        self.is_up = is_up
+
+    def run(self, *arguments: str, stdin: str = "") -> str:
+        """What it prints; it must end well."""
+        return run_postroom(self._environment, *arguments, stdin=stdin).stdout
+
+    def json(self, *arguments: str, stdin: str = "") -> Any:
+        """The same with --json, read."""
+        return json.loads(self.run(*arguments, "--json", stdin=stdin))
+
+    def fails(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
+        """Exit status and standard error of a command that must fail."""
+        done = run_postroom(self._environment, *arguments, check=False, stdin=stdin)
+        assert done.returncode != 0, done.stdout
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stderr
+
+
+@pytest.fixture(params=["up", "down"])
+def postroom(request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[..., Served]) -> Commands:
+    """The commands with a gateway that runs, and with none."""
+    if request.param == "up":
+        served = serve()
+        return Commands(served.environment, served.data, is_up=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
+    return Commands(environment | {"POSTROOM_DATA": str(tmp_path / "data")}, tmp_path / "data", is_up=False)
+
+
+HOLD = ("accounts", "add", "relay", "--host", "127.0.0.1", "--port", "9", "--security", "none", "--no-enabled")
+
+
+def test_accounts(postroom: Commands) -> None:
+    said = postroom.run(*HOLD, "--username", "ann", "--password-stdin", stdin="marked-secret\n")
+    assert "added relay" in said
+    assert "postroom applications edit local --account relay" in said
+    listed = postroom.json("accounts", "list")["accounts"]
+    assert [(one["name"], one["enabled"], one["has_password"]) for one in listed] == [
+        ("relay", False, True),
+        ("sandbox", True, False),
+    ]
+    assert "127.0.0.1:9" in postroom.run("accounts", "list")
+    changed = postroom.json("accounts", "edit", "RELAY", "--enabled", "--command-timeout", "90s", "--position", "1")
+    assert (changed["enabled"], changed["command_timeout"], changed["position"]) == (True, "90s", 1)
+    shown = postroom.run("accounts", "show", "relay")
+    assert "command timeout" in shown
+    assert "marked" not in shown + json.dumps(changed) + json.dumps(listed)
+    assert postroom.run("accounts", "remove", "relay") == "removed relay\n"
+    status, error = postroom.fails("accounts", "show", "relay")
+    assert (status, error) == (66, "postroom: account: there is none called 'relay' (accounts are sandbox)\n")
+
+
+def test_bad_fields_are_named(postroom: Commands) -> None:
+    status, error = postroom.fails("accounts", "add", "relay", "--host", "smtp://x", "--command-timeout", "2000")
+    assert status == 64
+    assert error.splitlines() == [
+        "postroom: host: 'smtp://x' is not a host name (write a DNS name or an IP address, as in smtp.example.org)",
+        "postroom: command_timeout: 2000 has no unit (write 2000ms or 2s)",
+    ]
+    status, error = postroom.fails("accounts", "add", "relay", "--host", "h.example", "--port", "0", "--json")
+    assert (status, json.loads(error)["errors"][0]["field"]) == (64, "port")
+    status, error = postroom.fails("accounts", "add", "relay", "--host", "h.example", "--username", "ann")
+    assert "--password-stdin or --password-file" in error
+
+
+def test_an_account_for_an_application(postroom: Commands) -> None:
+    status, error = postroom.fails(*HOLD, "--for", "local")
+    assert status == 64
+    assert "--allow-sender" in error
+    assert [one["name"] for one in postroom.json("accounts", "list")["accounts"]] == ["sandbox"]
+    postroom.run(*HOLD, "--for", "local", "--allow-sender", "*@example.org", "--allow-sender", "bob@example.net")
+    local = postroom.json("applications", "show", "local")
+    assert local["accounts"] == ["kind:sandbox", "relay"]
+    assert local["senders"] == ["*@example.org", "bob@example.net"]
+
+
+def test_applications(postroom: Commands) -> None:
+    added = postroom.json("applications", "add", "erp", "--network", "10.0.0.0/8", "--allow-sender", "erp@example.org")
+    assert len(added["password"]) == 32
+    edited = postroom.json(
+        "applications", "edit", "erp", "--allow-sender", "*@example.net", "--remove-sender", "ERP@example.org",
+        "--account", "sandbox", "--remove-account", "*", "--description", "the ERP",
+    )  # fmt: skip
+    assert (edited["senders"], edited["accounts"]) == (["*@example.net"], ["sandbox"])
+    fresh = postroom.run("applications", "edit", "erp", "--new-password")
+    assert "shown this once" in fresh
+    assert added["password"] not in fresh
+    listed = postroom.run("applications", "list")
+    assert "the ERP" in listed
+    assert "10.0.0.0/8" in listed
+    assert postroom.json("applications", "list")["applications"][0]["has_password"] is True
+    status, error = postroom.fails("accounts", "remove", "sandbox")
+    assert status == 65
+    assert "erp" in error
+
+
+def test_send_in_parts_and_the_queue(postroom: Commands, tmp_path: Path) -> None:
+    postroom.run(*HOLD, "--for", "local", "--allow-sender", "*@example.org")
+    picture, paper = tmp_path / "logo.png", tmp_path / "B\u00fccher list.pdf"
+    picture.write_bytes(b"\x89PNG" * 1000)
+    paper.write_bytes(b"%PDF" * 100_000)
+    message_id = postroom.run(
+        "send", "--from", "Ann <ann@example.org>", "--to", "Bob <bob@example.net>", "--cc", "cc@example.net",
+        "--bcc", "bcc@example.net", "--subject", "Gr\u00fc\u00dfe", "--text", "-", "--html", "<img src=cid:logo.png>",
+        "--inline", str(picture), "--attach", str(paper), stdin="from standard input\n",
+    ).strip()  # fmt: skip
+    rows = postroom.json("queue", "list")["deliveries"]
+    assert [(one["message_id"], one["recipient"], one["state"], one["account"]) for one in rows] == [
+        (message_id, "bob@example.net", "queued", "relay"),
+        (message_id, "cc@example.net", "queued", "relay"),
+        (message_id, "bcc@example.net", "queued", "relay"),
+    ]
+    shown = postroom.json("queue", "show", "last")
+    assert (shown["subject"], shown["door"]) == ("Gr\u00fc\u00dfe", "cli")
+    content = postroom.run("queue", "show", message_id, "--content")
+    assert "bcc@" not in content
+    assert "from standard input" in content
+    assert "application/pdf" in content
+    because = "account relay is off" if postroom.is_up else "the gateway is not running"
+    assert because in postroom.run("why", message_id)
+    assert postroom.json("why", "last")["deliveries"][0]["command"].startswith("postroom ")
+
+    assert postroom.json("queue", "hold", message_id, "-n", "1")["moved"] == 1
+    assert postroom.json("queue", "list", "--state", "held")["deliveries"][0]["recipient"] == "cc@example.net"
+    assert f"postroom queue release {message_id}" in postroom.run("why", message_id)
+    assert postroom.run("queue", "release", "--account", "relay") == "1 deliveries: release\n"
+    assert postroom.json("queue", "cancel", "--all")["moved"] == 3
+    status, error = postroom.fails("queue", "cancel", message_id)
+    assert (status, error) == (65, "postroom: there is nothing to cancel: cancelled\n")
+    again = postroom.json("queue", "retry", message_id)["results"][0]["resubmitted_as"]
+    assert postroom.json("queue", "show", again)["resubmits"] == message_id
+    status, error = postroom.fails("queue", "hold")
+    assert (status, "--all" in error) == (64, True)
+
+
+def test_send_raw(postroom: Commands, tmp_path: Path) -> None:
+    raw = "From: ann@example.org\nTo: bob@example.net, carl@example.net\nSubject: Raw\n\nDots:\n.\n..\nend\n"
+    postroom.run("send", "--raw", "-", stdin=raw)
+    file = tmp_path / "raw.eml"
+    file.write_text(raw)
+    postroom.run("send", "--raw", str(file), "--from", "<>", "--to", "dora@example.net", "--account", "sandbox")
+    newest, first, second = postroom.json("queue", "list")["deliveries"]
+    assert (newest["recipient"], newest["reverse_path"]) == ("dora@example.net", "")
+    assert (first["recipient"], second["recipient"]) == ("bob@example.net", "carl@example.net")
+    assert first["reverse_path"] == "ann@example.org"
+    assert postroom.run("queue", "show", "last", "--content").endswith("\n\nDots:\n.\n..\nend\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--to", "b@example.net"), 64, "--from"),
+        (("--from", "a@example.org"), 64, "--to"),
+        (("--from", "a@example.org", "--to", "nobody"), 64, "'nobody' is not an address"),
+        (("--from", "a@example.org", "--to", "b@example.net", "--subject", "x\ny"), 64, "Subject"),
+        (("--from", "a@example.org", "--to", "b@example.net", "--attach", "/no/such/file"), 64, "/no/such/file"),
+        (("--raw", "/no/such/file"), 64, "/no/such/file"),
+        (("--raw", "-", "--subject", "x"), 64, "--raw"),
+        (("--from", "a@example.org", "--to", "b@example.net", "--application", "none"), 66, "there is none called"),
+        (("--from", "a@example.org", "--to", "b@example.net", "--account", "none"), 66, "there is none called"),
+    ],
+)
+def test_a_send_that_is_refused(tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
+    postroom = Commands(environment | {"POSTROOM_DATA": str(tmp_path)}, tmp_path, is_up=False)
+    found, error = postroom.fails("send", *arguments)
+    assert (found, said in error) == (status, True), error
+
+
+def test_send_and_wait(postroom: Commands) -> None:
+    arguments = ("send", "--from", "ann@example.org", "--to", "bob@example.net", "--text", "x", "--wait")
+    if postroom.is_up:
+        assert "captured" in postroom.run(*arguments)
+        sent = postroom.json(*arguments)
+        assert [one["state"] for one in sent["deliveries"]] == ["captured"]
+    else:
+        status, error = postroom.fails(*arguments)
+        assert (status, error) == (75, "it is kept, and waits until the gateway runs: postroom serve\n")
+        assert [one["state"] for one in postroom.json("queue", "list")["deliveries"]] == ["queued"]
+
+
+def test_check_and_status(postroom: Commands) -> None:
+    said = postroom.run("check")
+    assert "database: is sound" in said
+    assert "nothing leaves" in said
+    status = postroom.json("status")
+    assert status["running"] is postroom.is_up
+    assert [one["account"] for one in status["accounts"]] == ["sandbox"]
+    assert "sandbox" in postroom.run("status")
+    postroom.run("applications", "add", "silent")
+    status, error = postroom.fails("check", "--json")
+    assert (status, error) == (1, "")
+
+
+def test_what_was_taken_without_a_gateway_is_delivered_by_the_next(
+    tmp_path: Path, serve: Callable[..., Served]
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
+    environment["POSTROOM_DATA"] = str(tmp_path / "data")
+    run_postroom(environment, "send", "--from", "a@example.org", "--to", "b@example.net", "--text", "x")
+    served = serve()
+    served.run("send", "--from", "a@example.org", "--to", "c@example.net", "--text", "x", "--wait")
+    rows = json.loads(served.run("queue", "list", "--json").stdout)["deliveries"]
+    assert [(one["recipient"], one["state"]) for one in rows] == [
+        ("c@example.net", "captured"),
+        ("b@example.net", "captured"),
+    ]
+
+
+def test_help_is_quick_because_it_loads_little() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "postroom", "--help"], capture_output=True, text=True, check=True
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "postroom.cli" in loaded
+    assert (
+        loaded & {"pydantic", "fastapi", "uvicorn", "httpx2", "sqlalchemy", "cryptography", "postroom.gateway"} == set()
+    )
+
+
+@pytest.mark.parametrize("page", ["settings", "commands"])
+def test_pages_are_printed_without_a_folder(page: str, tmp_path: Path) -> None:
+    done = run_postroom(dict(os.environ) | {"POSTROOM_DATA": str(tmp_path / "none")}, "docs", page)
+    assert done.stdout.startswith(f"# {page.title()}\n")
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,113 @@
+"""What `postroom check` finds."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from postroom.config import Settings
+from postroom.diagnosis.check import Finding, Level, check
+from postroom.diagnosis.ports import describe_holder, port_holders
+from postroom.model.account import Account, AccountKind, Security, Verification
+from postroom.model.application import Application
+from postroom.secrets import Keyring
+from postroom.store.database import open_store
+
+SANDBOX = Account(id=1, name="box", kind=AccountKind.SANDBOX)
+RELAY = Account(id=2, name="relay", kind=AccountKind.SMTP, host="127.0.0.1")
+
+
+@pytest.fixture
+async def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a folder in good order, without listeners."""
+    for name in list(os.environ):
+        if name.startswith("POSTROOM_"):
+            monkeypatch.delenv(name)
+    os.chmod(tmp_path, 0o700)
+    settings = Settings.load(tmp_path, smtp={"listeners": []})
+    store = await open_store(settings.database_path, Keyring.load(tmp_path, settings), lambda: datetime.now(UTC))
+    await store.close()
+    return settings
+
+
+async def _found(settings: Settings, accounts: list[Account], *applications: Application) -> list[Finding]:
+    found = await check(settings, accounts, applications, is_running=True)
+    return [one for one in found if one.level is not Level.OK]
+
+
+def _about(found: list[Finding], subject: str) -> list[tuple[Level, str]]:
+    return [(one.level, one.what) for one in found if one.subject == subject]
+
+
+async def test_a_folder_in_order_has_no_error(settings: Settings) -> None:
+    application = Application(id=1, name="erp", senders=("*@example.org",))
+    found = await _found(settings, [RELAY], application)
+    assert [one for one in found if one.subject != "keys"] == []
+
+
+async def test_open_folder_and_broken_database(settings: Settings) -> None:
+    settings.data.chmod(0o755)
+    (error,) = [one for one in await _found(settings, [RELAY]) if one.level is Level.ERROR]
+    assert error.mend == f"chmod 700 {settings.data}"
+    settings.data.chmod(0o700)
+    with settings.database_path.open("r+b") as file:
+        file.write(b"\0" * 100)
+    (error,) = [one for one in await _found(settings, [RELAY]) if one.level is Level.ERROR]
+    assert error.subject == "database"
+
+
+async def test_accounts(settings: Settings) -> None:
+    clear = Account(
+        id=3,
+        name="clear",
+        kind=AccountKind.SMTP,
+        host="127.0.0.1",
+        enabled=False,
+        security=Security.NONE,
+        verification=Verification.OFF,
+        username="ann",
+        password="marked",
+    )
+    found = await _found(settings, [clear])
+    assert [level for level, _ in _about(found, "account clear")] == [Level.NOTE, Level.WARNING, Level.ERROR]
+    assert "marked" not in repr(found)
+
+
+async def test_applications(settings: Settings) -> None:
+    found = await _found(
+        settings,
+        [SANDBOX],
+        Application(id=1, name="local", senders=("*",), accounts=("kind:sandbox",)),
+        Application(id=2, name="silent"),
+        Application(id=3, name="lost", senders=("a@example.org",), accounts=("gone",)),
+    )
+    assert _about(found, "application local") == [
+        (Level.NOTE, "sends into the sandbox box: nothing leaves"),
+        (Level.NOTE, "may send as anybody"),
+    ]
+    assert (Level.ERROR, "has no allowed senders: its mail is refused") in _about(found, "application silent")
+    assert _about(found, "application lost") == [(Level.ERROR, "may use no account: its mail is refused")]
+    assert _about(found, "accounts") == [(Level.NOTE, "there is no real one: nothing leaves")]
+
+
+async def test_anybody_through_a_real_account_is_a_warning(settings: Settings) -> None:
+    found = await _found(settings, [RELAY], Application(id=1, name="local", senders=("*",)))
+    assert _about(found, "application local") == [(Level.WARNING, "may send as anybody")]
+
+
+async def test_a_port_that_is_taken(settings: Settings) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        wanted = Settings.load(settings.data, smtp={"listeners": [{"port": port}]})
+        found = await check(wanted, [RELAY], [], is_running=False)
+        (error,) = [one for one in found if one.subject == f"listener 127.0.0.1:{port}"]
+        assert error.level is Level.ERROR
+        assert [pid for pid, _ in port_holders(port)] == [os.getpid()]
+    assert port_holders(port) == []
+    assert "may not look into" in describe_holder(port)
