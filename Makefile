@@ -3,6 +3,7 @@
 
 PYTHON ?=
 PART ?= relay
+ROUNDS ?= 20
 export PYTHON
 BIN = .venv/bin
 
@@ -43,6 +44,10 @@ fix:
 bench:
 	@scripts/setup dev
 	@exec $(BIN)/python -m bench $(PART) $(ARGS)
+
+soak:
+	@scripts/setup dev
+	@CRASH_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -n 2 tests/e2e/test_crash.py $(ARGS)
 
 docs:
 	@scripts/setup dev

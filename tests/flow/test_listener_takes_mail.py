@@ -122,8 +122,8 @@ ERRORS: list[tuple[GatewayError, bytes]] = [
     (StorageFull("disk /data is full"), b"452 4.3.1 No room for the message now\r\n"),
     (StorageFailed("disk /data"), b"451 4.3.0 Try again later\r\n"),
     (Busy("quota"), b"451 4.3.2 Not taking messages now\r\n"),
-    (Refused("no account for x"), b"550 5.7.1 Refused by the rules of this gateway\r\n"),
-    (Refused("50 Received", status="5.4.6", reply_code=554), b"554 5.4.6 The message is in a loop\r\n"),
+    (Refused("no account for x"), b"550 5.7.1 no account for x\r\n"),
+    (Refused("50 Received", status="5.4.6", reply_code=554), b"554 5.4.6 50 Received\r\n"),
     (TooLarge("x"), b"552 5.3.4 Message too large\r\n"),
     (InvalidInput(Fault("From", "there is none", "add one")), b"501 5.5.4 From: there is none (add one)\r\n"),
 ]

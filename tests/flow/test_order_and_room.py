@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 
+from postroom.model.outcome import Outcome
 from postroom.model.queue import PriorityClass
 from postroom.queue import lane
+from postroom.transports import Transaction
 
-from .conftest import Room
+from .conftest import OK, Room
 
 
 async def test_urgent_goes_before_normal_before_bulk_and_older_before_newer(room: Room) -> None:
@@ -66,3 +70,31 @@ async def test_with_hold_pending_what_waits_at_start_is_held(room: Room) -> None
     after = await room.submit()
     await room.until(after, "delivered")
     assert await room.states(before) == ["held"]
+
+
+async def test_an_urgent_message_passes_a_backlog_that_does_not_fit_in_memory(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "READY_MESSAGES", 5)
+    monkeypatch.setattr(lane, "LOAD_LIMIT", 7)
+    monkeypatch.setattr(lane, "LOAD_BELOW", 2)
+    transport = room.transports["relay1"]
+    transport.capacity = 1
+    room.scheduler.pause(True)
+    for n in range(20):
+        await room.submit(f"{n}@y.test", priority=PriorityClass.BULK)
+    gate = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def wait(transaction: Transaction) -> Sequence[Outcome]:
+        begun.set()
+        await gate.wait()
+        return [OK]
+
+    transport.answers.append(wait)
+    room.scheduler.pause(False)
+    await begun.wait()
+    urgent = await room.submit("urgent@y.test", priority=PriorityClass.URGENT)
+    gate.set()
+    await room.until(urgent, "delivered")
+    assert [sent.envelope.recipients[0] for sent in transport.sent][:2] == ["0@y.test", "urgent@y.test"]

@@ -127,3 +127,16 @@ def test_paths_that_the_docs_name_exist() -> None:
             if not (ROOT / name).exists():
                 missing.append(f"{path.relative_to(ROOT)}: {name}")
     assert missing == []
+
+
+def test_tests_that_the_docs_name_exist() -> None:
+    """A promise that names a test, as in `tests/unit/test_x.py::test_y`, names one that is there."""
+    missing = []
+    named = 0
+    for path in (path for path in project_files() if path.suffix == ".md"):
+        for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", path.read_text()):
+            named += 1
+            if not (ROOT / file).is_file() or f"def {test}(" not in (ROOT / file).read_text():
+                missing.append(f"{path.relative_to(ROOT)}: {file}::{test}")
+    assert named > 20
+    assert missing == []

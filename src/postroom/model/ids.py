@@ -10,11 +10,23 @@ from .queue import MessageId
 
 def new_message_id(milliseconds: int, random: bytes) -> MessageId:
     """An id for the moment `milliseconds` after 1970 (UTC) and ten random octets."""
-    head = milliseconds.to_bytes(6, "big")
     tail = bytearray(random)
     tail[0] = 0x70 | (tail[0] & 0x0F)
     tail[2] = 0x80 | (tail[2] & 0x3F)
-    return MessageId(head + bytes(tail))
+    return MessageId(milliseconds.to_bytes(6, "big") + bytes(tail))
+
+
+class MessageIds:
+    """Makes ids that grow, also within one millisecond and when the clock steps back (RFC 9562 section 6.2, method 1)."""
+
+    def __init__(self) -> None:
+        self._last = 0  # milliseconds and the 12 bits of the counter
+
+    def make(self, milliseconds: int, random: bytes) -> MessageId:
+        """An id for the moment `milliseconds` after 1970 (UTC) and eight random octets."""
+        self._last = last = max(milliseconds << 12, self._last + 1)
+        head = (last >> 12 << 16 | 0x7000 | last & 0xFFF).to_bytes(8, "big")
+        return MessageId(head + bytes((0x80 | random[0] & 0x3F,)) + random[1:])
 
 
 def message_id_text(message_id: MessageId) -> str:

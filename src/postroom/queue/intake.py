@@ -17,7 +17,7 @@ from ..model.account import Account
 from ..model.clock import Clock
 from ..model.content import Content
 from ..model.envelope import Address, Envelope
-from ..model.ids import message_id_text, new_message_id
+from ..model.ids import MessageIds, message_id_text
 from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, NewDelivery, NewMessage
 from ..model.submission import Accepted, Submission
 from ..policy.patterns import matches_any
@@ -53,6 +53,7 @@ class Intake:
         self._hostname = hostname
         self._own_received = re.compile(rb"\bby\s+" + re.escape(hostname.encode()) + rb"\s+\(Postroom\)")
         self._date = (0, b"")
+        self._ids = MessageIds()
         self._entropy = b""
 
     def submit(self, submission: Submission) -> asyncio.Future[Accepted]:
@@ -93,7 +94,7 @@ class Intake:
 
     def _message(self, submission: Submission, fields: HeadFields, lane: LaneId) -> NewMessage:
         now = self._clock.now()
-        message_id = new_message_id(int(now.timestamp() * 1000), self._random_octets())
+        message_id = self._ids.make(int(now.timestamp() * 1000), self._random_octets())
         recipients = tuple(dict.fromkeys(map(self._qualified, submission.envelope.recipients)))
         head, header_message_id = self._trace(submission, fields, message_id, recipients, now)
         envelope = submission.envelope
@@ -149,10 +150,10 @@ class Intake:
         return recipient if "@" in recipient else f"{recipient}@{self._hostname}"
 
     def _random_octets(self) -> bytes:
-        """Ten octets; drawn many at a time, since each system call lets the other threads in."""
-        if len(self._entropy) < 10:
-            self._entropy = os.urandom(5000)
-        octets, self._entropy = self._entropy[:10], self._entropy[10:]
+        """Eight octets; drawn many at a time, since each system call lets the other threads in."""
+        if len(self._entropy) < 8:
+            self._entropy = os.urandom(4096)
+        octets, self._entropy = self._entropy[:8], self._entropy[8:]
         return octets
 
     def _date_field(self, now: datetime) -> bytes:

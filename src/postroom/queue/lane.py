@@ -96,7 +96,7 @@ class Lane:
         self._ready_bytes = 0
         self._in_hand: set[MessageId] = set()
         self._left_while_loading: set[MessageId] | None = None
-        self._cold = True  # the store may hold due deliveries that are not in memory
+        self._cold = set(PriorityClass)  # classes of which the store may hold due deliveries that are not in memory
         self._loading: asyncio.Task[None] | None = None
         self._look_again = False
         self._failures = 0
@@ -113,15 +113,17 @@ class Lane:
 
     def offer(self, message: DueMessage) -> None:
         """A message that has just become durable, with its content."""
-        if self._cold or self._ready_count >= READY_MESSAGES or self._ready_bytes >= READY_BYTES:
-            self._cold = True  # first come, first served: what is in the store goes before it
+        rooms = 2 if message.priority is PriorityClass.URGENT else 1  # a backlog leaves room for what is urgent
+        is_full = self._ready_count >= READY_MESSAGES * rooms or self._ready_bytes >= READY_BYTES * rooms
+        if message.priority in self._cold or is_full:
+            self._cold.add(message.priority)  # first come, first served: what is in the store goes before it
         elif message.id not in self._in_hand:
             self._admit(message)
         self._wake()
 
     def look(self) -> None:
         """The store may hold more that is due: after a release, a retry, or when a time has come."""
-        self._cold = True
+        self._cold = set(PriorityClass)
         self._look_again = self._loading is not None
         self._wake()
 
@@ -177,17 +179,25 @@ class Lane:
 
     def _wake(self) -> None:
         if self.may_send:
-            if self._cold and self._ready_count < LOAD_BELOW:
+            if self._should_load():
                 self._load()
             if self._ready_count:
                 self._work.set()
+
+    def _should_load(self) -> bool:
+        """Little is ready, or the store may hold what goes before everything that is."""
+        if not self._cold:
+            return False
+        if self._ready_count < LOAD_BELOW:
+            return True
+        return min(self._cold) < min(priority for priority, queue in self._ready.items() if queue)
 
     async def _run(self) -> None:
         while True:
             await self._work.wait()
             if not (self._ready_count and self.may_send):
                 self._work.clear()
-                self._wake_if_cold()
+                self._wake()
                 continue
             try:
                 slot = await self._transport.reserve()
@@ -203,10 +213,6 @@ class Lane:
             task = asyncio.create_task(self._send(slot, message))
             self._sends.add(task)
             task.add_done_callback(self._sends.discard)
-
-    def _wake_if_cold(self) -> None:
-        if self._cold and self.may_send:
-            self._load()
 
     def _next(self) -> DueMessage | None:
         """The first ready message: urgent before normal before bulk; at most what one transaction may carry."""
@@ -236,7 +242,7 @@ class Lane:
         self._in_hand.discard(message.id)
         if self._left_while_loading is not None:
             self._left_while_loading.add(message.id)
-        if self._cold and self._ready_count < LOAD_BELOW and self.may_send:
+        if self._cold and self.may_send and self._should_load():
             self._load()
 
     # One message --------------------------------------------------------------------------------------------------
@@ -333,7 +339,7 @@ class Lane:
         if self.circuit.health is not Health.HEALTHY:
             return
         self._failures += 1
-        self._cold = True
+        self._cold = set(PriorityClass)
         detail = f"{failure.status} {failure.reason}"
         if failure.stop:
             self.circuit = Circuit(Health.NEEDS_ATTENTION, detail, failure.advice)
@@ -376,7 +382,7 @@ class Lane:
         self._loading = None
         self._left_while_loading = None
         if not task.cancelled() and task.exception() is not None:
-            self._cold = True
+            self._cold = set(PriorityClass)
             self._later("store", STORE_PATIENCE, self.look)
             return
         if self._ready_count:
@@ -386,7 +392,7 @@ class Lane:
             self.look()
 
     async def _load_due(self) -> None:
-        self._cold = False
+        self._cold = set()
         self._left_while_loading = set()
         lane = LaneId(self.account.id)
         messages = await self._store.due(lane, self._clock.now(), LOAD_LIMIT)
@@ -396,8 +402,12 @@ class Lane:
             if message.id not in self._in_hand and message.id not in self._left_while_loading:
                 self._admit(message)
                 fresh += 1
-        if sum(len(message.deliveries) for message in messages) >= LOAD_LIMIT or fresh < len(messages):
-            self._cold = True  # read again once what is in hand has left
+        if sum(len(message.deliveries) for message in messages) >= LOAD_LIMIT:
+            # They came in order of class: what is more urgent than the last has all been read.
+            self._cold.update(priority for priority in PriorityClass if priority >= messages[-1].priority)
+            return
+        if fresh < len(messages):
+            self._cold = set(PriorityClass)  # read again once what is in hand has left
             return
         due = await self._store.next_due(lane)
         if due is not None and due > self._clock.now():

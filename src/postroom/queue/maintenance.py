@@ -42,9 +42,9 @@ async def step(store: QueueStore, clock: Clock, rules: MaintenanceRules) -> None
     """One turn: small steps until nothing is left to do."""
     now = clock.now()
     while await store.expire(now - rules.retry_window, now - rules.give_up, now):
-        await asyncio.sleep(0)
+        pass
     while await store.reap(now - rules.retention, now - STAGED_FOR):
-        await asyncio.sleep(0)
+        pass
 
 
 async def _sleep(clock: Clock, pause: timedelta) -> None:

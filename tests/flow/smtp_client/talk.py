@@ -60,6 +60,13 @@ class Line:
         """The reply to EHLO."""
         self.say(*(f"250-{extension}" for extension in ("relay.test", *offered)), "250 HELP")
 
+    async def drip(self) -> None:
+        """A reply that never ends, an octet now and then, until the client has gone."""
+        self._writer.write(b"250-")
+        while not self._reader.at_eof():
+            self._writer.write(b"x")
+            await asyncio.sleep(0.01)
+
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """The handshake of a server."""
         await self._writer.start_tls(context)

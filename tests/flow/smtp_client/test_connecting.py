@@ -103,3 +103,14 @@ async def test_a_connection_that_is_closed_as_soon_as_it_is_ready_is_a_failure()
     async with Relay(talk) as relay:
         with pytest.raises(ConnectFailed, match="on second thoughts"):
             await open_to(relay)
+
+
+async def test_a_reply_that_comes_octet_by_octet_is_no_progress() -> None:
+    async def talk(line: Line) -> None:
+        await line.greet("PIPELINING")
+        await line.expect(*commands(0))
+        await line.drip()
+
+    async with Relay(talk) as relay:
+        connection = await open_to(relay, command_timeout=timedelta(milliseconds=80))
+        assert (await start(connection, 0)).error_kind == "timeout"
