@@ -17,7 +17,7 @@ def new_message_id(milliseconds: int, random: bytes) -> MessageId:
 
 
 class MessageIds:
-    """Makes ids that grow, also within one millisecond and when the clock steps back (RFC 9562 section 6.2, method 1)."""
+    """Makes ids that grow, within a millisecond too, and when the clock steps back (RFC 9562 section 6.2, method 1)."""
 
     def __init__(self) -> None:
         self._last = 0  # milliseconds and the 12 bits of the counter

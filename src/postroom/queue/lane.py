@@ -38,6 +38,9 @@ READY_MESSAGES = 2000
 LOAD_LIMIT = 200
 LOAD_BELOW = 50
 
+#: How soon a lane looks again for what came due while it was looking.
+SECOND_LOOK = timedelta(seconds=5)
+
 #: How long a lane waits when the store refuses a claim or an outcome.
 STORE_PATIENCE = 1.0
 
@@ -98,6 +101,7 @@ class Lane:
         self._left_while_loading: set[MessageId] | None = None
         self._cold = set(PriorityClass)  # classes of which the store may hold due deliveries that are not in memory
         self._loading: asyncio.Task[None] | None = None
+        self._arrived: list[DueMessage] = []  # offered while older ones are read from the store
         self._look_again = False
         self._failures = 0
         self._timers: dict[str, Timer] = {}
@@ -117,6 +121,8 @@ class Lane:
         is_full = self._ready_count >= READY_MESSAGES * rooms or self._ready_bytes >= READY_BYTES * rooms
         if message.priority in self._cold or is_full:
             self._cold.add(message.priority)  # first come, first served: what is in the store goes before it
+        elif self._loading is not None:
+            self._arrived.append(message)
         elif message.id not in self._in_hand:
             self._admit(message)
         self._wake()
@@ -381,6 +387,9 @@ class Lane:
     def _loaded(self, task: asyncio.Task[None]) -> None:
         self._loading = None
         self._left_while_loading = None
+        arrived, self._arrived = self._arrived, []
+        for message in arrived:
+            self.offer(message)
         if not task.cancelled() and task.exception() is not None:
             self._cold = set(PriorityClass)
             self._later("store", STORE_PATIENCE, self.look)
@@ -410,8 +419,10 @@ class Lane:
             self._cold = set(PriorityClass)  # read again once what is in hand has left
             return
         due = await self._store.next_due(lane)
-        if due is not None and due > self._clock.now():
-            self._look_at(due)
+        if due is not None:
+            # What is due already is in hand, or came due in this moment: a later look makes sure.
+            now = self._clock.now()
+            self._look_at(due if due > now else now + SECOND_LOOK)
 
     def _look_at(self, due: datetime) -> None:
         """Look into the store at `due`, unless an earlier look is planned."""

@@ -23,6 +23,13 @@ _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 _NAMES = {SessionState.EHLO: "EHLO", SessionState.HELO: "HELO", SessionState.RESET: "RSET", SessionState.QUIT: "QUIT"}
 _NAMES |= {SessionState.STARTTLS: "STARTTLS", SessionState.AUTH: "AUTH"}
 
+# Bound once: a member of an enum is slow to reach on Python 3.11, and these are on the way of every message.
+_READY, _HANDSHAKE, _CLOSED = SessionState.READY, SessionState.HANDSHAKE, SessionState.CLOSED
+_WAITING, _ENVELOPE, _DATA, _GO = Step.WAITING, Step.ENVELOPE, Step.DATA, Step.GO
+_CONTENT, _SENT, _DOT, _DONE = Step.CONTENT, Step.SENT, Step.DOT, Step.DONE
+_SEND_ENVELOPE, _SEND_DATA = Cause.ENVELOPE, Cause.DATA
+_SEND_CONTENT, _SEND_END_OF_DATA = Cause.CONTENT, Cause.END_OF_DATA
+
 
 class SmtpClient:
     """One connection. `extensions` has what the last EHLO offered, by keyword in capitals, with its parameters."""
@@ -88,9 +95,9 @@ class SmtpClient:
             while True:
                 if self._queued:
                     return self._queued.popleft()
-                if self.state >= SessionState.CLOSED:
+                if self.state >= _CLOSED:
                     return None
-                if self.state is SessionState.HANDSHAKE and self._reader.has_unread:
+                if self.state is _HANDSHAKE and self._reader.has_unread:
                     raise RemoteProtocolError("octets in clear behind the reply to STARTTLS")
                 reply = self._reader.next_reply(self._awaited_command())
                 if reply is None:
@@ -116,12 +123,12 @@ class SmtpClient:
     @property
     def is_idle(self) -> bool:
         """Ready, with nothing under way."""
-        return self.state is SessionState.READY and self._current is None
+        return self.state is _READY and self._current is None
 
     @property
     def may_begin(self) -> bool:
         """Whether `begin` can take a transaction."""
-        return self._ahead is None and self.state in (SessionState.READY, SessionState.RESET)
+        return self._ahead is None and self.state in (_READY, SessionState.RESET)
 
     @property
     def may_quit(self) -> bool:
@@ -131,21 +138,19 @@ class SmtpClient:
     @property
     def awaits_reply(self) -> bool:
         """Whether the server must speak next (false while content is still to be written)."""
-        if self.state is SessionState.READY:
-            return self._current is not None and self._current.step not in (Step.GO, Step.CONTENT)
-        return self.state not in (SessionState.GREETED, SessionState.HANDSHAKE, SessionState.REFUSED) and (
-            self.state < SessionState.CLOSED
-        )
+        if self.state is _READY:
+            return self._current is not None and self._current.step not in (_GO, _CONTENT)
+        return self.state not in (SessionState.GREETED, _HANDSHAKE, SessionState.REFUSED) and (self.state < _CLOSED)
 
     @property
     def awaits_final_reply(self) -> bool:
         """Whether it is the reply to an end of data that must come next."""
-        return self._current is not None and self._current.step in (Step.SENT, Step.DOT)
+        return self._current is not None and self._current.step in (_SENT, _DOT)
 
     @property
     def is_writing_content(self) -> bool:
         """Whether a part of a content was written and its end was not."""
-        return self._current is not None and self._current.step is Step.CONTENT
+        return self._current is not None and self._current.step is _CONTENT
 
     @property
     def size_limit(self) -> int | None:
@@ -204,11 +209,11 @@ class SmtpClient:
         current = self._current
         if current is None:
             self._current = transaction
-            if self.state is SessionState.READY:
+            if self.state is _READY:
                 self._write_envelope(transaction)
         else:
             self._ahead = transaction
-            if current.step is Step.SENT and self.pipelining:
+            if current.step is _SENT and self.pipelining:
                 self._write_envelope(transaction)
 
     def send_content(self, content: bytes) -> None:
@@ -247,7 +252,7 @@ class SmtpClient:
         unfinished = [transaction for transaction in (self._current, self._ahead) if transaction is not None]
         self._current = self._ahead = None
         self._output = []
-        if self.state is not SessionState.CLOSED:
+        if self.state is not _CLOSED:
             self.state = SessionState.DEAD
         for transaction in unfinished:
             transaction.error = reason
@@ -259,19 +264,19 @@ class SmtpClient:
 
     def _awaited_command(self) -> str:
         transaction = self._current
-        if self.state is not SessionState.READY:
+        if self.state is not _READY:
             return _NAMES.get(self.state, "")
         if transaction is None:
             return ""
         step = transaction.step
-        if step is Step.ENVELOPE:
+        if step is _ENVELOPE:
             return "RCPT" if transaction.answered else "MAIL"
-        return "DATA" if step is Step.DATA else END_OF_DATA_COMMAND if step >= Step.CONTENT else ""
+        return "DATA" if step is _DATA else END_OF_DATA_COMMAND if step >= _CONTENT else ""
 
     def _take(self, reply: Reply) -> Event | None:
         if reply.code == 421:
             return self._closing(reply)
-        if self.state is not SessionState.READY:
+        if self.state is not _READY:
             return self._session_reply(reply)
         transaction = self._current
         if transaction is None:
@@ -280,16 +285,16 @@ class SmtpClient:
         step = TRANSACTION_MOVES.get((at, reply.code // 100))
         if step is None:
             raise RemoteProtocolError(f"out of step at {at.name}: {reply.text[:200]}")
-        if at is Step.ENVELOPE:
+        if at is _ENVELOPE:
             return self._envelope_reply(transaction, reply)
         transaction.step = step
-        if at is Step.DATA:
+        if at is _DATA:
             transaction.data = reply
-            if step is Step.GO:
+            if step is _GO:
                 return self._go(transaction)
-        elif at is not Step.DOT:  # that reply is about no content
+        elif at is not _DOT:  # that reply is about no content
             transaction.final = reply
-        if at is Step.CONTENT:
+        if at is _CONTENT:
             return self._last(transaction, self._ended("the server answered before the end of the content"))
         self._finish(transaction)
         return TransactionEnded(transaction)
@@ -309,7 +314,7 @@ class SmtpClient:
         last = n == len(transaction.rcpt)
         if self.pipelining:
             if last:
-                transaction.step = TRANSACTION_MOVES[transaction.step, Cause.DATA]
+                transaction.step = TRANSACTION_MOVES[transaction.step, _SEND_DATA]
             return None
         if abandoned and (last or n == 0):
             transaction.step = TRANSACTION_MOVES[transaction.step, Cause.ABANDON]
@@ -317,14 +322,14 @@ class SmtpClient:
             return TransactionEnded(transaction)
         self._output.append(transaction.lines[n + 1].encode())
         if last:
-            transaction.step = TRANSACTION_MOVES[transaction.step, Cause.DATA]
+            transaction.step = TRANSACTION_MOVES[transaction.step, _SEND_DATA]
         return None
 
     def _go(self, transaction: MailTransaction) -> Event | None:
         if transaction.accepted:
             return ContentWanted(transaction)
         # RFC 2920 section 3.1: 354 though no recipient was accepted; send only the dot.
-        transaction.step = TRANSACTION_MOVES[transaction.step, Cause.END_OF_DATA]
+        transaction.step = TRANSACTION_MOVES[transaction.step, _SEND_END_OF_DATA]
         self._output.append(b".\r\n")
         return None
 
@@ -335,7 +340,7 @@ class SmtpClient:
         if transaction.data is None or not transaction.data.is_intermediate or mail is None or not mail.is_positive:
             # The server may still hold a transaction open.
             self._send(Cause.RSET, b"RSET")
-        elif following is not None and following.step is Step.WAITING:
+        elif following is not None and following.step is _WAITING:
             self._write_envelope(following)
 
     def _session_reply(self, reply: Reply) -> Event | None:
@@ -353,9 +358,9 @@ class SmtpClient:
             return None
         if at is SessionState.EHLO or at is SessionState.HELO:
             self._forget()
-            if state is SessionState.READY:
+            if state is _READY:
                 self._learn(reply, extended=at is SessionState.EHLO)
-        elif state is SessionState.HANDSHAKE and self._reader.has_unread:
+        elif state is _HANDSHAKE and self._reader.has_unread:
             raise RemoteProtocolError("octets in clear behind the reply to STARTTLS")
         return Answered(reply)
 
@@ -391,50 +396,50 @@ class SmtpClient:
         if transaction is None:
             return ended
         step = transaction.step
-        if step is Step.ENVELOPE and transaction.answered == 0:
+        if step is _ENVELOPE and transaction.answered == 0:
             transaction.mail = reply
-        elif step is Step.ENVELOPE:
+        elif step is _ENVELOPE:
             transaction.rcpt[transaction.answered - 1] = reply
-        elif step is Step.DATA:
+        elif step is _DATA:
             transaction.data = reply
-        elif step >= Step.CONTENT:
-            if step is not Step.DOT:
+        elif step >= _CONTENT:
+            if step is not _DOT:
                 transaction.final = reply
             return self._last(transaction, ended)
         return ended
 
     def _last(self, transaction: MailTransaction, ended: ConnectionEnded) -> Event:
         """`transaction` has its final reply, and it is the last one of this connection."""
-        transaction.step = Step.DONE
+        transaction.step = _DONE
         self._current, self._ahead = self._ahead, None
         self._encoder = None
         self._queued.append(ended)
         return TransactionEnded(transaction)
 
     def _ended(self, reason: str = "", reply: Reply | None = None) -> ConnectionEnded:
-        self.state = SessionState.CLOSED
+        self.state = _CLOSED
         return ConnectionEnded(reason or "the server closed the connection", reply)
 
     # Inside: commands
 
     def _write_envelope(self, transaction: MailTransaction) -> None:
-        self._moved(Cause.ENVELOPE)
-        transaction.step = TRANSACTION_MOVES[transaction.step, Cause.ENVELOPE]
+        self._moved(_SEND_ENVELOPE)
+        transaction.step = TRANSACTION_MOVES[transaction.step, _SEND_ENVELOPE]
         lines = transaction.lines
         self._output.append(("".join(lines) if self.pipelining else lines[0]).encode())
 
     def _content_begins(self, encoded: bytes) -> None:
         transaction = self._current
-        if transaction is None or transaction.step is not Step.GO:
+        if transaction is None or transaction.step is not _GO:
             raise LocalProtocolError("no transaction wants content")
-        transaction.step = TRANSACTION_MOVES[transaction.step, Cause.CONTENT]
+        transaction.step = TRANSACTION_MOVES[transaction.step, _SEND_CONTENT]
         self._output.append(encoded)
 
     def _content_ended(self) -> None:
         transaction = self._current
-        if transaction is None or transaction.step is not Step.CONTENT:
+        if transaction is None or transaction.step is not _CONTENT:
             raise LocalProtocolError("no content is being written")
-        transaction.step = TRANSACTION_MOVES[transaction.step, Cause.END_OF_DATA]
+        transaction.step = TRANSACTION_MOVES[transaction.step, _SEND_END_OF_DATA]
         transaction.content_written = True
         ahead = self._ahead
         if ahead is not None and self.pipelining:
@@ -465,9 +470,9 @@ class SmtpClient:
 
 def _is_untouched(transaction: MailTransaction) -> bool:
     """Nothing of its content was written and it did not break the connection itself (see `not_started`)."""
-    if transaction.step in (Step.WAITING, Step.GO):
+    if transaction.step in (_WAITING, _GO):
         return True
-    if transaction.step is not Step.ENVELOPE or transaction.is_first:
+    if transaction.step is not _ENVELOPE or transaction.is_first:
         return False
     # Behind another one: a server that takes no more on this connection says so here, or just closes.
     mail = transaction.mail
