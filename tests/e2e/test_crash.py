@@ -126,7 +126,7 @@ def test_sigkill_under_load_loses_nothing_and_repeats_little(
     moment = chance.choice(("took", "answered")), chance.randrange(8, 40)
     print(f"CRASH_SEED={SEED} round {round_number}: SIGKILL at {moment[0]!r} number {moment[1]}")
     served = serve()
-    relay = ["--host", "127.0.0.1", "--port", str(sink.port), "--security", "none", "--helo-name", "a.example"]
+    relay = ["--host", "127.0.0.1", "--port", str(sink.port), "--security", "none"]
     served.run("accounts", "add", "relay", *relay, "--for", "local", "--allow-sender", "*")
 
     clients = Clients(served.port, SEED + round_number)

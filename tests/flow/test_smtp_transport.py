@@ -93,10 +93,11 @@ async def test_a_lost_reply_to_the_content_is_unknown(start: Start) -> None:
     assert isinstance(outcome, Unknown)
 
 
-async def test_a_connection_that_ends_before_the_content_sent_nothing(start: Start) -> None:
+async def test_a_connection_that_ends_at_the_envelope_is_a_try_and_sends_nothing(start: Start) -> None:
     transport, smarthost = await start(Behaviour(close_after="MAIL", closes=1))
     (outcome,) = await send(transport, mail())
-    assert isinstance(outcome, NotSent)
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.status) == (Scope.MESSAGE, "4.4.2")
     (outcome,) = await send(transport, mail())
     assert isinstance(outcome, Delivered)
     assert len(smarthost.taken) == 1

@@ -122,7 +122,7 @@ def aiosmtpd_relay(free_port: Callable[[], int]) -> Iterator[Callable[..., AioRe
 
 def add_relay(served: Served, port: int, *options: str) -> None:
     """An account for all mail of `local`, at a relay on loopback."""
-    host = ["--host", "127.0.0.1", "--port", str(port), "--helo-name", "a.example"]
+    host = ["--host", "127.0.0.1", "--port", str(port)]
     security = [] if "--security" in options else ["--security", "none"]
     served.run("accounts", "add", "relay", *host, *security, *options, "--for", "local", "--allow-sender", "*")
 

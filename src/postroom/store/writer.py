@@ -123,7 +123,9 @@ class Writer:
         self._transaction = Transaction(raw, core)
         self._groups = groups
         self._on_broken = on_broken
-        self._waiting: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
+        self._gathered: list[Operation] = []  # submitted in this turn of the loop
+        self._waiting: queue.SimpleQueue[list[Operation] | None] = queue.SimpleQueue()
+        self._taken: list[Operation] = []  # the thread's own: what did not fit into the batch before
         self._closed = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._since_checkpoint = 0.0  # estimated frames in the log
@@ -141,15 +143,25 @@ class Writer:
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(NotRunning("the store is closed"))
-        else:
-            self._waiting.put(Operation(kind, future, payload, key, size_bytes))
+            return future
+        gathered = self._gathered
+        gathered.append(Operation(kind, future, payload, key, size_bytes))
+        if len(gathered) == 1:
+            # One hand-over a turn: what the loop submits together is committed together, and wakes the thread once.
+            self._loop.call_soon(self._hand_over)
         return future
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._waiting.put(self._gathered)
+            self._gathered = []
 
     async def close(self) -> None:
         """Write what was submitted, empty the log, end the thread, close the connection."""
         if self._closed:
             return
         self._closed = True
+        self._hand_over()
         self._waiting.put(None)
         await asyncio.shield(self._ended)
         self._thread.join()
@@ -157,29 +169,31 @@ class Writer:
         self._raw.close()
 
     def _run(self) -> None:
-        open_ = True
-        while open_:
-            operation = self._first()
-            if operation is None:
-                break
-            batch = [operation]
-            size = operation.size_bytes
-            while len(batch) < BATCH_OPERATIONS and size < BATCH_BYTES:
-                try:
-                    operation = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if operation is None:
-                    open_ = False
-                    break
-                batch.append(operation)
-                size += operation.size_bytes
+        while batch := self._batch():
             self._answer(self._write(batch))
-            self._after(len(batch), size)
+            self._after(len(batch), sum(operation.size_bytes for operation in batch))
         self._tidy()
         self._call(self._ended.set_result, None)
 
-    def _first(self) -> Operation | None:
+    def _batch(self) -> list[Operation]:
+        """What is written together next, waiting for it; empty at the end."""
+        taken = self._taken or self._next() or []
+        size = sum(operation.size_bytes for operation in taken)
+        while taken and len(taken) < BATCH_OPERATIONS and size < BATCH_BYTES:
+            try:
+                more = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                self._waiting.put(None)  # the end comes after this batch
+                break
+            taken = taken + more
+            size += sum(operation.size_bytes for operation in more)
+        fitting = _fitting(taken)
+        self._taken = taken[fitting:]
+        return taken[:fitting]
+
+    def _next(self) -> list[Operation] | None:
         if self._since_checkpoint:
             try:
                 return self._waiting.get(timeout=IDLE_SECONDS)
@@ -385,6 +399,16 @@ def _segments(batch: list[Operation]) -> list[dict[int, list[Operation]]]:
 
 def _driver_error(error: BaseException) -> BaseException:
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def _fitting(operations: list[Operation]) -> int:
+    """How many of `operations` one batch takes."""
+    size = 0
+    for count, operation in enumerate(operations[:BATCH_OPERATIONS], 1):
+        size += operation.size_bytes
+        if size >= BATCH_BYTES:
+            return count
+    return min(len(operations), BATCH_OPERATIONS)
 
 
 def _failed(batch: list[Operation], error: BaseException) -> _Done:

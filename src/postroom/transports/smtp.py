@@ -83,6 +83,8 @@ def outcomes(result: TransactionResult, remote_host: str) -> Sequence[Outcome]:
 
 def _outcome(result: TransactionResult, n: int, remote_host: str) -> Outcome:
     rcpt, final = result.rcpt[n], result.final
+    if result.not_started:
+        return NotSent(remote_host=remote_host)
     if result.mail is not None and not result.mail.is_positive:
         return refused(Stage.MAIL, result.mail, remote_host)
     if rcpt is not None and not rcpt.is_positive:
@@ -110,9 +112,9 @@ def _broken(result: TransactionResult, n: int, remote_host: str) -> Outcome:
         return Bounced(status="5.6.7", reason=result.error, remote_host=remote_host)
     if result.error_kind == "local":
         return Deferred(status="4.3.0", reason=result.error, remote_host=remote_host)
-    if result.not_started or result.error_kind == "network":
-        return NotSent(remote_host=remote_host)
-    return Deferred(status="4.4.2", reason=result.error, scope=Scope.ACCOUNT, remote_host=remote_host)
+    # A relay that drops the connection on this message's own envelope may do so whenever it sees it: it counts as a try.
+    scope = Scope.MESSAGE if result.error_kind == "network" else Scope.ACCOUNT
+    return Deferred(status="4.4.2", reason=result.error, scope=scope, remote_host=remote_host)
 
 
 def refused(stage: Stage, reply: Reply, remote_host: str) -> Outcome:
