@@ -21,7 +21,7 @@ run:
 	@exec $(BIN)/postroom serve --hints
 
 demo:
-	@scripts/setup run
+	@scripts/setup dev
 	@exec $(BIN)/python -m demo
 
 test:

@@ -175,16 +175,7 @@ class Postroom:
         wait_until(lambda: answers(self.port) or self._process_ended(), 30, "postroom greets")
         if self._process_ended():
             raise Void(f"postroom serve ended: {(self._folder / 'log').read_text()[-600:]}")
-        relay = [
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self._relay_port),
-            "--security",
-            "none",
-            "--helo-name",
-            "bench.example",
-        ]
+        relay = ["--host", "127.0.0.1", "--port", str(self._relay_port), "--security", "none"]
         self.command("accounts", "add", "relay", *relay, "--for", "local", "--allow-sender", "*")
 
     def _process_ended(self) -> bool:

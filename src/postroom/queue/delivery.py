@@ -16,6 +16,12 @@ from ..transports import Transaction
 UNKNOWNS_UNTIL_HOLD = 3
 
 
+_SUCCESS: dict[type[Outcome], DeliveryState] = {
+    Delivered: DeliveryState.DELIVERED,
+    Captured: DeliveryState.CAPTURED,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class RetryRules:
     """How long and how often one message is tried."""
@@ -55,11 +61,11 @@ def _result(
     reply = outcome.reply
     words = reply.text if reply is not None else ""
     command = reply.command if reply is not None else ""
-    if isinstance(outcome, Delivered | Captured):
-        kind = "delivered" if isinstance(outcome, Delivered) else "captured"
+    success = _SUCCESS.get(type(outcome))
+    if success is not None:
         status = (reply.enhanced if reply is not None else "") or "2.0.0"
         return DeliveryResult(
-            n=delivery.n, state=DeliveryState(kind), outcome=kind, status=status, reply=words, command=command
+            n=delivery.n, state=success, outcome=success.value, status=status, reply=words, command=command
         )
     if not isinstance(outcome, Failure):  # NotSent beside recipients that were refused
         return DeliveryResult(
@@ -116,12 +122,12 @@ def _try_again(
 
 def nothing_was_sent(outcomes: Sequence[Outcome]) -> bool:
     """Whether the attempt never began: the claim is given back as if it had not been made."""
-    return all(isinstance(outcome, NotSent) for outcome in outcomes)
+    return type(outcomes[0]) is NotSent and all(type(outcome) is NotSent for outcome in outcomes)
 
 
 def account_failure(outcomes: Sequence[Outcome]) -> Deferred | None:
     """The outcome that speaks of the account rather than of the message, if there is one."""
     for outcome in outcomes:
-        if isinstance(outcome, Deferred) and outcome.scope is Scope.ACCOUNT:
+        if type(outcome) is Deferred and outcome.scope is Scope.ACCOUNT:
             return outcome
     return None

@@ -53,6 +53,9 @@ class Health(StrEnum):
     NEEDS_ATTENTION = "needs attention"
 
 
+_HEALTHY = Health.HEALTHY  # an enum's member costs a look-up each time
+
+
 @dataclass(frozen=True, slots=True)
 class Circuit:
     """How an account is, since its last success or failure; `until` is set while sleeping."""
@@ -111,7 +114,8 @@ class Lane:
         self._paused = False
         self._stopping = False
         self._retiring: asyncio.Task[None] | None = None
-        self._pump = asyncio.get_running_loop().create_task(self._run(), name=f"lane {account.name}")
+        self._loop = asyncio.get_running_loop()
+        self._pump = self._loop.create_task(self._run(), name=f"lane {account.name}")
 
     # What others tell the lane ------------------------------------------------------------------------------------
 
@@ -178,7 +182,7 @@ class Lane:
     def may_send(self) -> bool:
         """Whether claims are allowed now."""
         return (
-            self.account.enabled and not self._paused and not self._stopping and self.circuit.health is Health.HEALTHY
+            self.account.enabled and not self._paused and not self._stopping and self.circuit.health is _HEALTHY
         )
 
     # The pump -----------------------------------------------------------------------------------------------------
@@ -216,7 +220,7 @@ class Lane:
             if message is None:
                 slot.cancel()
                 continue
-            task = asyncio.create_task(self._send(slot, message))
+            task = self._loop.create_task(self._send(slot, message))
             self._sends.add(task)
             task.add_done_callback(self._sends.discard)
 
@@ -315,7 +319,7 @@ class Lane:
     def _keep(self, verb: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
         """Store an outcome, again and again until the store takes it: what the relay said must not be forgotten."""
         first = verb()
-        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        kept: asyncio.Future[None] = self._loop.create_future()
 
         def done(stored: asyncio.Future[None]) -> None:
             if stored.cancelled() or stored.exception() is not None:
@@ -342,7 +346,7 @@ class Lane:
 
     def _fail(self, failure: Deferred, *, connecting: bool) -> None:
         """The account failed: it sleeps, or stops until a person mends it; no message is to blame."""
-        if self.circuit.health is not Health.HEALTHY:
+        if self.circuit.health is not _HEALTHY:
             return
         self._failures += 1
         self._cold = set(PriorityClass)
@@ -368,7 +372,7 @@ class Lane:
         timer = self._timers.pop("sleep", None)
         if timer is not None:
             timer.cancel()
-        if self.circuit.health is not Health.HEALTHY:
+        if self.circuit.health is not _HEALTHY:
             self.circuit = Circuit()
             self._note("account.awake", "")
         self.look()

@@ -244,13 +244,13 @@ class ConnectionPool:
             connection = await self._connect()
         except Exception as error:  # every failure to connect is told to who waits
             self._budget.give_back()
-            self._connecting.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._connecting.discard(asyncio.current_task())
             self._connect_failed(self._explain(error))
             return
         except asyncio.CancelledError:
             self._budget.give_back()
             raise
-        self._connecting.discard(asyncio.current_task())  # type: ignore[arg-type]
+        self._connecting.discard(asyncio.current_task())
         link = Link(self, connection)
         self._links.append(link)
         connection.on_closed = lambda reason: self._was_closed(link, reason)

@@ -37,5 +37,5 @@ def test_mailboxes(text: str, mailbox: Mailbox) -> None:
     ],
 )
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(ValueError, match="address|domain"):
+    with pytest.raises(ValueError, match=r"address|domain"):
         typed_mailbox(text)
