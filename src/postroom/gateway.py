@@ -46,6 +46,9 @@ from .transports.smtp import SmtpTransport
 
 _log = structlog.get_logger()
 
+#: How long the resolver may take to tell the machine's own name at start.
+NAME_SECONDS = 2.0
+
 
 class SystemClock:
     """The machine's clocks and the running loop's timers."""
@@ -63,6 +66,19 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(seconds, callback)
 
 
+async def own_name() -> str:
+    """The machine's fully qualified name if it has one, else the name it has."""
+    name = socket.gethostname()
+    if "." in name:
+        return name
+    try:
+        async with asyncio.timeout(NAME_SECONDS):
+            found = await asyncio.get_running_loop().getaddrinfo(name, None, flags=socket.AI_CANONNAME)
+    except (OSError, TimeoutError):
+        return name
+    return next((canonical for *_, canonical, _ in found if "." in canonical), name)
+
+
 class Gateway:
     """One mail room on one data folder. Make it with `open`, begin delivering with `start`, end with `stop`."""
 
@@ -74,13 +90,14 @@ class Gateway:
         applications: ApplicationService,
         clock: Clock,
         random_unit: Callable[[], float],
+        hostname: str,
     ) -> None:
         self.settings = settings
         self.store = store
         self.accounts = accounts
         self.applications = applications
         self.clock = clock
-        self.hostname = settings.hostname or socket.gethostname()
+        self.hostname = hostname
         self._budget = ConnectionBudget(settings.max_connections_in_all)
         rules = LaneRules(
             RetryRules(Schedule.parse(settings.retry_schedule, "retry_schedule"), settings.retry_window),
@@ -116,7 +133,8 @@ class Gateway:
         accounts.named_by, applications.account_name = applications.naming, accounts.spelling
         await accounts.load()
         await applications.load()
-        return cls(settings, store, accounts, applications, clock, random_unit)
+        hostname = settings.hostname or await own_name()
+        return cls(settings, store, accounts, applications, clock, random_unit, hostname)
 
     async def start(self, deliver: bool = True) -> None:
         """Recover what a crash left and begin to deliver (or only to accept)."""

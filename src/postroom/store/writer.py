@@ -121,6 +121,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._raw = raw
         self._transaction = Transaction(raw, core)
+        self._token = 0  # the token before the transaction under way
         self._groups = groups
         self._on_broken = on_broken
         self._gathered: list[Operation] = []  # submitted in this turn of the loop
@@ -292,6 +293,7 @@ class Writer:
             self._raw.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             raise _GroupFailed(error) from error
+        self._token = self._transaction.token
         return self._transaction
 
     def _commit(self) -> None:
@@ -307,6 +309,7 @@ class Writer:
         self.commits += 1
 
     def _rollback(self) -> None:
+        self._transaction.token = self._token
         if self._raw.in_transaction:
             self._raw.execute("ROLLBACK")
 

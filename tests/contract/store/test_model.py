@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from postroom.model.queue import TRANSITIONS, DeliveryState, FencingToken, NewMessage
@@ -148,6 +148,7 @@ async def run(plan: list[tuple[Any, ...]], folder: Path) -> None:
 
 @settings(max_examples=40)
 @given(st.lists(steps, max_size=40))
+@example([("enqueue", False), ("claim", 0, {0}), ("recover",), ("unclaim", 0, {0})])  # rolled back and written again
 def test_the_store_does_what_the_table_of_moves_says(plan: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(run(plan, Path(folder)))

@@ -308,6 +308,8 @@ async def main():
         except GatewayError as error:
             print("refused", error, flush=True)
             break
+    else:
+        sys.exit("no fsync failed")
     await left
     try:
         await enqueue(store, b"y")
