@@ -6,7 +6,7 @@ It speaks just enough SMTP to be a far side. That real relays understand us is p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -29,7 +29,7 @@ class Behaviour:
     connection after it has read (and not answered) that verb; `messages_per_connection` closes after so many.
     """
 
-    replies: dict[str, str | Sequence[str]] = field(default_factory=dict)
+    replies: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     close_after: str = ""
     closes: int = 1_000_000
     messages_per_connection: int = 1_000_000

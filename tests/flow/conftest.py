@@ -253,8 +253,8 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
     rules = LaneRules(
         RetryRules(Schedule.parse("1m, 5m*2, 15m, 1h*4, 4h"), timedelta(days=2)), Schedule.parse("30s, 1m, 5m")
     )
-    scheduler = Scheduler(store, clock, rules, lambda account: transports[account.name], lambda: 0.5)  # type: ignore[arg-type]
-    intake = Intake(store, clock, lambda: accounts, scheduler.offer, "mx.test")  # type: ignore[arg-type]
+    scheduler = Scheduler(store, clock, rules, lambda account: transports[account.name], lambda: 0.5)
+    intake = Intake(store, clock, lambda: accounts, scheduler.offer, "mx.test")
     application = Application(id=1, name="erp", senders=("*",))
     await scheduler.start(accounts, paused=False, hold_pending=False)
     yield Room(clock, store, intake, scheduler, accounts, transports, application)

@@ -18,7 +18,7 @@ async def head_of(room: Room, head: bytes, *recipients: str) -> email.message.Em
     message = await room.submit(*(recipients or ("b@y.test",)), head=head)
     raw = await room.store.content(message)
     assert raw.endswith(b"\r\n\r\nhello\r\n")
-    return email.message_from_bytes(raw, policy=email.policy.default)  # type: ignore[return-value]
+    return email.message_from_bytes(raw, policy=email.policy.default)
 
 
 async def test_trace_date_and_message_id_are_added_where_missing(room: Room) -> None:

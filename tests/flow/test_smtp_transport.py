@@ -11,6 +11,7 @@ import pytest
 
 from postroom.gateway import SystemClock
 from postroom.model.account import Account, AccountKind, Security
+from postroom.model.content import StagedBody
 from postroom.model.envelope import Envelope
 from postroom.model.outcome import Bounced, Deferred, Delivered, NotSent, Outcome, Scope, Unknown
 from postroom.transports import AccountUnavailable, Transaction
@@ -19,6 +20,12 @@ from postroom.transports.smtp import SmtpTransport
 from tests.smarthost import Behaviour, Smarthost
 
 Start = Callable[..., Awaitable[tuple[SmtpTransport, Smarthost]]]
+
+
+async def no_chunks(_: StagedBody) -> AsyncIterator[bytes]:
+    """No message here is staged."""
+    for chunk in list[bytes]():
+        yield chunk
 
 
 @pytest.fixture
@@ -35,8 +42,8 @@ async def start() -> AsyncIterator[Start]:
             **(defaults | fields),
         )  # fmt: skip
         transport = SmtpTransport(
-            account, clock=SystemClock(), budget=ConnectionBudget(10), helo_name="c.test", chunks=lambda _: iter(())
-        )  # type: ignore[arg-type, return-value]
+            account, clock=SystemClock(), budget=ConnectionBudget(10), helo_name="c.test", chunks=no_chunks
+        )
         made.append((transport, smarthost))
         return transport, smarthost
 

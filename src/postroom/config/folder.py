@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,13 @@ from types import TracebackType
 from ..errors import Fault, InvalidInput, NotRunning
 
 LOCK_NAME = "postroom.lock"
+
+#: Why a folder is locked, as it stands in the lock.
+SERVE = "serve"
+COMMAND = "command"
+
+#: How long a starting gateway waits for a command to end.
+COMMAND_SECONDS = 10.0
 
 #: sun_path of the BSDs, the shorter one, without its final zero.
 _LONGEST_PATH = 103
@@ -38,8 +46,9 @@ def make_data_folder(data: Path) -> None:
 class FolderLock:
     """The right to be the one process on a data folder; the kernel gives it back when the process ends."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, purpose: str = COMMAND) -> None:
         self.path = data / LOCK_NAME
+        self._purpose = purpose
         self._descriptor = -1
 
     def take(self) -> bool:
@@ -51,7 +60,7 @@ class FolderLock:
             os.close(descriptor)
             return False
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()} {self._purpose}\n".encode(), 0)
         self._descriptor = descriptor
         return True
 
@@ -64,18 +73,26 @@ class FolderLock:
 
     def holder(self) -> int:
         """The process that holds the lock, 0 when it can't be told."""
+        return int(self._content()[0])
+
+    def _content(self) -> tuple[str, str]:
+        """Process id and purpose of the holder; "0" when it can't be told."""
         try:
-            return int(self.path.read_text("ascii").strip() or 0)
+            pid, _, purpose = self.path.read_text("ascii").strip().partition(" ")
         except (OSError, ValueError):
-            return 0
+            return "0", ""
+        return (pid if pid.isascii() and pid.isdigit() else "0"), purpose
 
     def __enter__(self) -> FolderLock:
-        """Take the lock or say who has it.
+        """Take the lock or say who has it; a command, which ends soon, is waited for.
 
         Raises:
             NotRunning: another process holds it.
         """
-        if not self.take():
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while not (taken := self.take()) and self._content()[1] != SERVE and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if not taken:
             raise NotRunning(
                 f"another process{self.holder_in_words()} uses the data folder {self.path.parent}; "
                 "stop it, or name another folder with --data"

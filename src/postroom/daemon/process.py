@@ -14,7 +14,7 @@ import structlog
 
 from ..api.control import ControlSocket
 from ..config import ListenerSettings, Settings
-from ..config.folder import FolderLock, make_data_folder
+from ..config.folder import SERVE, FolderLock, make_data_folder
 from ..diagnosis.ports import describe_holder
 from ..errors import GatewayError, InvalidInput, NotRunning, StorageFailed
 from ..gateway import Gateway
@@ -47,7 +47,7 @@ def run(settings: Settings, *, hints: bool = False) -> None:
     configure_logs(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     make_data_folder(settings.data)
-    with FolderLock(settings.data), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with FolderLock(settings.data, SERVE), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_serve(settings, hints))
         except BaseExceptionGroup as group:  # what ends the body of the task group comes wrapped

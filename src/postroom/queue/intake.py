@@ -78,7 +78,7 @@ class Intake:
 
     def _keep(self, message: NewMessage, account: str) -> asyncio.Future[Accepted]:
         stored = self._store.enqueue(message)
-        accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        accepted: asyncio.Future[Accepted] = stored.get_loop().create_future()
 
         def is_durable(stored: asyncio.Future[None]) -> None:
             error = stored.exception() if not stored.cancelled() else asyncio.CancelledError()

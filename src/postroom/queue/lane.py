@@ -181,9 +181,7 @@ class Lane:
     @property
     def may_send(self) -> bool:
         """Whether claims are allowed now."""
-        return (
-            self.account.enabled and not self._paused and not self._stopping and self.circuit.health is _HEALTHY
-        )
+        return self.account.enabled and not self._paused and not self._stopping and self.circuit.health is _HEALTHY
 
     # The pump -----------------------------------------------------------------------------------------------------
 

@@ -57,8 +57,18 @@ class ConnectionBudget:
 class Link:
     """A connection with the transactions that were given to it."""
 
-    __slots__ = ("_in_machine", "_pool", "_unsettled", "_waiting", "answered", "connection", "dead", "free_since", "given",
-                 "held")  # fmt: skip
+    __slots__ = (
+        "_in_machine",
+        "_pool",
+        "_unsettled",
+        "_waiting",
+        "answered",
+        "connection",
+        "dead",
+        "free_since",
+        "given",
+        "held",
+    )
 
     def __init__(self, pool: ConnectionPool, connection: SmtpConnection) -> None:
         self._pool = pool

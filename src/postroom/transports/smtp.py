@@ -112,7 +112,7 @@ def _broken(result: TransactionResult, n: int, remote_host: str) -> Outcome:
         return Bounced(status="5.6.7", reason=result.error, remote_host=remote_host)
     if result.error_kind == "local":
         return Deferred(status="4.3.0", reason=result.error, remote_host=remote_host)
-    # A relay that drops the connection on this message's own envelope may do so whenever it sees it: it counts as a try.
+    # A relay that drops the connection on this message's own envelope may do so each time: it counts as a try.
     scope = Scope.MESSAGE if result.error_kind == "network" else Scope.ACCOUNT
     return Deferred(status="4.4.2", reason=result.error, scope=scope, remote_host=remote_host)
 
@@ -159,7 +159,7 @@ def explain_connect_failure(error: Exception) -> AccountUnavailable:
                 reply=error.reply,
                 retry_after=verdict.sleep,
                 stop=verdict.stop,
-            )  # fmt: skip
+            )
         )
     return AccountUnavailable(
         Deferred(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
-from postroom.config.folder import FolderLock, make_data_folder, reachable
+from postroom.config.folder import SERVE, FolderLock, make_data_folder, reachable
 from postroom.errors import InvalidInput, NotRunning
 
 
@@ -30,7 +31,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    first, second = FolderLock(tmp_path), FolderLock(tmp_path)
+    first, second = FolderLock(tmp_path, SERVE), FolderLock(tmp_path)
     assert first.take()
     assert not second.take()
     with pytest.raises(NotRunning, match=f"pid {os.getpid()}"), second:
@@ -40,6 +41,14 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert second.take()
     second.give_back()
     assert stat.S_IMODE(second.path.stat().st_mode) & 0o077 == 0
+
+
+def test_a_gateway_that_starts_waits_for_a_command_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command, gateway = FolderLock(tmp_path), FolderLock(tmp_path, SERVE)
+    assert command.take()
+    monkeypatch.setattr(time, "sleep", lambda _: command.give_back())
+    with gateway:
+        assert gateway.holder() == os.getpid()
 
 
 def test_a_socket_in_a_deep_folder_can_be_reached(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ down_revision = None
 def upgrade() -> None:
     """Make everything."""
     _messages()
+    _attempts()
     _deliveries()
+    _events()
     _definitions()
 
 
@@ -64,7 +66,7 @@ def _messages() -> None:
     op.create_index("staging_staged", "staging", ["staged"], unique=False)
 
 
-def _deliveries() -> None:
+def _attempts() -> None:
     op.create_table(
         "attempt",
         sa.Column("message_id", sa.LargeBinary(length=16), nullable=False),
@@ -83,6 +85,9 @@ def _deliveries() -> None:
         sa.PrimaryKeyConstraint("message_id", "n", "number"),
         sqlite_with_rowid=False,
     )
+
+
+def _deliveries() -> None:
     op.create_table(
         "delivery",
         sa.Column("message_id", sa.LargeBinary(length=16), nullable=False),
@@ -136,6 +141,9 @@ def _deliveries() -> None:
         sqlite_where=sa.text("state = 'deferred'"),
         postgresql_where=sa.text("state = 'deferred'"),
     )
+
+
+def _events() -> None:
     op.create_table(
         "event",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
