@@ -7,7 +7,7 @@ import shutil
 import statistics
 from pathlib import Path
 
-from . import results
+from . import page, results
 from .gateways import MeasuredGateway, Postroom
 from .relay import measure
 from .traffic import Void
@@ -53,4 +53,5 @@ def main(arguments: list[str]) -> int:
     print(f"\ndurability leaves {100 * share:.0f} % of the rate without it (at least 75 % is asked)")
     kept = {"surroundings": surroundings, "medians": rates, "share": round(share, 3), "runs": runs}
     print(f"written: {results.keep('durability', kept)}")
+    page.write("durability", page.durability(kept))
     return 0

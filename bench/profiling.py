@@ -1,4 +1,4 @@
-"""Where Postroom's time goes under load: py-spy's samples by thread, module and function."""
+"""Who holds Python's interpreter lock while Postroom is under load: py-spy's samples by thread, module and function."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def profiled(gateway: MeasuredGateway, sink: Sink, messages: int, connections: i
         raise Void("py-spy is not installed (it is in requirements-dev.lock)")
     samples = Path(f"/tmp/postroom-profile-{gateway.pid}.raw")
     send(gateway.port, sink, min(messages, 1000), connections)
-    options = ["-r", str(SAMPLES_PER_SECOND), "-f", "raw", "--threads", "--nonblocking", "-o", str(samples)]
+    options = ["-r", str(SAMPLES_PER_SECOND), "-f", "raw", "--threads", "--gil", "--nonblocking", "-o", str(samples)]
     spying = subprocess.Popen(
         [command, "record", "-p", str(gateway.pid), *options],
         stdout=subprocess.DEVNULL,
@@ -58,7 +58,7 @@ def _module(path: str) -> str:
     return path
 
 
-def summary(lines: list[str], most: int = 25) -> str:
+def summary(lines: list[str], most: int = 40) -> str:
     """Shares of the samples (`stack;of;frames count`): per thread, per module and function of its own time, and for
     Postroom's functions with what they called."""
     threads: Counter[str] = Counter()

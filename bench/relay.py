@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import profiling, results
+from . import page, profiling, results
 from .gateways import CONFIGURATIONS, MeasuredGateway, Postfix, Postroom, settle
 from .process_tree import cpu_seconds, resident_bytes
 from .traffic import Sink, Void, send
@@ -133,7 +133,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="interleaved: each gateway once, then again")
     parser.add_argument("--gateways", default=",".join(GATEWAYS), help="some of " + ", ".join(GATEWAYS))
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure; not tmpfs")
-    parser.add_argument("--dry", action="store_true", help="print only; leave bench/results.json as it is")
+    parser.add_argument("--dry", action="store_true", help="print only; keep no figures")
     parser.add_argument("--profile", action="store_true", help="instead: where Postroom's time goes, by py-spy")
     return parser.parse_args(arguments)
 
@@ -177,7 +177,9 @@ def _compare(options: argparse.Namespace, counts: list[int], names: list[str]) -
     print()
     print(table(rows, names))
     if not options.dry:
-        print(f"\nwritten: {results.keep('relay', {**figures, 'medians': rows, 'runs': runs})}")
+        kept = {**figures, "medians": rows, "runs": runs}
+        print(f"\nwritten: {results.keep('relay', kept)}")
+        page.write("relay", page.relay(kept))
     return 0
 
 

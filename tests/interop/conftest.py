@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import threading
@@ -83,6 +84,28 @@ class Arrivals:
         return [content for content in found if isinstance(content, bytes)]
 
 
+class ClosingController(Controller):
+    """aiosmtpd's, which leaves connections open when it stops; this one ends them."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.made: list[SMTP] = []
+
+    def factory(self) -> SMTP:
+        """A connection."""
+        self.made.append(super().factory())  # type: ignore[no-untyped-call]
+        return self.made[-1]
+
+    async def end_connections(self) -> None:
+        """Abort them, and let the loop close their sockets."""
+        for connection in self.made:
+            for transport in (connection.transport, connection._original_transport):
+                if isinstance(transport, asyncio.WriteTransport):
+                    transport.abort()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
 @dataclass
 class AioRelay:
     """A running aiosmtpd."""
@@ -94,7 +117,7 @@ class AioRelay:
 @pytest.fixture
 def aiosmtpd_relay(free_port: Callable[[], int]) -> Iterator[Callable[..., AioRelay]]:
     """`aiosmtpd_relay(tls_context=..., login=("user", "secret"))` starts one."""
-    running: list[Controller] = []
+    running: list[ClosingController] = []
 
     def start(login: tuple[str, str] | None = None, **options: Any) -> AioRelay:
         arrivals = Arrivals()
@@ -108,7 +131,7 @@ def aiosmtpd_relay(free_port: Callable[[], int]) -> Iterator[Callable[..., AioRe
         if login:
             options |= {"authenticator": authenticate, "auth_required": True}
         port = free_port()
-        controller = Controller(
+        controller = ClosingController(
             arrivals, hostname="127.0.0.1", port=port, data_size_limit=40_000_000, decode_data=False, **options
         )
         controller.start()
@@ -117,6 +140,7 @@ def aiosmtpd_relay(free_port: Callable[[], int]) -> Iterator[Callable[..., AioRe
 
     yield start
     for controller in running:
+        asyncio.run_coroutine_threadsafe(controller.end_connections(), controller.loop).result(30)
         controller.stop(no_assert=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from email.utils import format_datetime
@@ -51,7 +50,7 @@ class Intake:
         self._accounts = accounts
         self._offer = offer
         self._hostname = hostname
-        self._own_received = re.compile(rb"\bby\s+" + re.escape(hostname.encode()) + rb"\s+\(Postroom\)")
+        self._own_by = f"by {hostname} (Postroom) ".encode()
         self._date = (0, b"")
         self._ids = MessageIds()
         self._entropy = b""
@@ -164,9 +163,9 @@ class Intake:
 
     def _refuse_loop(self, fields: HeadFields) -> None:
         received = fields.count(b"received")
-        if not received:
-            return
-        own = sum(1 for value in fields.all(b"received") if self._own_received.search(value))
+        own = 0
+        if self._own_by in fields.head:
+            own = sum(1 for value in fields.all(b"received") if self._own_by in value)
         if received >= MAX_RECEIVED or own >= MAX_OWN_RECEIVED:
             raise Refused("the message goes in circles (too many Received fields)", status="5.4.6", reply_code=554)
 

@@ -11,6 +11,7 @@ import enum
 import queue
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -29,6 +30,9 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 LOG_BYTES = 8 * CHECKPOINT_BYTES
 #: Seconds without work after which the log is emptied.
 IDLE_SECONDS = 1.0
+import os
+LINGER_SECONDS = float(os.environ.get("LINGER", "0"))
+BUSY_OPERATIONS = 6
 #: Free pages given back to the file system in one idle moment.
 VACUUM_PAGES = 2048
 
@@ -126,6 +130,7 @@ class Writer:
         self._on_broken = on_broken
         self._gathered: list[Operation] = []  # submitted in this turn of the loop
         self._waiting: queue.SimpleQueue[list[Operation] | None] = queue.SimpleQueue()
+        self._was_busy = False
         self._taken: list[Operation] = []  # the thread's own: what did not fit into the batch before
         self._closed = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -179,6 +184,8 @@ class Writer:
     def _batch(self) -> list[Operation]:
         """What is written together next, waiting for it; empty at the end."""
         taken = self._taken or self._next() or []
+        if self._was_busy and LINGER_SECONDS and taken:
+            time.sleep(LINGER_SECONDS)
         size = sum(operation.size_bytes for operation in taken)
         while taken and len(taken) < BATCH_OPERATIONS and size < BATCH_BYTES:
             try:
@@ -191,6 +198,7 @@ class Writer:
             taken = taken + more
             size += sum(operation.size_bytes for operation in more)
         fitting = _fitting(taken)
+        self._was_busy = fitting >= BUSY_OPERATIONS
         self._taken = taken[fitting:]
         return taken[:fitting]
 

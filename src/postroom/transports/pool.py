@@ -166,6 +166,7 @@ class ConnectionPool:
         self._connect = connect
         self._explain = explain
         self._links: list[Link] = []
+        self._by_held: tuple[dict[Link, None], ...] = tuple({} for _ in range(PIPELINED_SLOTS + 1))
         self._connecting: set[asyncio.Task[None]] = set()
         self._waiters: deque[asyncio.Future[Link]] = deque()
         self._not_before = 0.0
@@ -202,22 +203,26 @@ class ConnectionPool:
             raise
 
     def _take(self, link: Link) -> Link:
+        self._by_held[link.held].pop(link, None)
         link.held += 1
         link.given += 1
+        if link.given < self.account.messages_per_connection:
+            self._by_held[link.held][link] = None
         return link
 
     def _best(self) -> Link | None:
-        """The usable link with the fewest slots taken."""
-        best: Link | None = None
-        for link in self._links:
-            slots = PIPELINED_SLOTS if link.connection.pipelining else PLAIN_SLOTS
-            if link.held < slots and link.given < self.account.messages_per_connection and link.connection.is_usable:
-                if best is None or link.held < best.held:
-                    best = link
-        return best
+        """The usable link with the fewest slots taken, the one that has waited longest first."""
+        for held, links in enumerate(self._by_held[:PIPELINED_SLOTS]):
+            for link in links:
+                if link.connection.is_usable and (held < PLAIN_SLOTS or link.connection.pipelining):
+                    return link
+        return None
 
     def slot_was_freed(self, link: Link) -> None:
         """Serve who waits; a link that has had its messages is ended."""
+        self._by_held[link.held + 1].pop(link, None)
+        if not link.dead and link.given < self.account.messages_per_connection:
+            self._by_held[link.held][link] = None
         if not link.held and not link.dead:
             if self._closing or link.given >= self.account.messages_per_connection:
                 self._end(link)
@@ -263,6 +268,7 @@ class ConnectionPool:
         self._connecting.discard(asyncio.current_task())
         link = Link(self, connection)
         self._links.append(link)
+        self._by_held[0][link] = None
         connection.on_closed = lambda reason: self._was_closed(link, reason)
         if not connection.is_usable:
             self._was_closed(link, "closed at once")
@@ -288,7 +294,7 @@ class ConnectionPool:
     def _was_closed(self, link: Link, reason: str) -> None:
         if link not in self._links:
             return
-        self._links.remove(link)
+        self._forget(link)
         unexpected = link.held > 0 and not self._closing
         link.was_closed()
         self._budget.give_back()
@@ -301,9 +307,13 @@ class ConnectionPool:
         if self._waiters:
             self.grow()
 
+    def _forget(self, link: Link) -> None:
+        self._links.remove(link)
+        self._by_held[link.held].pop(link, None)
+
     def _end(self, link: Link) -> None:
         if link in self._links:
-            self._links.remove(link)
+            self._forget(link)
             link.was_closed()
             self._budget.give_back()
             task = self.loop.create_task(link.connection.quit())
