@@ -48,6 +48,10 @@ class ContentSource:
         return len(self.head) + (len(self.body) if isinstance(self.body, bytes) else self.body.size_bytes)
 
 
+def _handed_back(_: TransactionResult) -> None:
+    raise AssertionError("a transaction's result is handed back once")
+
+
 class ConnectionLost(Exception):
     """The connection broke while a reply was awaited; `reply` is the 421 that ended it, if one did."""
 
@@ -333,8 +337,10 @@ class SmtpConnection(asyncio.Protocol):
         self._end(event.reason, "closing" if event.reply is not None else "network", event.reply)
 
     def _hand_back(self, transaction: _Sending) -> None:
+        # Let go of it: whoever keeps the result would else keep itself, and only the collector could end that.
+        done, transaction.done = transaction.done, _handed_back
         try:
-            transaction.done(transaction)
+            done(transaction)
         except Exception as error:
             self._loop.call_exception_handler(
                 {"message": "a transaction's result could not be handed back", "exception": error}

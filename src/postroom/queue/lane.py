@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
 import structlog
 
@@ -316,20 +317,18 @@ class Lane:
 
     def _keep(self, verb: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
         """Store an outcome, again and again until the store takes it: what the relay said must not be forgotten."""
-        first = verb()
         kept: asyncio.Future[None] = self._loop.create_future()
-
-        def done(stored: asyncio.Future[None]) -> None:
-            if stored.cancelled() or stored.exception() is not None:
-                self._clock.call_later(STORE_PATIENCE, again)
-            elif not kept.done():
-                kept.set_result(None)
-
-        def again() -> None:
-            verb().add_done_callback(done)
-
-        first.add_done_callback(done)
+        verb().add_done_callback(partial(self._stored, kept, verb))
         return kept
+
+    def _stored(
+        self, kept: asyncio.Future[None], verb: Callable[[], asyncio.Future[None]], stored: asyncio.Future[None]
+    ) -> None:
+        if stored.cancelled() or stored.exception() is not None:
+            again = partial(self._stored, kept, verb)
+            self._clock.call_later(STORE_PATIENCE, lambda: verb().add_done_callback(again))
+        elif not kept.done():
+            kept.set_result(None)
 
     def _conclude(self, record: AttemptRecord, committed: asyncio.Future[None], failure: Deferred | None) -> None:
         if failure is not None:
