@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NewType
 
+from .record import record
+
 #: Names chunks staged in the store before the message that will own them (16 octets).
 ContentId = NewType("ContentId", bytes)
 
@@ -25,7 +27,7 @@ class StagedBody:
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Content:
     """`head` is the header section with the empty line that ends it; line ends are CRLF throughout.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .record import record
 
 #: An address as it stands on the wire, `local@domain` without angle brackets; the null reverse-path is "".
 Address = str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Envelope:
     """Who a message is from and to, as the protocol says it.
 

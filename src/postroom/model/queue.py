@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import NewType
 
 from .content import Content
 from .envelope import Address, Envelope
+from .record import record
 
 #: A message's id: the 16 octets of a UUIDv7 (RFC 9562).
 MessageId = NewType("MessageId", bytes)
@@ -76,7 +76,7 @@ class PriorityClass(IntEnum):
     BULK = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class NewDelivery:
     """One recipient of a message about to be stored; `n` counts from 0 within the message."""
 
@@ -85,7 +85,7 @@ class NewDelivery:
     lane: LaneId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class NewMessage:
     """A message about to be stored, as intake made it. Everything in it becomes durable in one transaction."""
 
@@ -104,7 +104,7 @@ class NewMessage:
     resubmits: MessageId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DueDelivery:
     """What the queue knows of one delivery that may be claimed."""
 
@@ -114,7 +114,7 @@ class DueDelivery:
     unknowns: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DueMessage:
     """Deliveries of one message on one lane that may be claimed together, with what sending them needs.
 
@@ -133,7 +133,7 @@ class DueMessage:
     content: Content
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DeliveryResult:
     """How one delivery leaves `sending`: its new state, and the row of the attempt.
 
@@ -153,7 +153,7 @@ class DeliveryResult:
     unknown: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class AttemptRecord:
     """One transaction's results: stored with the new states in one transaction."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -10,6 +9,7 @@ from .application import Application
 from .content import Content
 from .envelope import Envelope
 from .queue import MessageId, PriorityClass
+from .record import record
 
 
 class Door(StrEnum):
@@ -20,7 +20,7 @@ class Door(StrEnum):
     REST = "rest"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Submission:
     """A message as a door received it.
 
@@ -41,7 +41,7 @@ class Submission:
     resubmits: MessageId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Accepted:
     """A message that is durable: its id, and the account that each recipient was routed to."""
 

@@ -26,11 +26,12 @@ from ..model.queue import (
     NewMessage,
     PriorityClass,
 )
+from ..model.record import record
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Claim:
     """Deliveries of one message that are about to be written on one connection."""
 

@@ -141,8 +141,7 @@ class Database:
     def enqueue(self, message: NewMessage) -> asyncio.Future[None]:
         """See `QueueStore.enqueue`."""
         content = message.content
-        size = len(content.head) + (len(content.body) if isinstance(content.body, bytes) else 0)
-        return self._submit(Kind.ENQUEUE, message, message.id, size)
+        return self._submit(Kind.ENQUEUE, message, message.id, content.size_bytes)
 
     def claim(self, claim: Claim) -> asyncio.Future[tuple[int, ...]]:
         """See `QueueStore.claim`."""

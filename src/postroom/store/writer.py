@@ -1,7 +1,12 @@
-"""Group commit: one thread takes what waits, writes it in one transaction, and wakes all who wait with one call.
+"""Group commit: what was submitted is written in one transaction, committed by a thread, and answered with one call.
 
 Operations of a hot kind are written together, one statement a table. A batch in which one fails is rolled back and
 written again one by one under savepoints, so that only the failing one fails.
+
+The statements of a light batch run on the loop, between two commits: a thread that writes them must win the
+interpreter lock back from the busy loop at every statement, which costs both more than the statements do (decision
+0008). The commit with its fsync, heavy batches and the care of the log are the thread's. The connection is used by one
+of them at a time: by the thread while `_busy`.
 """
 
 from __future__ import annotations
@@ -11,9 +16,9 @@ import enum
 import queue
 import sqlite3
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -30,9 +35,9 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 LOG_BYTES = 8 * CHECKPOINT_BYTES
 #: Seconds without work after which the log is emptied.
 IDLE_SECONDS = 1.0
-import os
-LINGER_SECONDS = float(os.environ.get("LINGER", "0"))
-BUSY_OPERATIONS = 6
+#: The most that is written on the loop: a few milliseconds.
+LIGHT_OPERATIONS = 128
+LIGHT_BYTES = 1024 * 1024
 #: Free pages given back to the file system in one idle moment.
 VACUUM_PAGES = 2048
 
@@ -47,6 +52,10 @@ class Kind(enum.IntEnum):
     CLAIM = 4
     EVENT = 5
     ALONE = 6
+
+
+_STAGE = Kind.STAGE
+_ALONE = Kind.ALONE
 
 
 class Operation(NamedTuple):
@@ -113,7 +122,7 @@ _Done = list[tuple["asyncio.Future[Any]", Any, BaseException | None]]
 
 
 class Writer:
-    """The writer thread. `submit` may be called from the loop only."""
+    """The one connection that writes, and its thread. `submit` may be called from the loop only."""
 
     def __init__(
         self,
@@ -128,10 +137,11 @@ class Writer:
         self._token = 0  # the token before the transaction under way
         self._groups = groups
         self._on_broken = on_broken
-        self._gathered: list[Operation] = []  # submitted in this turn of the loop
-        self._waiting: queue.SimpleQueue[list[Operation] | None] = queue.SimpleQueue()
-        self._was_busy = False
-        self._taken: list[Operation] = []  # the thread's own: what did not fit into the batch before
+        self._gathered: list[Operation] = []  # what waits for its batch
+        self._jobs: queue.SimpleQueue[Callable[[], _Done] | None] = queue.SimpleQueue()
+        self._busy = False
+        self._planned = False  # a turn comes before the loop waits again
+        self._idle: asyncio.TimerHandle | None = None
         self._closed = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._since_checkpoint = 0.0  # estimated frames in the log
@@ -150,72 +160,99 @@ class Writer:
         if self._closed:
             future.set_exception(NotRunning("the store is closed"))
             return future
-        gathered = self._gathered
-        gathered.append(Operation(kind, future, payload, key, size_bytes))
-        if len(gathered) == 1:
-            # One hand-over a turn: what the loop submits together is committed together, and wakes the thread once.
-            self._loop.call_soon(self._hand_over)
+        self._gathered.append(Operation(kind, future, payload, key, size_bytes))
+        if not self._planned and not self._busy:
+            # Once a turn of the loop: what it submits together is committed together.
+            self._planned = True
+            self._loop.call_soon(self._turn)
         return future
-
-    def _hand_over(self) -> None:
-        if self._gathered:
-            self._waiting.put(self._gathered)
-            self._gathered = []
 
     async def close(self) -> None:
         """Write what was submitted, empty the log, end the thread, close the connection."""
         if self._closed:
             return
         self._closed = True
-        self._hand_over()
-        self._waiting.put(None)
+        self._turn()
         await asyncio.shield(self._ended)
         self._thread.join()
         self._transaction.core.close()
         self._raw.close()
 
+    # --- turns: on the loop ---
+
+    def _turn(self) -> None:
+        self._planned = False
+        if self._busy:
+            return
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._gathered:
+            self._begin_batch()
+        elif self._closed:
+            self._busy = True
+            self._jobs.put(None)
+        elif self._since_checkpoint:
+            self._idle = self._loop.call_later(IDLE_SECONDS, self._tidy_up)
+
+    def _begin_batch(self) -> None:
+        fitting, size, light = _fitting(self._gathered)
+        batch, self._gathered = self._gathered[:fitting], self._gathered[fitting:]
+        self._since_checkpoint += (fitting + size / sqlite.PAGE_BYTES) * self._frames_per_unit
+        self._busy = True
+        if light and self.broken is None:
+            try:
+                done = self._together(batch)
+            except Exception:
+                pass  # rolled back and written with more care by the thread
+            else:
+                self._jobs.put(partial(self._committed, batch, done))
+                return
+        self._jobs.put(partial(self._write, batch))
+
+    def _answered(self, done: _Done) -> None:
+        self._busy = False
+        self._turn()  # first, so that the next commit is under way while these are answered
+        _resolve(done)
+
+    def _tidy_up(self) -> None:
+        self._idle = None
+        if not self._busy:
+            self._busy = True
+            self._jobs.put(self._tidy)
+
+    # --- jobs: in the thread ---
+
     def _run(self) -> None:
-        while batch := self._batch():
-            self._answer(self._write(batch))
-            self._after(len(batch), sum(operation.size_bytes for operation in batch))
+        while job := self._jobs.get():
+            done = job()
+            if self._since_checkpoint * sqlite.PAGE_BYTES >= CHECKPOINT_BYTES:
+                # Answered first: who waits need not wait for the log.
+                self._call(_resolve, done)
+                done = []
+                self._checkpoint()
+            self._call(self._answered, done)
         self._tidy()
         self._call(self._ended.set_result, None)
 
-    def _batch(self) -> list[Operation]:
-        """What is written together next, waiting for it; empty at the end."""
-        taken = self._taken or self._next() or []
-        if self._was_busy and LINGER_SECONDS and taken:
-            time.sleep(LINGER_SECONDS)
-        size = sum(operation.size_bytes for operation in taken)
-        while taken and len(taken) < BATCH_OPERATIONS and size < BATCH_BYTES:
-            try:
-                more = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if more is None:
-                self._waiting.put(None)  # the end comes after this batch
-                break
-            taken = taken + more
-            size += sum(operation.size_bytes for operation in more)
-        fitting = _fitting(taken)
-        self._was_busy = fitting >= BUSY_OPERATIONS
-        self._taken = taken[fitting:]
-        return taken[:fitting]
-
-    def _next(self) -> list[Operation] | None:
-        if self._since_checkpoint:
-            try:
-                return self._waiting.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                self._tidy()
-        return self._waiting.get()
-
     # --- one batch ---
 
+    def _committed(self, batch: list[Operation], done: _Done) -> _Done:
+        try:
+            self._commit()
+        except _GroupFailed as failure:
+            return _failed(batch, self._explain(failure.error))
+        except sqlite3.Error as error:
+            self._rollback()
+            return _failed(batch, self._explain(error))
+        return done
+
     def _write(self, batch: list[Operation]) -> _Done:
+        if self._raw.in_transaction:
+            self._rollback()  # what the loop began and could not end
         if self.broken is not None:
             return _failed(batch, StorageFailed("the store has failed and takes nothing more"))
-        for way in (self._together, self._one_by_one, self._each_alone):
+        for way in (self._together_at_once, self._one_by_one, self._each_alone):
             try:
                 return way(batch)
             except _GroupFailed as failure:
@@ -231,6 +268,11 @@ class Writer:
                     return _failed(batch, error)
         return _failed(batch, StorageFailed("the store could not keep it"))
 
+    def _together_at_once(self, batch: list[Operation]) -> _Done:
+        done = self._together(batch)
+        self._commit()
+        return done
+
     def _together(self, batch: list[Operation]) -> _Done:
         transaction = self._begin()
         transaction.alone = len(batch) == 1
@@ -245,7 +287,7 @@ class Writer:
                 done.extend(
                     (operation.future, result, None) for operation, result in zip(operations, results, strict=True)
                 )
-        self._commit()
+        self._add_tallies()
         return done
 
     def _one_by_one(self, batch: list[Operation]) -> _Done:
@@ -254,6 +296,7 @@ class Writer:
         done: _Done = []
         for operation in batch:
             self._under_savepoint(operation, done)
+        self._add_tallies()
         self._commit()
         return done
 
@@ -264,6 +307,7 @@ class Writer:
                 self._begin().alone = True
                 one: _Done = []
                 self._under_savepoint(operation, one)
+                self._add_tallies()
                 self._commit()
                 done.extend(one)
             except _GroupFailed as failure:
@@ -304,10 +348,12 @@ class Writer:
         self._token = self._transaction.token
         return self._transaction
 
-    def _commit(self) -> None:
+    def _add_tallies(self) -> None:
         moved = [(lane, state, count) for (lane, state), count in self._transaction.moved.items() if count]
         if moved:
             _ADD_TALLY.run(self._raw, [value for row in moved for value in row])
+
+    def _commit(self) -> None:
         try:
             self._raw.commit()  # gives up the interpreter lock once, execute("COMMIT") twice
         except sqlite3.Error as error:
@@ -322,9 +368,6 @@ class Writer:
             self._raw.execute("ROLLBACK")
 
     # --- answers ---
-
-    def _answer(self, done: _Done) -> None:
-        self._call(_resolve, done)
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         try:
@@ -348,11 +391,6 @@ class Writer:
 
     # --- the log ---
 
-    def _after(self, operations: int, size_bytes: int) -> None:
-        self._since_checkpoint += (operations + size_bytes / sqlite.PAGE_BYTES) * self._frames_per_unit
-        if self._since_checkpoint * sqlite.PAGE_BYTES >= CHECKPOINT_BYTES:
-            self._checkpoint()
-
     def _checkpoint(self) -> None:
         """Copy the log between two batches, and learn from its length how much an operation writes."""
         if self.broken is not None:
@@ -368,10 +406,11 @@ class Writer:
         self._since_checkpoint = 0.0
         self._frames_per_unit *= min(2.0, max(0.5, did.frames / estimated))
 
-    def _tidy(self) -> None:
+    def _tidy(self) -> _Done:
         """With nothing to do: empty the log, and give back free pages where they are more than a quarter."""
         if self.broken is not None:
-            return
+            self._since_checkpoint = 0.0
+            return []
         try:
             free = sqlite.pragma(self._raw, "freelist_count")
             if free > VACUUM_PAGES and free * 4 > sqlite.pragma(self._raw, "page_count"):
@@ -380,6 +419,7 @@ class Writer:
         except sqlite3.Error as error:
             self._checkpoint_failed(error)
         self._since_checkpoint = 0.0
+        return []
 
     def _checkpoint_failed(self, error: sqlite3.Error) -> None:
         # The log keeps everything that was committed; without room the copy is tried again after the next batches.
@@ -412,14 +452,18 @@ def _driver_error(error: BaseException) -> BaseException:
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
 
-def _fitting(operations: list[Operation]) -> int:
-    """How many of `operations` one batch takes."""
+def _fitting(operations: list[Operation]) -> tuple[int, int, bool]:
+    """How many of `operations` one batch takes, how many octets they carry, and whether they are light work."""
     size = 0
-    for count, operation in enumerate(operations[:BATCH_OPERATIONS], 1):
+    light = True
+    count = 0
+    for operation in operations:
+        count += 1
         size += operation.size_bytes
-        if size >= BATCH_BYTES:
-            return count
-    return min(len(operations), BATCH_OPERATIONS)
+        light = light and operation.kind != _ALONE and operation.kind != _STAGE
+        if count == BATCH_OPERATIONS or size >= BATCH_BYTES:
+            break
+    return count, size, light and count <= LIGHT_OPERATIONS and size <= LIGHT_BYTES
 
 
 def _failed(batch: list[Operation], error: BaseException) -> _Done:

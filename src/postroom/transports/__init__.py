@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from ..model.content import StagedBody
 from ..model.envelope import Envelope
 from ..model.outcome import Deferred, Outcome
+from ..model.record import record
 
 #: Reads a staged body; given to transports so that they need not know the store.
 ChunkReader = Callable[[StagedBody], AsyncIterator[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Transaction:
     """One message on its way: envelope, and content as it shall leave (after rewriting)."""
 
