@@ -118,10 +118,22 @@ class Postfix:
 
 
 class Postroom:
-    """`postroom serve` as a user starts it: shipped defaults but for the port, one account added by the command."""
+    """`postroom serve` as a user starts it: shipped defaults but for the port, one account added by the command.
 
-    def __init__(self, folder: Path, relay_port: int, *, traced: bool = False, prefix: tuple[str, ...] = ()) -> None:
-        self.name = "postroom"
+    `connections` is the account's limit towards the relay; None leaves the default of four.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        relay_port: int,
+        *,
+        connections: int | None = None,
+        traced: bool = False,
+        prefix: tuple[str, ...] = (),
+    ) -> None:
+        self.name = "postroom" if connections is None else f"postroom-{connections}"
+        self._account = [] if connections is None else ["--max-connections", str(connections)]
         self.port = free_port()
         self.pid = 0
         self._folder = folder / self.name
@@ -175,7 +187,7 @@ class Postroom:
         wait_until(lambda: answers(self.port) or self._process_ended(), 30, "postroom greets")
         if self._process_ended():
             raise Void(f"postroom serve ended: {(self._folder / 'log').read_text()[-600:]}")
-        relay = ["--host", "127.0.0.1", "--port", str(self._relay_port), "--security", "none"]
+        relay = ["--host", "127.0.0.1", "--port", str(self._relay_port), "--security", "none", *self._account]
         self.command("accounts", "add", "relay", *relay, "--for", "local", "--allow-sender", "*")
 
     def _process_ended(self) -> bool:

@@ -8,7 +8,6 @@ import errno
 import gc
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 
 import structlog
@@ -26,9 +25,6 @@ from .hints import first_message
 from .logs import configure_logs
 
 _log = structlog.get_logger()
-
-#: The database thread comes back from a commit and needs the interpreter: it is given up ten times as often as usual.
-SWITCH_INTERVAL_SECONDS = 0.0005
 
 #: Young objects after which the collector looks, and how many such looks until it looks further: at thousands of
 #: messages a second the default (700, 10, 10) costs a twentieth of the time and finds nothing.
@@ -50,7 +46,6 @@ def run(settings: Settings, *, hints: bool = False) -> None:
     """
     os.umask(0o077)
     configure_logs(settings.log_level, settings.log_format)
-    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     make_data_folder(settings.data)
     with FolderLock(settings.data, SERVE), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
