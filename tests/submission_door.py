@@ -18,6 +18,7 @@ from postroom.model.clock import Timer
 from postroom.model.content import Content, ContentId, StagedBody
 from postroom.model.queue import MessageId
 from postroom.model.submission import Accepted, Submission
+from postroom.pending import Pending
 from postroom.protocol.smtp import server_events as events
 from postroom.protocol.smtp.server import ServerLimits, ServerMachine
 from postroom.submission.listener import Listener
@@ -192,7 +193,7 @@ class KeepingGateway:
     clock: HandClock = field(default_factory=HandClock)
     error: GatewayError | None = None
     submissions: list[Submission] = field(default_factory=list)
-    waiting: list[asyncio.Future[Accepted]] = field(default_factory=list)
+    waiting: list[Pending[Accepted]] = field(default_factory=list)
     stages: bool = True
     staged: dict[ContentId, dict[int, bytes]] = field(default_factory=dict)
     staging: list[asyncio.Future[None]] = field(default_factory=list)
@@ -207,12 +208,12 @@ class KeepingGateway:
         """See `submission.Intake`."""
         return "*" in application.senders or address in application.senders
 
-    def submit(self, submission: Submission) -> asyncio.Future[Accepted]:
+    def submit(self, submission: Submission) -> Pending[Accepted]:
         """See `submission.Intake`."""
         if self.error is not None:
             raise self.error
         self.submissions.append(submission)
-        future: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        future: Pending[Accepted] = Pending()
         self.waiting.append(future)
         if self.commits:
             self.commit()

@@ -29,6 +29,7 @@ from .model.explanation import Explanation
 from .model.ids import message_id_text
 from .model.queue import DeliveryState, LaneId, MessageId
 from .model.submission import Accepted, Door, Submission
+from .pending import Pending
 from .policy.patterns import matches_any
 from .policy.retry import Schedule
 from .queue import maintenance
@@ -162,7 +163,7 @@ class Gateway:
 
     # Doors --------------------------------------------------------------------------------------------------------
 
-    def submit(self, submission: Submission) -> asyncio.Future[Accepted]:
+    def submit(self, submission: Submission) -> Pending[Accepted]:
         """Take a message; see `Intake.submit`."""
         return self._intake.submit(submission)
 

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from postroom.model.outcome import Delivered, Outcome
 from postroom.model.queue import MessageId
 from postroom.model.reply import Reply
 from postroom.model.submission import Accepted, Door, Submission
+from postroom.pending import Pending
 from postroom.policy.retry import Schedule
 from postroom.queue.delivery import RetryRules
 from postroom.queue.intake import Intake
@@ -89,7 +90,7 @@ class _Call:
             self.callback()
 
 
-Answer = Outcome | AccountUnavailable | Callable[[Transaction], Sequence[Outcome] | Awaitable[Sequence[Outcome]]]
+Answer = Outcome | AccountUnavailable | Callable[[Transaction], Coroutine[None, None, Sequence[Outcome]]]
 
 
 @dataclass
@@ -129,17 +130,23 @@ class _ScriptedSlot:
     def __init__(self, transport: ScriptedTransport) -> None:
         self._transport = transport
 
-    async def deliver(self, transaction: Transaction) -> Sequence[Outcome]:
+    def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
+        told: Pending[Sequence[Outcome]] = Pending()
         self._transport.sent.append(transaction)
         answer = self._transport.answers.popleft() if self._transport.answers else OK
         if isinstance(answer, Outcome):
-            return [answer] * len(transaction.envelope.recipients)
+            told.set_result([answer] * len(transaction.envelope.recipients))
+            return told
         assert not isinstance(answer, AccountUnavailable)
-        outcomes = answer(transaction)
-        return await outcomes if isinstance(outcomes, Awaitable) else outcomes
+        self._task = asyncio.ensure_future(answer(transaction))
+        self._task.add_done_callback(lambda task: told.set_result(task.result()))
+        return told
 
-    def settle(self, committed: asyncio.Future[None]) -> None:
+    def settle(self) -> None:
         self._transport.give_back()
+
+    def durable(self) -> None:
+        """Nothing waits for it."""
 
     def cancel(self) -> None:
         self._transport.give_back()
@@ -157,11 +164,14 @@ class Observed:
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             result = verb(*args, **kwargs)
-            if isinstance(result, asyncio.Future):
-                result.add_done_callback(lambda _: asyncio.get_running_loop().call_soon(self._ring))
+            if isinstance(result, asyncio.Future | Pending):
+                result.add_done_callback(self._ring_soon)
             return result
 
         return observed if callable(verb) else verb
+
+    def _ring_soon(self, _: object) -> None:
+        asyncio.get_running_loop().call_soon(self._ring)
 
     def _ring(self) -> None:
         for bell in self._bells:

@@ -155,7 +155,7 @@ async def test_where_nobody_knows_whether_it_was_kept_there_is_no_reply() -> Non
         await client.begin()
         client.writer.write(b"x: y\r\n\r\n.\r\n")
         await gateway.came.wait()
-        gateway.waiting[0].cancel()
+        gateway.waiting[0].set_exception(ConnectionError("the answer to COMMIT was lost"))
         assert await client.is_closed()
 
 

@@ -66,9 +66,8 @@ async def send(transport: SmtpTransport, transaction: Transaction) -> list[Outco
     """One transaction from slot to commit."""
     slot = await transport.reserve()
     outcomes = list(await slot.deliver(transaction))
-    durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    slot.settle(durable)
-    durable.set_result(None)
+    slot.settle()
+    slot.durable()
     return outcomes
 
 
@@ -138,26 +137,26 @@ async def test_a_relay_that_closes_after_each_message_gets_each_once(start: Star
 async def test_while_two_outcomes_wait_for_their_commit_no_content_is_written(start: Start) -> None:
     transport, smarthost = await start(Behaviour())
     slots = [await transport.reserve() for _ in range(3)]
-    delivering = [asyncio.ensure_future(slot.deliver(mail(n))) for n, slot in enumerate(slots)]
-    await asyncio.gather(*delivering[:2])
-    commits: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
-    for slot, commit in zip(slots, commits, strict=False):
-        slot.settle(commit)
+    delivering = [slot.deliver(mail(n)) for n, slot in enumerate(slots)]
+    for one in delivering[:2]:
+        await one
+    for slot in slots[:2]:
+        slot.settle()
     extra = await transport.reserve()
     (await transport.reserve()).cancel()
-    sentinel = asyncio.ensure_future(extra.deliver(mail(3)))
+    last = extra.deliver(mail(3))
     for _ in range(50):
         await asyncio.sleep(0)
     assert len(smarthost.taken) == 2
-    commits[0].set_result(None)
+    slots[0].durable()
     await delivering[2]
     assert len(smarthost.taken) == 3
-    commits[1].set_result(None)
-    third: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    slots[2].settle(third)
-    third.set_result(None)
-    await sentinel
-    extra.settle(third)
+    slots[1].durable()
+    slots[2].settle()
+    slots[2].durable()
+    await last
+    extra.settle()
+    extra.durable()
 
 
 async def test_a_connection_carries_no_more_messages_than_the_account_allows(start: Start) -> None:

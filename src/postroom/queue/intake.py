@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -19,6 +18,7 @@ from ..model.envelope import Address, Envelope
 from ..model.ids import MessageIds, message_id_text
 from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, NewDelivery, NewMessage
 from ..model.submission import Accepted, Submission
+from ..pending import Pending
 from ..policy.patterns import matches_any
 from ..policy.routing import route
 from ..store import QueueStore
@@ -55,8 +55,8 @@ class Intake:
         self._ids = MessageIds()
         self._entropy = b""
 
-    def submit(self, submission: Submission) -> asyncio.Future[Accepted]:
-        """Take a message; the future is resolved once it is durable, or holds StorageFull or StorageFailed.
+    def submit(self, submission: Submission) -> Pending[Accepted]:
+        """Take a message; the result comes once it is durable, or is StorageFull or StorageFailed.
 
         Raises:
             Refused: the application may not send so, no account matches, or the message loops.
@@ -75,20 +75,18 @@ class Intake:
         message = self._message(submission, fields, LaneId(account.id))
         return self._keep(message, account.name)
 
-    def _keep(self, message: NewMessage, account: str) -> asyncio.Future[Accepted]:
-        stored = self._store.enqueue(message)
-        accepted: asyncio.Future[Accepted] = stored.get_loop().create_future()
+    def _keep(self, message: NewMessage, account: str) -> Pending[Accepted]:
+        accepted: Pending[Accepted] = Pending()
 
-        def is_durable(stored: asyncio.Future[None]) -> None:
-            error = stored.exception() if not stored.cancelled() else asyncio.CancelledError()
-            if error is None:
-                self._offer(_due(message))
-                if not accepted.done():
-                    accepted.set_result(Accepted(id=message.id, accounts=(account,) * len(message.deliveries)))
-            elif not accepted.done():
+        def is_durable(stored: Pending[None]) -> None:
+            error = stored.exception()
+            if error is not None:
                 accepted.set_exception(error)
+                return
+            accepted.set_result(Accepted(message.id, (account,) * len(message.deliveries)))
+            self._offer(_due(message))
 
-        stored.add_done_callback(is_durable)
+        self._store.enqueue(message).add_done_callback(is_durable)
         return accepted
 
     def _message(self, submission: Submission, fields: HeadFields, lane: LaneId) -> NewMessage:

@@ -7,9 +7,10 @@ when they are due. Either way they are only candidates until the claim says that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,12 +18,11 @@ from functools import partial
 
 import structlog
 
-from ..errors import GatewayError
 from ..model.account import Account
 from ..model.clock import Clock, Timer
-from ..model.ids import message_id_text
-from ..model.outcome import Deferred
+from ..model.outcome import Deferred, Outcome
 from ..model.queue import AttemptRecord, DueMessage, FencingToken, LaneId, MessageId, PriorityClass
+from ..pending import Pending
 from ..policy.retry import Schedule
 from ..store import Claim, QueueStore
 from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
@@ -41,6 +41,9 @@ LOAD_BELOW = 50
 
 #: How soon a lane looks again for what came due while it was looking.
 SECOND_LOOK = timedelta(seconds=5)
+
+#: How long a lane that stops waits for the outcomes of what its closed connections had under way.
+STOP_SECONDS = 1.0
 
 #: How long a lane waits when the store refuses a claim or an outcome.
 STORE_PATIENCE = 1.0
@@ -73,6 +76,26 @@ class LaneRules:
 
     retry: RetryRules
     sleep: Schedule
+
+
+class _Begun:
+    """One transaction from its claim to its durable outcome."""
+
+    __slots__ = ("account", "claim", "message", "slot", "started")
+
+    def __init__(self, slot: Slot, message: DueMessage, claim: Claim, account: str, started: datetime) -> None:
+        self.slot = slot
+        self.message = message
+        self.claim = claim
+        self.account = account
+        self.started = started
+
+    def keep_only(self, numbers: tuple[int, ...]) -> None:
+        """Cut down to what may be sent."""
+        self.message = dataclasses.replace(
+            self.message, deliveries=tuple(d for d in self.message.deliveries if d.n in numbers)
+        )
+        self.claim = dataclasses.replace(self.claim, recipients=numbers)
 
 
 class Lane:
@@ -110,7 +133,8 @@ class Lane:
         self._failures = 0
         self._timers: dict[str, Timer] = {}
         self._work = asyncio.Event()
-        self._sends: set[asyncio.Task[None]] = set()
+        self._under_way = 0  # messages between claim and durable outcome
+        self._all_ended: asyncio.Event | None = None
         self._closings: set[asyncio.Task[None]] = set()
         self._paused = False
         self._stopping = False
@@ -171,13 +195,17 @@ class Lane:
         for timer in self._timers.values():
             timer.cancel()
         await self._transport.close()
-        pending = [self._pump, *self._sends, *self._closings]
-        await asyncio.wait(pending, timeout=1.0)
+        self._all_ended = asyncio.Event()
+        if self._under_way:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._all_ended.wait()
+        await asyncio.wait([self._pump, *self._closings], timeout=STOP_SECONDS)
 
     @property
     def is_idle(self) -> bool:
         """Nothing is in memory, being sent, or known to be due in the store."""
-        return not (self._in_hand or self._cold or self._sends or self._loading)
+        return not (self._in_hand or self._cold or self._under_way or self._loading)
 
     @property
     def may_send(self) -> bool:
@@ -219,9 +247,7 @@ class Lane:
             if message is None:
                 slot.cancel()
                 continue
-            task = self._loop.create_task(self._send(slot, message))
-            self._sends.add(task)
-            task.add_done_callback(self._sends.discard)
+            self._send(slot, message)
 
     def _next(self) -> DueMessage | None:
         """The first ready message: urgent before normal before bulk; at most what one transaction may carry."""
@@ -256,88 +282,68 @@ class Lane:
 
     # One message --------------------------------------------------------------------------------------------------
 
-    async def _send(self, slot: Slot, message: DueMessage) -> None:
-        account = self.account.name
-        started = self._clock.now()
-        try:
-            claim, message = await self._claim(message)
-        except GatewayError:
-            slot.cancel()
-            self._leave(message)
-            self._later("store", STORE_PATIENCE, self.look)
-            return
-        if not claim.recipients:
-            slot.cancel()
-            self._leave(message)
-            return
-        try:
-            outcomes = await slot.deliver(delivery.transaction(message))
-        except Exception:
-            # A fault of ours: what was written is not known, so the claim stays and the next start marks it.
-            slot.cancel()
-            _log.exception("delivery_failed", account=account, message=message_id_text(message.id))
-            return
+    # Callbacks rather than a task: between a relay's reply and its commit, and between a commit and the next content,
+    # no turn of the loop passes.
+
+    def _send(self, slot: Slot, message: DueMessage) -> None:
+        claim = Claim(message.id, tuple([d.n for d in message.deliveries]), message.lane, self._token)
+        self._under_way += 1
+        begun = _Begun(slot, message, claim, self.account.name, self._clock.now())
+        self._store.claim(claim).add_done_callback(partial(self._claimed, begun))
+
+    def _claimed(self, begun: _Begun, claimed: Pending[tuple[int, ...]]) -> None:
+        numbers = () if claimed.exception() is not None else claimed.result()
+        if len(numbers) != len(begun.claim.recipients):
+            # Cancelled or held in the meantime: the claim wins. Or the store could not take it.
+            begun.keep_only(numbers)
+            if not numbers:
+                begun.slot.cancel()
+                self._ended(begun)
+                if claimed.exception() is not None:
+                    self._later("store", STORE_PATIENCE, self.look)
+                return
+        begun.slot.deliver(delivery.transaction(begun.message)).add_done_callback(partial(self._answered, begun))
+
+    def _answered(self, begun: _Begun, answered: Pending[Sequence[Outcome]]) -> None:
+        outcomes = answered.result()
+        message, claim, slot = begun.message, begun.claim, begun.slot
         if delivery.nothing_was_sent(outcomes):
-            given_back = self._keep(lambda: self._store.unclaim(claim))
-            slot.settle(given_back)
-            given_back.add_done_callback(lambda _: self.look())
-            self._leave(message)
+            slot.settle()
+            self._keep(begun, partial(self._store.unclaim, claim), [self._clock.now()])
             return
         now = self._clock.now()
+        results = delivery.results(message, outcomes, self._rules.retry, now, self._random)
         record = AttemptRecord(
-            message_id=message.id,
-            lane=claim.lane,
-            token=self._token,
-            account=account,
-            started=started,
-            ended=now,
-            remote_host=outcomes[0].remote_host,
-            results=delivery.results(message, outcomes, self._rules.retry, now, self._random),
+            message.id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host, results
         )
-        committed = self._keep(lambda: self._store.complete(record))
-        slot.settle(committed)
-        self._conclude(record, committed, delivery.account_failure(outcomes))
-        self._leave(message)
-
-    async def _claim(self, message: DueMessage) -> tuple[Claim, DueMessage]:
-        """Claim; the claim and the message cut down to what may be sent."""
-        claim = Claim(
-            message_id=message.id,
-            recipients=tuple([d.n for d in message.deliveries]),
-            lane=message.lane,
-            token=self._token,
-        )
-        claimed = await self._store.claim(claim)
-        if len(claimed) != len(claim.recipients):
-            # Cancelled or held in the meantime: the claim wins.
-            left = tuple(d for d in message.deliveries if d.n in claimed)
-            message = dataclasses.replace(message, deliveries=left)
-            claim = dataclasses.replace(claim, recipients=tuple(d.n for d in left))
-        return claim, message
-
-    def _keep(self, verb: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
-        """Store an outcome, again and again until the store takes it: what the relay said must not be forgotten."""
-        kept: asyncio.Future[None] = self._loop.create_future()
-        verb().add_done_callback(partial(self._stored, kept, verb))
-        return kept
-
-    def _stored(
-        self, kept: asyncio.Future[None], verb: Callable[[], asyncio.Future[None]], stored: asyncio.Future[None]
-    ) -> None:
-        if stored.cancelled() or stored.exception() is not None:
-            again = partial(self._stored, kept, verb)
-            self._clock.call_later(STORE_PATIENCE, lambda: verb().add_done_callback(again))
-        elif not kept.done():
-            kept.set_result(None)
-
-    def _conclude(self, record: AttemptRecord, committed: asyncio.Future[None], failure: Deferred | None) -> None:
+        slot.settle()
+        failure = delivery.account_failure(outcomes)
         if failure is not None:
             self._fail(failure, connecting=False)
         elif self._failures:
             self._failures = 0
-        due = [result.due for result in record.results if result.due is not None]
+        self._keep(begun, partial(self._store.complete, record), [r.due for r in results if r.due is not None])
+
+    def _keep(self, begun: _Begun, verb: Callable[[], Pending[None]], due: Sequence[datetime]) -> None:
+        """Store an outcome, again and again until the store takes it: what the relay said must not be forgotten."""
+        verb().add_done_callback(partial(self._kept, begun, verb, due))
+
+    def _kept(
+        self, begun: _Begun, verb: Callable[[], Pending[None]], due: Sequence[datetime], stored: Pending[None]
+    ) -> None:
+        if stored.exception() is not None:
+            self._clock.call_later(STORE_PATIENCE, lambda: self._keep(begun, verb, due))
+            return
+        begun.slot.durable()
+        self._ended(begun)
         if due:
-            committed.add_done_callback(lambda _: self._look_at(min(due)))
+            self._look_at(min(due))
+
+    def _ended(self, begun: _Begun) -> None:
+        self._leave(begun.message)
+        self._under_way -= 1
+        if not self._under_way and self._all_ended is not None:
+            self._all_ended.set()
 
     # The circuit --------------------------------------------------------------------------------------------------
 
@@ -427,7 +433,10 @@ class Lane:
 
     def _look_at(self, due: datetime) -> None:
         """Look into the store at `due`, unless an earlier look is planned."""
-        seconds = max((due - self._clock.now()).total_seconds(), 0.0)
+        seconds = (due - self._clock.now()).total_seconds()
+        if seconds <= 0:
+            self.look()
+            return
         timer = self._timers.get("due")
         if timer is not None and self._next_look <= due:
             return

@@ -1,7 +1,8 @@
 """The store's interfaces: verbs of the queue, not tables (DESIGN section 4); implemented by `postroom.store.database`.
 
 Every verb that writes returns a future of the running loop. It is resolved after the commit that made the write
-durable, or holds a GatewayError (`StorageFull`, `StorageFailed`) when nothing of it was kept. Verbs take effect in the
+durable, or holds a GatewayError (`StorageFull`, `StorageFailed`) when nothing of it was kept; the verbs that every
+message needs return a `Pending`, which is told without a turn of the loop. Verbs take effect in the
 order of their calls; the caller need not wait between two.
 """
 
@@ -27,6 +28,7 @@ from ..model.queue import (
     PriorityClass,
 )
 from ..model.record import record
+from ..pending import Pending
 
 T = TypeVar("T")
 
@@ -148,17 +150,17 @@ class QueueStore(Protocol):
     def stage(self, content_id: ContentId, index: int, chunk: bytes) -> asyncio.Future[None]:
         """Keep chunk `index` of content that no message owns yet; collected after an hour if none ever does."""
 
-    def enqueue(self, message: NewMessage) -> asyncio.Future[None]:
+    def enqueue(self, message: NewMessage) -> Pending[None]:
         """Keep the message, its deliveries (`queued`, due at once) and an `accepted` event. A staged body is checked:
         count, length and SHA-256 of its chunks; StorageFailed if they differ."""
 
-    def claim(self, claim: Claim) -> asyncio.Future[tuple[int, ...]]:
+    def claim(self, claim: Claim) -> Pending[tuple[int, ...]]:
         """Move deliveries that are still `queued` or `deferred` to `sending` under the token; the numbers moved."""
 
-    def unclaim(self, claim: Claim) -> asyncio.Future[None]:
+    def unclaim(self, claim: Claim) -> Pending[None]:
         """Give back what was claimed and of which nothing was written: to `queued`, due as before, uncounted."""
 
-    def complete(self, attempt: AttemptRecord) -> asyncio.Future[None]:
+    def complete(self, attempt: AttemptRecord) -> Pending[None]:
         """Move each delivery out of `sending`, if it is still there under this token, and keep the attempt and an
         event per delivery whose state changed."""
 

@@ -16,6 +16,7 @@ from ..model.account import Account
 from ..model.application import Application
 from ..model.content import ContentId, StagedBody
 from ..model.queue import AttemptRecord, DeliveryState, DueMessage, FencingToken, LaneId, MessageId, NewMessage
+from ..pending import Pending
 from . import (
     Claim,
     DeliveryFilter,
@@ -30,12 +31,13 @@ from . import (
     views,
     waiting,
 )
+from .batch import Kind
 from .definitions import Keyring
 from .migrations import migrate
 from .readers import Readers, core_connection
 from .schema import micros
 from .selections import Move, Reaper
-from .writer import Group, Kind, Transaction, Writer
+from .writer import Group, Transaction, Writer
 
 T = TypeVar("T")
 
@@ -114,6 +116,7 @@ class Database:
         self._held = held
         self._reaper = Reaper()
         self._submit = writer.submit
+        self._submit_hot = writer.submit_hot
 
     @property
     def commits(self) -> int:
@@ -138,22 +141,22 @@ class Database:
         staged = hot.StagedChunk(content_id, index, chunk, micros(self._now()))
         return self._submit(Kind.STAGE, staged, content_id, len(chunk))
 
-    def enqueue(self, message: NewMessage) -> asyncio.Future[None]:
+    def enqueue(self, message: NewMessage) -> Pending[None]:
         """See `QueueStore.enqueue`."""
         content = message.content
-        return self._submit(Kind.ENQUEUE, message, message.id, content.size_bytes)
+        return self._submit_hot(Kind.ENQUEUE, message, message.id, content.size_bytes)
 
-    def claim(self, claim: Claim) -> asyncio.Future[tuple[int, ...]]:
+    def claim(self, claim: Claim) -> Pending[tuple[int, ...]]:
         """See `QueueStore.claim`."""
-        return self._submit(Kind.CLAIM, claim, claim.message_id)
+        return self._submit_hot(Kind.CLAIM, claim, claim.message_id)
 
-    def unclaim(self, claim: Claim) -> asyncio.Future[None]:
+    def unclaim(self, claim: Claim) -> Pending[None]:
         """See `QueueStore.unclaim`."""
-        return self._submit(Kind.UNCLAIM, claim, claim.message_id)
+        return self._submit_hot(Kind.UNCLAIM, claim, claim.message_id)
 
-    def complete(self, attempt: AttemptRecord) -> asyncio.Future[None]:
+    def complete(self, attempt: AttemptRecord) -> Pending[None]:
         """See `QueueStore.complete`."""
-        return self._submit(Kind.COMPLETE, attempt, attempt.message_id)
+        return self._submit_hot(Kind.COMPLETE, attempt, attempt.message_id)
 
     # --- QueueStore: moves ---
 

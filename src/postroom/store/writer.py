@@ -12,61 +12,35 @@ of them at a time: by the thread while `_busy`.
 from __future__ import annotations
 
 import asyncio
-import enum
 import queue
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import GatewayError, NotRunning, StorageFailed
+from ..pending import Pending
 from . import sqlite
+from .batch import ALONE, Done, Kind, Operation, failed, fitting, resolve, segments
 from .rows import Rows
 
-BATCH_OPERATIONS = 256
-BATCH_BYTES = 4 * 1024 * 1024
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 #: With the log this long readers that never pause are waited for.
 LOG_BYTES = 8 * CHECKPOINT_BYTES
 #: Seconds without work after which the log is emptied.
 IDLE_SECONDS = 1.0
-#: The most that is written on the loop: a few milliseconds.
-LIGHT_OPERATIONS = 128
-LIGHT_BYTES = 1024 * 1024
+#: After a group of that many, a pause before the next begins: what the answers bring about comes in meanwhile, and a
+#: commit costs as much for one message as for twenty. One client alone never waits for it.
+BUSY_OPERATIONS = 6
+PAUSE_SECONDS = 0.0005
 #: Free pages given back to the file system in one idle moment.
 VACUUM_PAGES = 2048
-
-
-class Kind(enum.IntEnum):
-    """Kinds of operations, in the order in which a batch writes them; a later kind may depend on an earlier one."""
-
-    STAGE = 0
-    ENQUEUE = 1
-    COMPLETE = 2
-    UNCLAIM = 3
-    CLAIM = 4
-    EVENT = 5
-    ALONE = 6
-
-
-_STAGE = Kind.STAGE
-_ALONE = Kind.ALONE
-
-
-class Operation(NamedTuple):
-    """One call of a verb. `key` names the message that it is about (operations on one message keep their order);
-    `payload` is the verb's argument, for ALONE a function of the transaction."""
-
-    kind: int
-    future: asyncio.Future[Any]
-    payload: Any
-    key: bytes
-    size_bytes: int
 
 
 class Uneven(Exception):
@@ -118,7 +92,7 @@ _ADD_TALLY = Rows(
     " ON CONFLICT (lane, state) DO UPDATE SET count = tally.count + excluded.count",
 )
 
-_Done = list[tuple["asyncio.Future[Any]", Any, BaseException | None]]
+F = TypeVar("F", "asyncio.Future[Any]", Pending[Any])
 
 
 class Writer:
@@ -138,7 +112,7 @@ class Writer:
         self._groups = groups
         self._on_broken = on_broken
         self._gathered: list[Operation] = []  # what waits for its batch
-        self._jobs: queue.SimpleQueue[Callable[[], _Done] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], Done] | None] = queue.SimpleQueue()
         self._busy = False
         self._planned = False  # a turn comes before the loop waits again
         self._idle: asyncio.TimerHandle | None = None
@@ -156,7 +130,13 @@ class Writer:
 
     def submit(self, kind: Kind, payload: Any, key: bytes = b"", size_bytes: int = 0) -> asyncio.Future[Any]:
         """Write in the next group commit. The future has the result once it is durable."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+        return self._gather(kind, self._loop.create_future(), payload, key, size_bytes)
+
+    def submit_hot(self, kind: Kind, payload: Any, key: bytes, size_bytes: int = 0) -> Pending[Any]:
+        """As `submit`, told without a turn of the loop."""
+        return self._gather(kind, Pending(), payload, key, size_bytes)
+
+    def _gather(self, kind: Kind, future: F, payload: Any, key: bytes, size_bytes: int) -> F:
         if self._closed:
             future.set_exception(NotRunning("the store is closed"))
             return future
@@ -196,9 +176,9 @@ class Writer:
             self._idle = self._loop.call_later(IDLE_SECONDS, self._tidy_up)
 
     def _begin_batch(self) -> None:
-        fitting, size, light = _fitting(self._gathered)
-        batch, self._gathered = self._gathered[:fitting], self._gathered[fitting:]
-        self._since_checkpoint += (fitting + size / sqlite.PAGE_BYTES) * self._frames_per_unit
+        count, size, light = fitting(self._gathered)
+        batch, self._gathered = self._gathered[:count], self._gathered[count:]
+        self._since_checkpoint += (count + size / sqlite.PAGE_BYTES) * self._frames_per_unit
         self._busy = True
         if light and self.broken is None:
             try:
@@ -210,10 +190,14 @@ class Writer:
                 return
         self._jobs.put(partial(self._write, batch))
 
-    def _answered(self, done: _Done) -> None:
+    def _answered(self, done: Done) -> None:
+        resolve(done)
+        self._free()
+
+    def _free(self) -> None:
         self._busy = False
-        self._turn()  # first, so that the next commit is under way while these are answered
-        _resolve(done)
+        self._planned = True
+        self._loop.call_soon(self._turn)
 
     def _tidy_up(self) -> None:
         self._idle = None
@@ -226,60 +210,64 @@ class Writer:
     def _run(self) -> None:
         while job := self._jobs.get():
             done = job()
-            if self._since_checkpoint * sqlite.PAGE_BYTES >= CHECKPOINT_BYTES:
-                # Answered first: who waits need not wait for the log.
-                self._call(_resolve, done)
-                done = []
+            full = self._since_checkpoint * sqlite.PAGE_BYTES >= CHECKPOINT_BYTES
+            if not full and len(done) < BUSY_OPERATIONS:
+                self._call(self._answered, done)
+                continue
+            self._call(resolve, done)  # who waits need wait neither for the log nor for the pause
+            if full:
                 self._checkpoint()
-            self._call(self._answered, done)
+            else:
+                time.sleep(PAUSE_SECONDS)
+            self._call(self._free)
         self._tidy()
         self._call(self._ended.set_result, None)
 
     # --- one batch ---
 
-    def _committed(self, batch: list[Operation], done: _Done) -> _Done:
+    def _committed(self, batch: list[Operation], done: Done) -> Done:
         try:
             self._commit()
         except _GroupFailed as failure:
-            return _failed(batch, self._explain(failure.error))
+            return failed(batch, self._explain(failure.error))
         except sqlite3.Error as error:
             self._rollback()
-            return _failed(batch, self._explain(error))
+            return failed(batch, self._explain(error))
         return done
 
-    def _write(self, batch: list[Operation]) -> _Done:
+    def _write(self, batch: list[Operation]) -> Done:
         if self._raw.in_transaction:
             self._rollback()  # what the loop began and could not end
         if self.broken is not None:
-            return _failed(batch, StorageFailed("the store has failed and takes nothing more"))
+            return failed(batch, StorageFailed("the store has failed and takes nothing more"))
         for way in (self._together_at_once, self._one_by_one, self._each_alone):
             try:
                 return way(batch)
             except _GroupFailed as failure:
-                return _failed(batch, self._explain(failure.error))
+                return failed(batch, self._explain(failure.error))
             except (_Gone, Uneven, GatewayError, sqlite3.Error) as error:
                 self._rollback()
                 if isinstance(error, sqlite3.Error) and sqlite.is_fatal(error):
-                    return _failed(batch, self._explain(error))
+                    return failed(batch, self._explain(error))
             except Exception as error:
                 # A fault in a hot group's own code: nothing of the batch is kept, and the thread lives on.
                 self._rollback()
                 if way == self._each_alone:
-                    return _failed(batch, error)
-        return _failed(batch, StorageFailed("the store could not keep it"))
+                    return failed(batch, error)
+        return failed(batch, StorageFailed("the store could not keep it"))
 
-    def _together_at_once(self, batch: list[Operation]) -> _Done:
+    def _together_at_once(self, batch: list[Operation]) -> Done:
         done = self._together(batch)
         self._commit()
         return done
 
-    def _together(self, batch: list[Operation]) -> _Done:
+    def _together(self, batch: list[Operation]) -> Done:
         transaction = self._begin()
         transaction.alone = len(batch) == 1
-        done: _Done = []
-        for groups in _segments(batch):
+        done: Done = []
+        for groups in segments(batch):
             for kind, operations in sorted(groups.items()):
-                if kind == Kind.ALONE:
+                if kind == ALONE:
                     for operation in operations:
                         self._under_savepoint(operation, done)
                     continue
@@ -290,40 +278,40 @@ class Writer:
         self._add_tallies()
         return done
 
-    def _one_by_one(self, batch: list[Operation]) -> _Done:
+    def _one_by_one(self, batch: list[Operation]) -> Done:
         transaction = self._begin()
         transaction.alone = True
-        done: _Done = []
+        done: Done = []
         for operation in batch:
             self._under_savepoint(operation, done)
         self._add_tallies()
         self._commit()
         return done
 
-    def _each_alone(self, batch: list[Operation]) -> _Done:
-        done: _Done = []
+    def _each_alone(self, batch: list[Operation]) -> Done:
+        done: Done = []
         for operation in batch:
             try:
                 self._begin().alone = True
-                one: _Done = []
+                one: Done = []
                 self._under_savepoint(operation, one)
                 self._add_tallies()
                 self._commit()
                 done.extend(one)
             except _GroupFailed as failure:
-                done.extend(_failed([operation], self._explain(failure.error)))
+                done.extend(failed([operation], self._explain(failure.error)))
             except (_Gone, sqlite3.Error) as error:
                 self._rollback()
                 cause = error.__cause__ if isinstance(error, _Gone) else error
-                done.extend(_failed([operation], self._explain(cause or error)))
+                done.extend(failed([operation], self._explain(cause or error)))
         return done
 
-    def _under_savepoint(self, operation: Operation, done: _Done) -> None:
+    def _under_savepoint(self, operation: Operation, done: Done) -> None:
         transaction = self._transaction
         kept = transaction.moved.copy()
         self._raw.execute("SAVEPOINT operation")
         try:
-            if operation.kind == Kind.ALONE:
+            if operation.kind == ALONE:
                 result = operation.payload(transaction)
             else:
                 result = self._groups[Kind(operation.kind)](transaction, [operation.payload])[0]
@@ -406,7 +394,7 @@ class Writer:
         self._since_checkpoint = 0.0
         self._frames_per_unit *= min(2.0, max(0.5, did.frames / estimated))
 
-    def _tidy(self) -> _Done:
+    def _tidy(self) -> Done:
         """With nothing to do: empty the log, and give back free pages where they are more than a quarter."""
         if self.broken is not None:
             self._since_checkpoint = 0.0
@@ -427,54 +415,5 @@ class Writer:
             self._break(error)
 
 
-def _segments(batch: list[Operation]) -> list[dict[int, list[Operation]]]:
-    """Cut a batch where writing by kind would change the order of two operations on one message, and around ALONE."""
-    segments: list[dict[int, list[Operation]]] = []
-    groups: dict[int, list[Operation]] = {}
-    latest: dict[bytes, int] = {}
-    for operation in batch:
-        kind = operation.kind
-        key = operation.key
-        if groups and (kind == Kind.ALONE or Kind.ALONE in groups or latest.get(key, 0) > kind):
-            segments.append(groups)
-            groups = {}
-            latest = {}
-        latest[key] = kind
-        if kind in groups:
-            groups[kind].append(operation)
-        else:
-            groups[kind] = [operation]
-    segments.append(groups)
-    return segments
-
-
 def _driver_error(error: BaseException) -> BaseException:
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-
-
-def _fitting(operations: list[Operation]) -> tuple[int, int, bool]:
-    """How many of `operations` one batch takes, how many octets they carry, and whether they are light work."""
-    size = 0
-    light = True
-    count = 0
-    for operation in operations:
-        count += 1
-        size += operation.size_bytes
-        light = light and operation.kind != _ALONE and operation.kind != _STAGE
-        if count == BATCH_OPERATIONS or size >= BATCH_BYTES:
-            break
-    return count, size, light and count <= LIGHT_OPERATIONS and size <= LIGHT_BYTES
-
-
-def _failed(batch: list[Operation], error: BaseException) -> _Done:
-    return [(operation.future, None, error) for operation in batch]
-
-
-def _resolve(done: _Done) -> None:
-    for future, result, error in done:
-        if future.done():
-            continue  # its waiter was cancelled; the write stands
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)

@@ -9,6 +9,7 @@ from ..model.application import Application
 from ..model.clock import Clock
 from ..model.content import ContentId
 from ..model.submission import Accepted, Submission
+from ..pending import Pending
 
 
 class Applications(Protocol):
@@ -46,8 +47,8 @@ class Intake(Protocol):
     def applications(self) -> Applications:
         """Who may submit."""
 
-    def submit(self, submission: Submission) -> asyncio.Future[Accepted]:
-        """Take a message; resolved once it is durable. GatewayError at once, or in the future."""
+    def submit(self, submission: Submission) -> Pending[Accepted]:
+        """Take a message; known once it is durable. GatewayError at once, or later."""
 
     def may_send_as(self, application: Application, address: str) -> bool:
         """Whether `address` ("" for the null reverse-path) is an allowed sender."""

@@ -19,6 +19,7 @@ from ..model.content import INLINE_BYTES, Content
 from ..model.envelope import Envelope
 from ..model.ids import message_id_text
 from ..model.submission import Accepted, Door, Submission
+from ..pending import Pending
 from ..protocol.smtp import server_events as events
 from ..protocol.smtp.server import ServerLimits, ServerMachine, State
 from ..protocol.smtp.server_replies import reply_line
@@ -358,9 +359,9 @@ class Session(asyncio.Protocol):
         else:
             future.add_done_callback(partial(self._committed, slot))
 
-    def _committed(self, slot: events.ReplySlot, future: asyncio.Future[Accepted]) -> None:
+    def _committed(self, slot: events.ReplySlot, future: Pending[Accepted]) -> None:
         """Answer the end of data, now that the message is durable or known not to be."""
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        error = future.exception()
         if self._has_ended:
             return
         if error is None:

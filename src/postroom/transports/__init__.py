@@ -2,12 +2,11 @@
 
 A lane asks its transport for a *slot* before it claims, so that a claim always means "about to be written". The order
 of one slot's life is: `reserve` -> the lane claims -> `deliver` (once) -> the lane hands the outcomes to the store ->
-`settle` with the future of that commit. A slot that is not used is given back with `cancel`.
+`settle` -> their commit -> `durable`. A slot that is not used is given back with `cancel`.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from ..model.content import StagedBody
 from ..model.envelope import Envelope
 from ..model.outcome import Deferred, Outcome
 from ..model.record import record
+from ..pending import Pending
 
 #: Reads a staged body; given to transports so that they need not know the store.
 ChunkReader = Callable[[StagedBody], AsyncIterator[bytes]]
@@ -45,14 +45,17 @@ class TransportClosed(Exception):
 class Slot(Protocol):
     """The right to send one transaction on one connection."""
 
-    async def deliver(self, transaction: Transaction) -> Sequence[Outcome]:
-        """Send; one outcome per recipient, in order. Never raises for what the other side does.
+    def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
+        """Send; one outcome per recipient, in order. Never an error for what the other side does.
 
         A result of scope ACCOUNT is about the account and must not use up a try of the message.
         """
 
-    def settle(self, committed: asyncio.Future[None]) -> None:
-        """The outcomes were given to the store; the slot is free now, `committed` resolves when they are durable."""
+    def settle(self) -> None:
+        """The outcomes were given to the store; the slot is free for the next claim."""
+
+    def durable(self) -> None:
+        """The outcomes of a settled slot are durable; its connection may write further content."""
 
     def cancel(self) -> None:
         """Nothing was sent; give the slot back."""

@@ -16,6 +16,7 @@ from typing import Protocol
 from ..model.account import Account
 from ..model.clock import Clock, Timer
 from ..net.smtp_client import SmtpConnection, TransactionResult
+from ..pending import Pending
 from . import AccountUnavailable, Transaction, TransportClosed
 
 #: Slots of a connection that pipelines, and of one that does not (no envelope can be ahead).
@@ -80,16 +81,16 @@ class Link:
         self.dead = False
         self._in_machine = 0
         self._unsettled = 0
-        self._waiting: deque[tuple[Transaction, asyncio.Future[TransactionResult | None]]] = deque()
+        self._waiting: deque[tuple[Transaction, Pending[TransactionResult | None]]] = deque()
 
     @property
     def remote_host(self) -> str:
         """The other side, as attempts name it."""
         return self.connection.remote_host
 
-    def send(self, transaction: Transaction) -> asyncio.Future[TransactionResult | None]:
-        """Hand over a transaction; the future holds its result, or None when nothing of it was sent."""
-        future: asyncio.Future[TransactionResult | None] = self._pool.loop.create_future()
+    def send(self, transaction: Transaction) -> Pending[TransactionResult | None]:
+        """Hand over a transaction; its result, or None when nothing of it was sent."""
+        future: Pending[TransactionResult | None] = Pending()
         if self.dead:
             future.set_result(None)
         elif self._in_machine < (2 if self.connection.pipelining else 1):
@@ -98,7 +99,7 @@ class Link:
             self._waiting.append((transaction, future))
         return future
 
-    def _start(self, transaction: Transaction, future: asyncio.Future[TransactionResult | None]) -> None:
+    def _start(self, transaction: Transaction, future: Pending[TransactionResult | None]) -> None:
         self._in_machine += 1
 
         def done(result: TransactionResult) -> None:
@@ -109,18 +110,16 @@ class Link:
                 self.connection.block_content()
             if self._waiting and not self.dead and self.connection.is_usable:
                 self._start(*self._waiting.popleft())
-            if not future.done():
-                future.set_result(result)
+            future.set_result(result)
 
         self._pool.start(self.connection, transaction, done)
 
-    def settle(self, committed: asyncio.Future[None], *, sent: bool) -> None:
-        """The result went to the store: the slot is free, the next content may follow once enough is durable."""
+    def settle(self) -> None:
+        """The result went to the store: the slot is free."""
         self._release()
-        if sent:
-            committed.add_done_callback(self._is_durable)
 
-    def _is_durable(self, committed: asyncio.Future[None]) -> None:
+    def durable(self) -> None:
+        """A result is durable: the next content may follow once enough are."""
         self._unsettled -= 1
         if self._unsettled == 1 and not self.dead:
             self.connection.allow_content()
@@ -140,9 +139,7 @@ class Link:
         """The connection is gone; what it had not begun comes back as not sent."""
         self.dead = True
         while self._waiting:
-            future = self._waiting.popleft()[1]
-            if not future.done():
-                future.set_result(None)
+            self._waiting.popleft()[1].set_result(None)
 
 
 class Budget(Protocol):

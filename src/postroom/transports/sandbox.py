@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ..model.outcome import Captured, Outcome
 from ..model.reply import Reply
+from ..pending import Pending
 from . import Slot, Transaction
 
 _REPLY = Reply(250, ("captured by the sandbox, nothing was sent",), "2.0.0")
@@ -36,7 +37,8 @@ class SandboxTransport:
     async def close(self) -> None:
         """Nothing is open."""
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """A slot is free."""
         self._free += 1
         while self._waiting:
             waiter = self._waiting.popleft()
@@ -44,7 +46,8 @@ class SandboxTransport:
                 waiter.set_result(None)
                 return
 
-    def _capture(self, transaction: Transaction) -> Sequence[Outcome]:
+    def capture(self, transaction: Transaction) -> Sequence[Outcome]:
+        """The outcome of everything."""
         return [self._outcome] * len(transaction.envelope.recipients)
 
 
@@ -54,11 +57,16 @@ class _SandboxSlot:
     def __init__(self, transport: SandboxTransport) -> None:
         self._transport = transport
 
-    async def deliver(self, transaction: Transaction) -> Sequence[Outcome]:
-        return self._transport._capture(transaction)
+    def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
+        captured: Pending[Sequence[Outcome]] = Pending()
+        captured.set_result(self._transport.capture(transaction))
+        return captured
 
-    def settle(self, committed: asyncio.Future[None]) -> None:
-        self._transport._give_back()
+    def settle(self) -> None:
+        self._transport.give_back()
+
+    def durable(self) -> None:
+        """Nothing waits for it."""
 
     def cancel(self) -> None:
-        self._transport._give_back()
+        self._transport.give_back()

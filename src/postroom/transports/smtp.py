@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from ..model.account import Account
@@ -10,6 +9,7 @@ from ..model.clock import Clock
 from ..model.outcome import Bounced, Deferred, Delivered, NotSent, Outcome, Scope, Unknown
 from ..model.reply import Reply
 from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
+from ..pending import Pending
 from ..policy.classify import Stage, classify
 from . import AccountUnavailable, ChunkReader, Slot, Transaction
 from .pool import Budget, ConnectionPool, Link
@@ -52,17 +52,29 @@ class SmtpSlot:
         self._link = link
         self._sent = False
 
-    async def deliver(self, transaction: Transaction) -> Sequence[Outcome]:
+    def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
         """See `Slot.deliver`."""
-        result = await self._link.send(transaction)
-        if result is None:
-            return [NotSent(remote_host=self._link.remote_host)] * len(transaction.envelope.recipients)
-        self._sent = True
-        return outcomes(result, self._link.remote_host)
+        told: Pending[Sequence[Outcome]] = Pending()
 
-    def settle(self, committed: asyncio.Future[None]) -> None:
+        def ended(sent: Pending[TransactionResult | None]) -> None:
+            result = sent.result()
+            if result is None:
+                told.set_result([NotSent(remote_host=self._link.remote_host)] * len(transaction.envelope.recipients))
+            else:
+                self._sent = True
+                told.set_result(outcomes(result, self._link.remote_host))
+
+        self._link.send(transaction).add_done_callback(ended)
+        return told
+
+    def settle(self) -> None:
         """See `Slot.settle`."""
-        self._link.settle(committed, sent=self._sent)
+        self._link.settle()
+
+    def durable(self) -> None:
+        """See `Slot.durable`."""
+        if self._sent:
+            self._link.durable()
 
     def cancel(self) -> None:
         """See `Slot.cancel`."""

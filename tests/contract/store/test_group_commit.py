@@ -14,9 +14,10 @@ import pytest
 from postroom.errors import InvalidInput, NotRunning, StateConflict, StorageFailed, StorageFull
 from postroom.model.account import Account, AccountKind
 from postroom.model.queue import DeliveryState
+from postroom.pending import Pending
 from postroom.store import DeliveryFilter, Selection
+from postroom.store.batch import BATCH_OPERATIONS
 from postroom.store.database import Database
-from postroom.store.writer import BATCH_OPERATIONS
 from tests.contract.store.examples import (
     LANE,
     NOON,
@@ -60,7 +61,7 @@ async def test_many_who_wait_share_one_commit(store: Database) -> None:
     await asyncio.gather(*(store.claim(claim_of(message, token)) for message in ready[:15]))
     async with busy(store):
         commits = store.commits
-        waiting: list[asyncio.Future[Any]] = [store.enqueue(make_message()) for _ in range(40)]
+        waiting: list[asyncio.Future[Any] | Pending[Any]] = [store.enqueue(make_message()) for _ in range(40)]
         waiting += [store.claim(claim_of(message, token)) for message in ready[15:]]
         waiting += [store.complete(attempt_of(message, token)) for message in ready[:15]]
         waiting += [store.record("account.asleep", account="relay")]
@@ -147,12 +148,19 @@ async def test_a_claim_does_not_see_an_outcome_that_was_told_later(store: Databa
     assert await states(store, message) == ["deferred"]
 
 
+async def _wait(kept: Pending[None]) -> None:
+    await kept
+
+
 async def test_a_waiter_that_went_away_harms_nobody(store: Database) -> None:
     message = make_message()
     async with busy(store):
-        cancelled, kept = store.enqueue(message), store.enqueue(make_message())
-        cancelled.cancel()
+        gone = asyncio.ensure_future(_wait(store.enqueue(message)))
+        kept = store.enqueue(make_message())
+        await asyncio.sleep(0)
+        gone.cancel()
     await kept
+    assert gone.cancelled()
     assert await states(store, message) == ["queued"]
 
 

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from postroom.model.queue import TRANSITIONS, DeliveryState, FencingToken, NewMessage
+from postroom.pending import Pending
 from postroom.store import Selection
 from postroom.store.database import Database, open_store
 from tests.contract.store.examples import (
@@ -92,7 +93,10 @@ class Model:
         return len(lost)
 
 
-def apply(store: Database, model: Model, step: tuple[Any, ...], token: int) -> tuple[asyncio.Future[Any], Any] | None:
+Answer = tuple[asyncio.Future[Any] | Pending[Any], Any]
+
+
+def apply(store: Database, model: Model, step: tuple[Any, ...], token: int) -> Answer | None:
     """Call the verb, and say what it should answer."""
     verb, *arguments = step
     if verb == "enqueue":
@@ -129,7 +133,7 @@ async def run(plan: list[tuple[Any, ...]], folder: Path) -> None:
     assert await store.recover(NOON) == (1, 0)
     model.token = 1
     token = 1  # held on to by the caller until it waits, so that some calls come under an old one
-    waiting: list[tuple[asyncio.Future[Any], Any]] = []
+    waiting: list[Answer] = []
     for step in [*plan, ("wait",)]:
         called = apply(store, model, step, token)
         if called is not None:

@@ -63,17 +63,16 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     await smarthost.stop()
 
 
-def committed() -> asyncio.Future[None]:
-    """The outcome is durable."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.set_result(None)
-    return future
+def end(slot: Slot) -> None:
+    """The outcomes went to the store and are durable."""
+    slot.settle()
+    slot.durable()
 
 
 async def test_there_is_one_outcome_per_recipient_in_order_and_it_names_the_other_side(subject: Subject) -> None:
     slot = await subject.transport.reserve()
     outcomes = await slot.deliver(transaction("b@y.test", "c@y.test", "d@y.test"))
-    slot.settle(committed())
+    end(slot)
     assert [type(outcome) for outcome in outcomes] == [subject.success] * 3
     assert all(outcome.remote_host and outcome.reply and outcome.reply.is_positive for outcome in outcomes)
 
@@ -86,7 +85,7 @@ async def test_a_slot_given_back_is_there_for_the_next(subject: Subject) -> None
     slots[0].cancel()
     slot = await waiting
     assert isinstance((await slot.deliver(transaction()))[0], subject.success)
-    slot.settle(committed())
+    end(slot)
     for other in slots[1:]:
         other.cancel()
 
@@ -95,14 +94,14 @@ async def test_a_settled_slot_is_there_for_the_next(subject: Subject) -> None:
     for _ in range(subject.slots * 2):
         slot = await subject.transport.reserve()
         await slot.deliver(transaction())
-        slot.settle(committed())
+        end(slot)
 
 
 async def test_slots_deliver_at_the_same_time(subject: Subject) -> None:
     async def one(n: int) -> Outcome:
         slot = await subject.transport.reserve()
         (outcome,) = await slot.deliver(transaction(f"{n}@y.test"))
-        slot.settle(committed())
+        end(slot)
         return outcome
 
     outcomes = await asyncio.gather(*(one(n) for n in range(100)))
@@ -114,7 +113,7 @@ async def test_slots_deliver_at_the_same_time(subject: Subject) -> None:
 async def test_a_staged_body_goes_like_any_other(subject: Subject) -> None:
     slot = await subject.transport.reserve()
     (outcome,) = await slot.deliver(transaction(body=STAGED))
-    slot.settle(committed())
+    end(slot)
     assert isinstance(outcome, subject.success)
     if subject.success is Delivered:
         assert subject.smarthost.taken[0].content == b"Subject: hi\r\n\r\n.a\r\n.b\r\n"
