@@ -34,11 +34,11 @@ def relay(figures: dict[str, Any]) -> list[str]:
             numbers = [of["relayed_per_second"], cell, of["accepted_per_second"], of["cpu_us_per_message"]]
             cells = [row["connections"], name, *numbers, of["resident_mib"], of.get("syncs_per_message", "")]
             lines.append("| " + " | ".join(f"{cell:.0f}" if _large(cell) else str(cell) for cell in cells) + " |")
-        if "rate_ratio" in row:
-            ratios.append(
-                f"* {row['connections']} connections: **{row['rate_ratio']:.1f} times** the better Postfix, "
-                f"with 1/{row['cpu_ratio']:.1f} of its CPU a message."
-            )
+            if "rate_ratio" in of:
+                ratios.append(
+                    f"* {row['connections']} connections, {name}: **{of['rate_ratio']:.1f} times** the better Postfix, "
+                    f"with 1/{of['cpu_ratio']:.1f} of its CPU a message."
+                )
     return [*lines, "", *ratios]
 
 

@@ -209,13 +209,27 @@ def test_smtp_sink_in_its_moods(serve: Serve, peer: Peer, free_port: Callable[[]
     assert attempts_of(served)[0]["command"].startswith(command)
 
 
-@pytest.mark.parametrize("ends", [("-q", "RCPT"), ("-q", "DATA"), ("-Q", "MAIL")], ids=" ".join)
-def test_smtp_sink_that_goes_away_puts_the_account_to_sleep(
-    serve: Serve, peer: Peer, free_port: Callable[[], int], ends: tuple[str, str]
+@pytest.mark.parametrize("verb", ["RCPT", "DATA"])
+def test_smtp_sink_that_hangs_up_costs_the_message_a_try(
+    serve: Serve, peer: Peer, free_port: Callable[[], int], verb: str
 ) -> None:
-    """Before the end of data nothing can have arrived: the message waits, and no try of it is used up."""
+    """Before the end of data nothing can have arrived; whether the message is to blame is not known: it is a try."""
     port = free_port()
-    with smtp_sink(peer("smtp-sink"), port, *ends):
+    with smtp_sink(peer("smtp-sink"), port, "-q", verb):
+        served = serve()
+        add_relay(served, port)
+        submit(served, "someone@sink.example")
+        (row,) = wait_for_rows(served, none_moves)
+    assert (row["state"], row["tries"], row["may_be_sent_twice"]) == ("deferred", 1, False)
+    assert (row["status"], "closed" in row["reply"]) == ("4.4.2", True)
+
+
+def test_smtp_sink_that_takes_nothing_puts_the_account_to_sleep(
+    serve: Serve, peer: Peer, free_port: Callable[[], int]
+) -> None:
+    """A 421 is about the account: the message waits, and no try of it is used up."""
+    port = free_port()
+    with smtp_sink(peer("smtp-sink"), port, "-Q", "MAIL"):
         served = serve()
         add_relay(served, port)
         submit(served, "someone@sink.example")
