@@ -138,8 +138,8 @@ class _ScriptedSlot:
             told.set_result([answer] * len(transaction.envelope.recipients))
             return told
         assert not isinstance(answer, AccountUnavailable)
-        self._task = asyncio.ensure_future(answer(transaction))
-        self._task.add_done_callback(lambda task: told.set_result(task.result()))
+        self._task = asyncio.get_running_loop().create_task(answer(transaction))
+        self._task.add_done_callback(lambda task: _tell(told, task))
         return told
 
     def settle(self) -> None:
@@ -150,6 +150,14 @@ class _ScriptedSlot:
 
     def cancel(self) -> None:
         self._transport.give_back()
+
+
+def _tell(told: Pending[Sequence[Outcome]], task: asyncio.Task[Sequence[Outcome]]) -> None:
+    error = task.exception()
+    if error is not None:
+        told.set_exception(error)
+    else:
+        told.set_result(task.result())
 
 
 class Observed:

@@ -20,6 +20,7 @@ import structlog
 
 from ..model.account import Account
 from ..model.clock import Clock, Timer
+from ..model.ids import message_id_text
 from ..model.outcome import Deferred, Outcome
 from ..model.queue import AttemptRecord, DueMessage, FencingToken, LaneId, MessageId, PriorityClass
 from ..pending import Pending
@@ -302,9 +303,26 @@ class Lane:
                 if claimed.exception() is not None:
                     self._later("store", STORE_PATIENCE, self.look)
                 return
-        begun.slot.deliver(delivery.transaction(begun.message)).add_done_callback(partial(self._answered, begun))
+        try:
+            sending = begun.slot.deliver(delivery.transaction(begun.message))
+        except Exception as error:
+            self._fault(begun, error)
+        else:
+            sending.add_done_callback(partial(self._answered, begun))
+
+    def _fault(self, begun: _Begun, error: BaseException) -> None:
+        """A fault of ours: what was written is not known, so the claim stays, and the next start marks it."""
+        message = message_id_text(begun.message.id)
+        _log.error("delivery_failed", account=begun.account, message=message, exc_info=error)
+        begun.slot.settle()
+        begun.slot.durable()
+        self._ended(begun)
 
     def _answered(self, begun: _Begun, answered: Pending[Sequence[Outcome]]) -> None:
+        error = answered.exception()
+        if error is not None:
+            self._fault(begun, error)
+            return
         outcomes = answered.result()
         message, claim, slot = begun.message, begun.claim, begun.slot
         if delivery.nothing_was_sent(outcomes):

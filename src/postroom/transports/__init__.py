@@ -46,7 +46,7 @@ class Slot(Protocol):
     """The right to send one transaction on one connection."""
 
     def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
-        """Send; one outcome per recipient, in order. Never an error for what the other side does.
+        """Send; one outcome per recipient, in order. An error only for a fault of our own, never for the other side's.
 
         A result of scope ACCOUNT is about the account and must not use up a try of the message.
         """

@@ -91,7 +91,7 @@ class Link:
     def send(self, transaction: Transaction) -> Pending[TransactionResult | None]:
         """Hand over a transaction; its result, or None when nothing of it was sent."""
         future: Pending[TransactionResult | None] = Pending()
-        if self.dead:
+        if self.dead or not self.connection.is_usable:
             future.set_result(None)
         elif self._in_machine < (2 if self.connection.pipelining else 1):
             self._start(transaction, future)

@@ -60,9 +60,14 @@ class SmtpSlot:
             result = sent.result()
             if result is None:
                 told.set_result([NotSent(remote_host=self._link.remote_host)] * len(transaction.envelope.recipients))
+                return
+            self._sent = True
+            try:
+                found = outcomes(result, self._link.remote_host)
+            except Exception as error:
+                told.set_exception(error)
             else:
-                self._sent = True
-                told.set_result(outcomes(result, self._link.remote_host))
+                told.set_result(found)
 
         self._link.send(transaction).add_done_callback(ended)
         return told
