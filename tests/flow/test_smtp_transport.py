@@ -14,7 +14,7 @@ from postroom.model.account import Account, AccountKind, Security
 from postroom.model.content import StagedBody
 from postroom.model.envelope import Envelope
 from postroom.model.outcome import Bounced, Deferred, Delivered, NotSent, Outcome, Scope, Unknown
-from postroom.transports import AccountUnavailable, Transaction
+from postroom.transports import AccountUnavailable, Transaction, TransportClosed
 from postroom.transports.pool import ConnectionBudget
 from postroom.transports.smtp import SmtpTransport
 from tests.smarthost import Behaviour, Smarthost
@@ -198,3 +198,16 @@ async def test_a_relay_that_keeps_closing_is_the_accounts_trouble(start: Start) 
     with pytest.raises(AccountUnavailable, match="closes the connection"):
         for n in range(10):
             await send(transport, mail(n))
+
+
+async def test_whoever_waits_for_a_slot_when_the_transport_closes_is_told(start: Start) -> None:
+    transport, _ = await start(Behaviour())
+    slots = [await transport.reserve() for _ in range(3)]
+    waiting = asyncio.ensure_future(transport.reserve())
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(transport.close())
+    with pytest.raises(TransportClosed):
+        await waiting
+    for slot in slots:
+        slot.cancel()
+    await closing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -126,20 +126,3 @@ async def test_closing_twice_is_safe_and_nothing_is_reserved_after_it(subject: S
     if subject.success is Delivered:
         with pytest.raises(TransportClosed):
             await subject.transport.reserve()
-
-
-async def test_whoever_waits_for_a_slot_when_it_closes_is_told(subject: Subject) -> None:
-    if subject.success is Captured:
-        pytest.skip("a sandbox has nothing to close")
-    subject.smarthost.gate.clear()
-    slots: list[Slot] = [await subject.transport.reserve() for _ in range(subject.slots)]
-    waiting = asyncio.ensure_future(subject.transport.reserve())
-    await asyncio.sleep(0)
-    for slot in slots:
-        slot.cancel()
-    await subject.transport.close()
-    result = await asyncio.gather(waiting, return_exceptions=True)
-    assert isinstance(result[0], TransportClosed) or not isinstance(result[0], BaseException)
-
-
-Delivering = Callable[[], None]
