@@ -109,7 +109,7 @@ def _prepare(raw: sqlite3.Connection, path: Path, durable: bool) -> None:
     raw.execute(f"PRAGMA synchronous={synchronous}")
     if pragma(raw, "synchronous") != synchronous:
         raise StorageFailed(f"{path}: synchronous=FULL did not take")
-    _wait(raw, BUSY_SECONDS)
+    wait_for_locks(raw, 0.0)  # the loop's turns never wait; the thread says how long
     raw.execute("PRAGMA fullfsync=ON")
     raw.execute("PRAGMA wal_autocheckpoint=0")
     raw.execute("PRAGMA secure_delete=FAST")
@@ -146,12 +146,13 @@ def checkpoint(raw: sqlite3.Connection, *, truncate: bool = False, wait_seconds:
     """
     if not truncate:
         return Checkpoint(*raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone())
-    _wait(raw, wait_seconds)
+    wait_for_locks(raw, wait_seconds)
     try:
         return Checkpoint(*raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
     finally:
-        _wait(raw, BUSY_SECONDS)
+        wait_for_locks(raw, 0.0)
 
 
-def _wait(raw: sqlite3.Connection, seconds: float) -> None:
+def wait_for_locks(raw: sqlite3.Connection, seconds: float) -> None:
+    """How long statements from now on wait for a lock that another process holds."""
     raw.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")

@@ -240,6 +240,14 @@ class Writer:
             self._rollback()  # what the loop began and could not end
         if self.broken is not None:
             return failed(batch, StorageFailed("the store has failed and takes nothing more"))
+        # Here waiting holds up nobody but those who wait for the store.
+        sqlite.wait_for_locks(self._raw, sqlite.BUSY_SECONDS)
+        try:
+            return self._with_care(batch)
+        finally:
+            sqlite.wait_for_locks(self._raw, 0.0)
+
+    def _with_care(self, batch: list[Operation]) -> Done:
         for way in (self._together_at_once, self._one_by_one, self._each_alone):
             try:
                 return way(batch)

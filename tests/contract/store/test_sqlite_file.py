@@ -350,3 +350,20 @@ async def test_the_writer_waits_for_no_reader(store: Database, tmp_path: Path) -
     assert await slow == 1
     assert len(await store.due(LANE, NOON, 10)) == 2
     await readers.close()
+
+
+async def test_a_lock_of_another_process_holds_up_the_store_and_not_the_loop(
+    store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 1000.0)
+    other = sqlite3.connect(tmp_path / "postroom.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    message = make_message()
+    kept = store.enqueue(message)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not kept.done()
+    other.execute("ROLLBACK")
+    other.close()
+    await kept
+    assert await store.message(message.id) is not None
