@@ -33,9 +33,9 @@ def fsync_milliseconds(folder: Path) -> float:
 
 
 def file_system(folder: Path) -> str:
-    """The kind of file system that `folder` is on, as stat(1) calls it."""
-    command = ["stat", "-f", "-c", "%T", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    """The kind of file system that `folder` is on, as it is mounted."""
+    command = ["df", "--output=fstype", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
 
 
 def surroundings(folder: Path) -> dict[str, Any]:
