@@ -26,11 +26,13 @@ class Behaviour:
 
     `replies` maps a verb ("RCPT", "MAIL", "EHLO", "DATA", "CONTENT", "GREETING") or a whole command line to the reply
     for it, or to a list of replies for the first, second, ... time (the last stays). `close_after` closes the
-    connection after it has read (and not answered) that verb; `messages_per_connection` closes after so many.
+    connection after it has read (and not answered) that verb; from `silent_at` on nothing is answered;
+    `messages_per_connection` closes after so many.
     """
 
     replies: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     close_after: str = ""
+    silent_at: str = ""
     closes: int = 1_000_000
     messages_per_connection: int = 1_000_000
     pipelining: bool = True
@@ -92,6 +94,9 @@ class Smarthost:
             self.commands.append(line)
             verb = line.split(" ")[0].upper()
             if self._closes(verb):
+                return
+            if verb == self.behaviour.silent_at:
+                await reader.read()
                 return
             reply = self._ehlo() if verb == "EHLO" and "EHLO" not in self.behaviour.replies else self._reply(verb, line)
             if verb == "MAIL":

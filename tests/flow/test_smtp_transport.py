@@ -33,7 +33,9 @@ async def start() -> AsyncIterator[Start]:
     """`start(behaviour, **account)` gives a transport and the smarthost that it sends to."""
     made: list[tuple[SmtpTransport, Smarthost]] = []
 
-    async def make(behaviour: Behaviour, **fields: Any) -> tuple[SmtpTransport, Smarthost]:
+    async def make(
+        behaviour: Behaviour, *, clock: SystemClock | None = None, **fields: Any
+    ) -> tuple[SmtpTransport, Smarthost]:
         smarthost = Smarthost(behaviour)
         await smarthost.start()
         defaults: dict[str, Any] = {"max_connections": 1, "reconnect_interval": timedelta(milliseconds=1)}
@@ -42,7 +44,7 @@ async def start() -> AsyncIterator[Start]:
             **(defaults | fields),
         )  # fmt: skip
         transport = SmtpTransport(
-            account, clock=SystemClock(), budget=ConnectionBudget(10), helo_name="c.test", chunks=no_chunks
+            account, clock=clock or SystemClock(), budget=ConnectionBudget(10), helo_name="c.test", chunks=no_chunks
         )
         made.append((transport, smarthost))
         return transport, smarthost
@@ -91,6 +93,23 @@ async def test_refused_content_is_not_delivered_to_anyone(start: Start) -> None:
     outcomes = await send(transport, mail(0, "a@y.test", "b@y.test"))
     assert [type(outcome) for outcome in outcomes] == [Bounced, Bounced]
     assert smarthost.taken == []
+
+
+class HastyClock(SystemClock):
+    """Every patience is over at once."""
+
+    def monotonic(self) -> float:
+        """See `Clock`."""
+        return super().monotonic() * 1000
+
+
+async def test_what_a_shutdown_interrupts_before_its_content_is_no_try(start: Start) -> None:
+    transport, _ = await start(Behaviour(silent_at="MAIL"), clock=HastyClock())
+    slot = await transport.reserve()
+    delivering = slot.deliver(mail())
+    await transport.close()
+    (outcome,) = await delivering
+    assert isinstance(outcome, NotSent)
 
 
 async def test_a_lost_reply_to_the_content_is_unknown(start: Start) -> None:

@@ -149,7 +149,10 @@ def _say_ready(settings: Settings, listeners: list[Listener], hints: bool) -> No
     places = [
         f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in (one.address for one in listeners)
     ]
-    print(f"postroom is ready: SMTP on {', '.join(places) or 'no listener'}, data in {settings.data}", flush=True)
+    print(
+        f"postroom is ready: SMTP on {', '.join(places) or 'no listener'}, data in {settings.data.resolve()}",
+        flush=True,
+    )
     plain = [
         one.address for wanted, one in zip(settings.smtp.listeners, listeners, strict=True) if wanted.tls == "none"
     ]

@@ -199,18 +199,18 @@ class SmtpConnection(asyncio.Protocol):
                     await self._answer(self.machine.quit)
             except (ConnectionLost, TimeoutError):
                 pass
-        self._end("closed by us", "network", polite=True)
+        self._end("closed by us", "aborted", polite=True)
 
     def leave(self) -> None:
         """Say goodbye without waiting for the answer, and close."""
         if not self._closed_reason and self.machine.may_quit:
             self.machine.quit()
             self._flush()
-        self._end("closed by us", "network", polite=True)
+        self._end("closed by us", "aborted", polite=True)
 
     def abort(self) -> None:
         """Close at once; what is under way ends with an error."""
-        self._end("closed by us", "network")
+        self._end("closed by us", "aborted")
 
     # For those who open it, stage by stage
 

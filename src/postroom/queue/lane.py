@@ -18,6 +18,7 @@ from functools import partial
 
 import structlog
 
+from ..errors import NotRunning
 from ..model.account import Account
 from ..model.clock import Clock, Timer
 from ..model.ids import message_id_text
@@ -349,6 +350,8 @@ class Lane:
     def _kept(
         self, begun: _Begun, verb: Callable[[], Pending[None]], due: Sequence[datetime], stored: Pending[None]
     ) -> None:
+        if isinstance(stored.exception(), NotRunning):
+            return  # the store is closed: the next start finds the claim and marks it
         if stored.exception() is not None:
             self._clock.call_later(STORE_PATIENCE, lambda: self._keep(begun, verb, due))
             return

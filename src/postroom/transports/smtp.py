@@ -121,6 +121,8 @@ def _outcome(result: TransactionResult, n: int, remote_host: str) -> Outcome:
 
 def _broken(result: TransactionResult, n: int, remote_host: str) -> Outcome:
     """The outcome of a transaction that ended before its content was out, with no refusal to blame."""
+    if result.error_kind == "aborted":
+        return NotSent(remote_host=remote_host)  # we left: a shutdown is nobody's try
     if result.error_kind == "local" and result.mail is None:
         # The envelope can't be written for this relay: addresses that need SMTPUTF8 (RFC 6531 section 3.5).
         envelope = result.envelope

@@ -51,7 +51,7 @@ class MailTransaction:
     without `final`, the message may have arrived.
 
     `error` is empty, or why the transaction broke off, `error_kind` one of "network", "timeout", "protocol", "closing"
-    (a 421) and "local" (the envelope could not be written, or the content not be read). `not_started`: the break has
+    (a 421), "aborted" (by us) and "local" (the envelope could not be written, or the content not be read). `not_started`: the break has
     nothing to do with this transaction and none of its content was written, so it can be sent again as if nothing had
     been.
     """
