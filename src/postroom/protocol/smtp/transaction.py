@@ -50,10 +50,10 @@ class MailTransaction:
     came, or where nothing was asked. `content_written`: the end of data of its content was handed to the connection;
     without `final`, the message may have arrived.
 
-    `error` is empty, or why the transaction broke off, `error_kind` one of "network", "timeout", "protocol", "closing"
-    (a 421), "aborted" (by us) and "local" (the envelope could not be written, or the content not be read). `not_started`: the break has
-    nothing to do with this transaction and none of its content was written, so it can be sent again as if nothing had
-    been.
+    `error` is empty, or why the transaction broke off, `error_kind` one of "network", "timeout", "protocol",
+    "closing" (a 421), "aborted" (by us) and "local" (the envelope could not be written, or the content not be
+    read). `not_started`: the break has nothing to do with this transaction and none of its content was written, so
+    it can be sent again as if nothing had been.
     """
 
     __slots__ = (
