@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -53,8 +52,3 @@ def jittered(delay: timedelta, random_unit: float) -> timedelta:
 def window_has_ended(window_from: datetime, window: timedelta, next_try: datetime) -> bool:
     """Whether a next try at `next_try` would come after the retry window that began at `window_from`."""
     return next_try > window_from + window
-
-
-def describe(steps: Sequence[timedelta]) -> str:
-    """The schedule in words of seconds, for people who ask `why`."""
-    return ", ".join(f"{step.total_seconds():g}s" for step in steps)

@@ -205,11 +205,6 @@ class Lane:
         await asyncio.wait([self._pump, *self._closings], timeout=STOP_SECONDS)
 
     @property
-    def is_idle(self) -> bool:
-        """Nothing is in memory, being sent, or known to be due in the store."""
-        return not (self._in_hand or self._cold or self._under_way or self._loading)
-
-    @property
     def may_send(self) -> bool:
         """Whether claims are allowed now."""
         return self.account.enabled and not self._paused and not self._stopping and self.circuit.health is _HEALTHY

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 from ..model.account import Account
 from ..model.clock import Clock
@@ -111,13 +110,3 @@ class Scheduler:
     def is_running(self) -> bool:
         """Whether lanes are open here."""
         return self._token is not None
-
-
-def explain_wait(due: datetime | None, now: datetime) -> str:
-    """In how many seconds something due at `due` comes, for people."""
-    if due is None or due <= now:
-        return "now"
-    seconds = round((due - now).total_seconds())
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"in {hours}h{minutes:02}m" if hours else f"in {minutes}m{seconds:02}s" if minutes else f"in {seconds}s"

@@ -11,7 +11,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Protocol
 
 from ..model.account import Account
 from ..model.clock import Clock, Timer
@@ -142,18 +141,18 @@ class Link:
             self._waiting.popleft()[1].set_result(None)
 
 
-class Budget(Protocol):
-    """See `ConnectionBudget`."""
-
-    def take(self, pool: ConnectionPool) -> bool: ...
-    def give_back(self) -> None: ...
-
-
 class ConnectionPool:
     """The connections of one account."""
 
     def __init__(
-        self, account: Account, clock: Clock, budget: Budget, *, connect: Connect, start: Start, explain: Explain
+        self,
+        account: Account,
+        clock: Clock,
+        budget: ConnectionBudget,
+        *,
+        connect: Connect,
+        start: Start,
+        explain: Explain,
     ) -> None:
         self.account = account
         self.clock = clock

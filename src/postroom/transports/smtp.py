@@ -12,13 +12,15 @@ from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, Tran
 from ..pending import Pending
 from ..policy.classify import Stage, classify
 from . import AccountUnavailable, ChunkReader, Slot, Transaction
-from .pool import Budget, ConnectionPool, Link
+from .pool import ConnectionBudget, ConnectionPool, Link
 
 
 class SmtpTransport:
     """The transport of an account of kind smtp."""
 
-    def __init__(self, account: Account, *, clock: Clock, budget: Budget, helo_name: str, chunks: ChunkReader) -> None:
+    def __init__(
+        self, account: Account, *, clock: Clock, budget: ConnectionBudget, helo_name: str, chunks: ChunkReader
+    ) -> None:
         self._account = account
         self._helo_name = account.helo_name or helo_name
         self._chunks = chunks
