@@ -13,17 +13,17 @@ from functools import lru_cache
 
 # RFC 6532 section 3.2 adds the octets of UTF-8 to atext; a decoded address is looked at again below.
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]++"
-_DOT_ATOM = _ATOM + rb"(?:\." + _ATOM + rb")*+"
-_QUOTED = rb'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[\t -~\x80-\xff]|\r\n(?=[ \t]))*+"'
+_DOT_ATOM = _ATOM + rb"(?:\." + _ATOM + rb")*"
+_QUOTED = rb'"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[\t -~\x80-\xff]|\r\n(?=[ \t]))*"'
 _LITERAL = rb"\[[!-Z^-~]*+\]"
 _ADDRESS = re.compile(rb"(" + _DOT_ATOM + rb"|" + _QUOTED + rb")@(" + _DOT_ATOM + rb"|" + _LITERAL + rb")")
 # Words of a display name; dots among them are RFC 5322 section 4.1 (obs-phrase).
-_WORDS = re.compile(rb"(?:(?:" + _ATOM + rb"|\.)|" + _QUOTED + rb"|[ \t]|\r?\n(?=[ \t]))++")
-_SPACE = re.compile(rb"(?:[ \t]|\r?\n(?=[ \t]|\Z))*+")
-_IN_COMMENT = re.compile(rb"(?:[^()\\\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\\[^\r\n\x00])*+")
+_WORDS = re.compile(rb"(?:(?:" + _ATOM + rb"|\.)|" + _QUOTED + rb"|[ \t]|\r?\n(?=[ \t]))+")
+_SPACE = re.compile(rb"(?:[ \t]|\r?\n(?=[ \t]|\Z))*")
+_IN_COMMENT = re.compile(rb"(?:[^()\\\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\\[^\r\n\x00])*")
 _PLAIN_LOCAL = re.compile(_DOT_ATOM)
 
-_COMMAS = re.compile(rb",(?:[ \t,]|\r?\n(?=[ \t]))*+")
+_COMMAS = re.compile(rb",(?:[ \t,]|\r?\n(?=[ \t]))*")
 _END = (b"", b",")
 _CACHED_OCTETS = 512
 

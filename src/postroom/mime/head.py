@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-# Possessive throughout: one pass, no backtracking, whatever the input (`*+` does not try again with less).
-_REST = rb"[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z)"
+# Runs of one class are possessive: one pass, no backtracking. Groups are not: before Python 3.11.5 a possessive group
+# keeps what its last, failed round has eaten (cpython#106052). What follows a group never fails, so none is tried again.
+_REST = rb"[^\n]*+(?:\n[ \t][^\n]*+)*(?:\n|\Z)"
 _NAME = rb"[!-9;-~]"
 _FIELD = re.compile(rb"(?m)^(" + _NAME + rb"++)[ \t]*+:" + _REST)
-_MBOX_FROM = rb"(?:>?From (?![ \t]*+:)[^\n]*+\n)?+"
-_NOT_FIELDS_AT_TOP = re.compile(_MBOX_FROM + rb"(?:[ \t][^\n]*+(?:\n|\Z))*+")
-_RUN_OF_FIELDS = re.compile(rb"(?:" + _NAME + rb"++[ \t]*+:" + _REST + rb")*+")
+_MBOX_FROM = rb"(?:>?From (?![ \t]*:)[^\n]*+\n)?"
+_NOT_FIELDS_AT_TOP = re.compile(_MBOX_FROM + rb"(?:[ \t][^\n]*+(?:\n|\Z))*")
+_NEXT_FIELD = re.compile(_NAME + rb"++[ \t]*+:" + _REST)
 _STARTS_LIKE_A_HEAD = re.compile(_MBOX_FROM + _NAME + rb"++[ \t]*+:")
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 
@@ -106,8 +107,10 @@ def _not_fields_at_top(head: bytes) -> int:
 
 
 def _end_of_fields(head: bytes) -> int:
-    found = _RUN_OF_FIELDS.match(head, _not_fields_at_top(head))
-    return found.end() if found else 0
+    end = _not_fields_at_top(head)
+    while found := _NEXT_FIELD.match(head, end):
+        end = found.end()
+    return end
 
 
 @lru_cache(maxsize=64)
