@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 
 # Runs of one class are possessive: one pass, no backtracking. Groups are not: before Python 3.11.5 a possessive group
-# keeps what its last, failed round has eaten (cpython#106052). What follows a group never fails, so none is tried again.
+# keeps what its last, failed round has eaten (cpython#106052). What follows a group never fails, so nothing is retried.
 _REST = rb"[^\n]*+(?:\n[ \t][^\n]*+)*(?:\n|\Z)"
 _NAME = rb"[!-9;-~]"
 _FIELD = re.compile(rb"(?m)^(" + _NAME + rb"++)[ \t]*+:" + _REST)
