@@ -24,7 +24,7 @@ from .model.account import Account, AccountKind
 from .model.application import Application
 from .model.clock import Clock, Timer
 from .model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId, StagedBody
-from .model.envelope import Envelope
+from .model.envelope import DsnRequest, Envelope
 from .model.explanation import Explanation
 from .model.ids import message_id_text
 from .model.queue import DeliveryState, LaneId, MessageId
@@ -222,19 +222,20 @@ class Gateway:
         view = await self.store.message(message_id)
         if view is None:
             raise NotFound(Fault("id", "there is no such message", "take it from `postroom queue list`"))
-        recipients = tuple(
-            d.recipient for d in view.deliveries if d.state.is_final and d.state is not DeliveryState.DELIVERED
-        )
-        if not recipients:
+        again = [d for d in view.deliveries if d.state.is_final and d.state is not DeliveryState.DELIVERED]
+        if not again:
             raise StateConflict("no recipient of this message ended without delivery")
         raw = await self.store.content(message_id)
         if raw is None:
             raise StateConflict("the content of this message was removed already")
         application = self.applications.get(view.application)
+        dsn = DsnRequest.of(view.ret, view.envid, tuple(d.notify for d in again), tuple(d.orcpt for d in again))
         submission = Submission(
             door=Door(view.door),
             application=application,
-            envelope=Envelope(view.reverse_path, recipients, view.eight_bit, view.smtputf8),
+            envelope=Envelope(
+                view.reverse_path, tuple(d.recipient for d in again), view.eight_bit, view.smtputf8, dsn
+            ),
             content=await self.keep_content(raw),
             received=self.clock.now(),
             priority=view.priority,

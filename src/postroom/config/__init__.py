@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .describe import SettingDoc, describe
 from .quantities import Count, Duration, RetrySchedule, Size, duration, fault, size
 
-__all__ = ["ListenerSettings", "SettingDoc", "Settings", "SmtpSettings"]
+__all__ = ["ListenerSettings", "RelaySettings", "SettingDoc", "Settings", "SmtpSettings"]
 
 #: Names of the environment that start with POSTROOM_ and are no settings.
 OTHER_NAMES = frozenset({"POSTROOM_CONFIG", "POSTROOM_KEYS", "POSTROOM_REQUIRE_PEERS"})
@@ -33,7 +33,19 @@ class ListenerSettings(BaseModel):
     tls: Literal["none", "starttls", "implicit"] = Field("none", description="encryption: none, starttls or implicit")
     certificate: str = Field("", description="file with the certificate chain (PEM); read again when it changes")
     key: str = Field("", description="file with the certificate's private key (PEM)")
-    profile: Literal["strict"] = Field("strict", description="what is asked of clients")
+    profile: Literal["strict", "devices"] = Field(
+        "strict",
+        description="what is asked of clients; devices: any EHLO name, and a bare LF in content becomes CRLF",
+    )
+    networks: tuple[str, ...] = Field(
+        (), description="IP networks whose clients may connect; empty: all. The profile devices needs it"
+    )
+    allow_clear_login: bool = Field(
+        False, description="take passwords without encryption (profile devices; loopback clients always may)"
+    )
+    minimum_tls: Literal["1.0", "1.1", "1.2", "1.3"] = Field(
+        "1.2", description="oldest version of TLS; 1.0 and 1.1, which are unsafe, only with the profile devices"
+    )
 
     @field_validator("address")
     @classmethod
@@ -43,10 +55,29 @@ class ListenerSettings(BaseModel):
         except ValueError:
             raise fault(f"{value!r} is not an IP address", "write 127.0.0.1, 0.0.0.0 or ::") from None
 
+    @field_validator("networks")
+    @classmethod
+    def _are_networks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(ipaddress.ip_network(value.strip())) for value in values)
+        except ValueError as error:
+            raise fault(str(error), "write 192.168.7.0/24, 10.0.0.9 or fd00::/8") from None
+
     @model_validator(mode="after")
     def _has_its_certificate(self) -> ListenerSettings:
         if self.tls != "none" and not (self.certificate and self.key):
             raise fault(f"tls is {self.tls!r} and there is no certificate", "name the files in certificate and key")
+        return self
+
+    @model_validator(mode="after")
+    def _is_lenient_to_known_devices_only(self) -> ListenerSettings:
+        if self.profile == "devices":
+            if not self.networks:
+                raise fault("the profile devices has no networks", "name the devices' networks in `networks`")
+        elif self.allow_clear_login:
+            raise fault("allow_clear_login is on", 'set profile = "devices", which needs `networks`')
+        elif self.minimum_tls in ("1.0", "1.1"):
+            raise fault(f"minimum_tls is {self.minimum_tls}", 'write 1.2, or set profile = "devices"')
         return self
 
 
@@ -68,6 +99,25 @@ class SmtpSettings(BaseModel):
     idle_timeout: Duration = Field(duration("5m"), description="longest silence of a client")
     command_line_bytes: Count = Field(4096, ge=512, description="longest command line, in octets")
     auth_line_bytes: Count = Field(12288, ge=512, description="longest line while a client logs in, in octets")
+    max_mime_depth: Count = Field(100, description="deepest nesting of MIME parts that is taken, by any door")
+    max_login_failures_per_minute: Count = Field(
+        10, description="failed logins within a minute, of one address or for one name, after which none is looked at"
+    )
+    content_timeout: Duration = Field(
+        duration("10m"), description="longest time for the content of a message, beside what its size may take"
+    )
+    content_rate_bytes: Count = Field(
+        8000, description="slowest rate of content, in octets a second: its size may take so much longer"
+    )
+
+
+class RelaySettings(BaseModel):
+    """What is taken from relays; more ends the connection."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_reply_line_bytes: Count = Field(8192, ge=512, description="longest line of a relay's reply, in octets")
+    max_reply_bytes: Count = Field(262144, ge=512, description="longest reply of a relay, all its lines, in octets")
 
 
 class Settings(BaseSettings):
@@ -88,6 +138,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="text or json; auto: text on a terminal")
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
+    relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
     sending_enabled: bool = Field(True, description="master switch: off, nothing leaves; mail is still taken")
     hold_pending_at_start: bool = Field(False, description="hold what is pending at start until it is released")
     retry_schedule: RetrySchedule = Field(
@@ -146,6 +197,6 @@ class Settings(BaseSettings):
 def unknown_environment(names: dict[str, str] | None = None) -> list[str]:
     """Names like POSTROOM_RETNTION that belong to no setting."""
     known = {entry.environment for entry in Settings.describe()} | OTHER_NAMES
-    known |= {"POSTROOM_SMTP", "POSTROOM_SMTP__LISTENERS"}
+    known |= {"POSTROOM_SMTP", "POSTROOM_SMTP__LISTENERS", "POSTROOM_RELAY"}
     given = os.environ if names is None else names
     return sorted(name for name in given if name.startswith("POSTROOM_") and name.upper() not in known)

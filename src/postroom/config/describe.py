@@ -57,6 +57,7 @@ def _form(field: FieldInfo) -> str:
     if is_schedule(field.metadata):
         return "schedule"
     named: dict[Any, str] = {
+        tuple[str, ...]: "list of texts",
         timedelta: "duration",
         Path: "path",
         bool: "true or false",
@@ -80,4 +81,6 @@ def format_default(field: FieldInfo) -> str:
         return "true" if default else "false"
     if _is_size(field):
         return format_size(default)
+    if isinstance(default, tuple):
+        return "[]"
     return str(default)

@@ -19,12 +19,17 @@ CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StagedBody:
-    """A body that lies in the store as chunk rows 0 .. `chunks`-1; the message's transaction checks it."""
+    """A body that lies in the store as chunk rows 0 .. `chunks`-1; the message's transaction checks it.
+
+    `body_hash` is what a DKIM signature says of it: SHA-256 of its relaxed form (RFC 6376 section 3.4.4); empty where
+    the body lies in one piece and can be hashed when it is needed.
+    """
 
     content_id: ContentId
     chunks: int
     size_bytes: int
     sha256: bytes
+    body_hash: bytes = b""
 
 
 @record

@@ -106,12 +106,14 @@ class NewMessage:
 
 @record
 class DueDelivery:
-    """What the queue knows of one delivery that may be claimed."""
+    """What the queue knows of one delivery that may be claimed; `notify` and `orcpt` as in `DsnRequest`."""
 
     n: int
     recipient: Address
     tries: int = 0
     unknowns: int = 0
+    notify: str = ""
+    orcpt: str = ""
 
 
 @record
@@ -131,6 +133,8 @@ class DueMessage:
     accepted: datetime
     deliveries: tuple[DueDelivery, ...]
     content: Content
+    ret: str = ""
+    envid: str = ""
 
 
 @record

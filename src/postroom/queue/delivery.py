@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ..model.envelope import Envelope
+from ..model.envelope import DsnRequest, Envelope
 from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Scope, Unknown
 from ..model.queue import DeliveryResult, DeliveryState, DueDelivery, DueMessage
 from ..policy.retry import Schedule, jittered, window_has_ended
@@ -33,9 +33,15 @@ class RetryRules:
 def transaction(message: DueMessage) -> Transaction:
     """What leaves: the stored original for the recipients of `message`."""
     recipients = tuple([delivery.recipient for delivery in message.deliveries])
-    envelope = Envelope(message.reverse_path, recipients, message.eight_bit, message.smtputf8)
+    envelope = Envelope(message.reverse_path, recipients, message.eight_bit, message.smtputf8, _dsn(message))
     content = message.content
     return Transaction(envelope, content.head, content.body, content.size_bytes)
+
+
+def _dsn(message: DueMessage) -> DsnRequest | None:
+    notify = tuple([delivery.notify for delivery in message.deliveries])
+    orcpt = tuple([delivery.orcpt for delivery in message.deliveries])
+    return DsnRequest.of(message.ret, message.envid, notify, orcpt)
 
 
 def results(

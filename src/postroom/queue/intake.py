@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from email.utils import format_datetime
 
@@ -14,7 +15,7 @@ from ..mime.words import read_text
 from ..model.account import Account
 from ..model.clock import Clock
 from ..model.content import Content
-from ..model.envelope import Address, Envelope
+from ..model.envelope import Address, DsnRequest, Envelope
 from ..model.ids import MessageIds, message_id_text
 from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, NewDelivery, NewMessage
 from ..model.submission import Accepted, Submission
@@ -197,7 +198,7 @@ def readable_subject(value: bytes | None) -> str:
 
 
 def _due(message: NewMessage) -> DueMessage:
-    return DueMessage(
+    due = DueMessage(
         id=message.id,
         lane=message.deliveries[0].lane,
         priority=message.priority,
@@ -209,3 +210,11 @@ def _due(message: NewMessage) -> DueMessage:
         deliveries=tuple([DueDelivery(n=d.n, recipient=d.recipient) for d in message.deliveries]),
         content=message.content,
     )
+    dsn = message.envelope.dsn
+    return due if dsn is None else _with_request(due, dsn)
+
+
+def _with_request(due: DueMessage, dsn: DsnRequest) -> DueMessage:
+    asked = zip(due.deliveries, dsn.notify, dsn.orcpt, strict=True)
+    deliveries = tuple(replace(delivery, notify=notify, orcpt=orcpt) for delivery, notify, orcpt in asked)
+    return replace(due, deliveries=deliveries, ret=dsn.ret, envid=dsn.envid)

@@ -90,6 +90,8 @@ class DeliveryRow:
     subject: str
     accepted: datetime
     size_bytes: int
+    notify: str = ""
+    orcpt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,8 @@ class MessageView:
     deliveries: tuple[DeliveryRow, ...]
     attempts: tuple[AttemptRow, ...]
     events: tuple[EventRow, ...]
+    ret: str = ""
+    envid: str = ""
 
 
 class QueueStore(Protocol):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import StorageFailed
 from ..model.content import ContentId, StagedBody
+from ..model.envelope import DsnRequest
 from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
 from . import Claim
 from .rows import Rows
@@ -25,7 +26,7 @@ _INSERT_MESSAGE = Rows(
     14,
 )
 _INSERT_CONTENT = Rows(
-    "INSERT INTO content (message_id, head, body, content_id, chunks, body_bytes, sha256) VALUES ", 7
+    "INSERT INTO content (message_id, head, body, content_id, chunks, body_bytes, sha256, body_hash) VALUES ", 8
 )
 _INSERT_DELIVERY = Rows(
     "INSERT INTO delivery (message_id, n, lane, priority, state, recipient, due, window_from, attempts, tries,"
@@ -132,8 +133,9 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
         if isinstance(body, StagedBody):
             _own(transaction, body)
             content_rows += (identity, content.head, None, body.content_id, body.chunks, body.size_bytes, body.sha256)
+            content_rows.append(body.body_hash or None)
         else:
-            content_rows += (identity, content.head, body, None, 0, len(body), None)
+            content_rows += (identity, content.head, body, None, 0, len(body), None, None)
         for delivery in message.deliveries:
             delivery_rows += (identity, delivery.n, delivery.lane, priority, delivery.recipient, accepted)
             transaction.move(delivery.lane, "", "queued", 1)
@@ -143,7 +145,24 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
     _INSERT_CONTENT.run(raw, content_rows)
     _INSERT_DELIVERY.run(raw, delivery_rows)
     _INSERT_EVENT.run(raw, event_rows)
+    for message in messages:
+        if message.envelope.dsn is not None:
+            _keep_request(transaction, message, message.envelope.dsn)
     return [None] * len(messages)
+
+
+def _keep_request(transaction: Transaction, message: NewMessage, dsn: DsnRequest) -> None:
+    """What few senders ask for stays out of the statements that every message passes."""
+    raw = transaction.raw
+    raw.execute("UPDATE message SET ret = ?, envid = ? WHERE id = ?", (dsn.ret, dsn.envid, message.id))
+    raw.executemany(
+        "UPDATE delivery SET notify = ?, orcpt = ? WHERE message_id = ? AND n = ?",
+        [
+            (notify, orcpt, message.id, delivery.n)
+            for delivery, notify, orcpt in zip(message.deliveries, dsn.notify, dsn.orcpt, strict=True)
+            if notify or orcpt
+        ],
+    )
 
 
 def _own(transaction: Transaction, body: StagedBody) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0001"
+HEAD = "0002"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -64,6 +64,8 @@ message = Table(
     Column("priority", Integer, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("resubmits", LargeBinary(16)),
+    Column("ret", Text, nullable=False, server_default=""),
+    Column("envid", Text, nullable=False, server_default=""),
     sqlite_with_rowid=False,
 )
 
@@ -78,6 +80,7 @@ content = Table(
     Column("chunks", Integer, nullable=False),
     Column("body_bytes", BigInteger, nullable=False),
     Column("sha256", LargeBinary(32)),
+    Column("body_hash", LargeBinary(32)),
 )
 
 chunk = Table(
@@ -117,6 +120,8 @@ delivery = Table(
     Column("ended", BigInteger),
     Column("status", Text, nullable=False),
     Column("reply", Text, nullable=False),
+    Column("notify", Text, nullable=False, server_default=""),
+    Column("orcpt", Text, nullable=False, server_default=""),
     sqlite_with_rowid=False,
 )
 

@@ -93,6 +93,8 @@ def read_message(reader: Reader, message_id: MessageId) -> MessageView | None:
         deliveries=tuple(_delivery(found) for found in deliveries),
         attempts=tuple(_attempt(found) for found in attempts),
         events=tuple(_event(found) for found in events),
+        ret=row.ret,
+        envid=row.envid,
     )
 
 
@@ -128,6 +130,8 @@ def _delivery(row: Row[Any]) -> DeliveryRow:
         subject=row.subject,
         accepted=moment(row.accepted),
         size_bytes=row.size_bytes,
+        notify=row.notify,
+        orcpt=row.orcpt,
     )
 
 

@@ -16,11 +16,12 @@ from .schema import WAITING_SQL, maybe_moment, micros, moment
 BODY_BYTES = 8 * 1024 * 1024
 
 _DUE = (
-    "SELECT message_id, window_from, n, recipient, tries, unknowns FROM delivery"
+    "SELECT message_id, window_from, n, recipient, tries, unknowns, notify, orcpt FROM delivery"
     f" WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND due <= ? ORDER BY due, message_id, n LIMIT ?"
 )
 _MESSAGE = (
-    "SELECT reverse_path, eight_bit, smtputf8, accepted, head, content_id, chunks, body_bytes, sha256"
+    "SELECT reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, content_id, chunks, body_bytes, sha256,"
+    " body_hash"
     " FROM message JOIN content ON content.message_id = message.id WHERE message.id = ?"
 )
 _BODY = "SELECT body FROM content WHERE message_id = ?"
@@ -37,17 +38,18 @@ def due(reader: Reader, lane: LaneId, now: datetime, limit: int) -> list[DueMess
             break
         rows = raw.execute(_DUE, (lane, int(priority), micros(now), left)).fetchall()
         left -= len(rows)
-        for message_id, window_from, n, recipient, tries, unknowns in rows:
-            delivery = DueDelivery(n=n, recipient=recipient, tries=tries, unknowns=unknowns)
+        for message_id, window_from, n, recipient, tries, unknowns, notify, orcpt in rows:
+            delivery = DueDelivery(n, recipient, tries, unknowns, notify, orcpt)
             together.setdefault((message_id, window_from, priority), []).append(delivery)
     budget = BODY_BYTES
     messages = []
     for (message_id, window_from, priority_number), deliveries in together.items():
         row = raw.execute(_MESSAGE, (message_id,)).fetchone()
-        reverse_path, eight_bit, smtputf8, accepted, head, content_id, chunks, body_bytes, sha256 = row
+        reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, *stored = row
+        content_id, chunks, body_bytes, sha256, body_hash = stored
         body: bytes | StagedBody
         if content_id is not None:
-            body = StagedBody(ContentId(content_id), chunks, body_bytes, sha256)
+            body = StagedBody(ContentId(content_id), chunks, body_bytes, sha256, body_hash or b"")
         elif body_bytes <= budget:
             budget -= body_bytes
             body = raw.execute(_BODY, (message_id,)).fetchone()[0]
@@ -65,6 +67,8 @@ def due(reader: Reader, lane: LaneId, now: datetime, limit: int) -> list[DueMess
                 accepted=moment(accepted),
                 deliveries=tuple(deliveries),
                 content=Content(head, body),
+                ret=ret,
+                envid=envid,
             )
         )
     return messages

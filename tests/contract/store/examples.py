@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from postroom.model.content import Content, ContentId, StagedBody
-from postroom.model.envelope import Envelope
+from postroom.model.envelope import DsnRequest, Envelope
 from postroom.model.ids import new_message_id
 from postroom.model.queue import (
     AttemptRecord,
@@ -65,6 +65,7 @@ def make_message(
     body: bytes | StagedBody = BODY,
     sender: str = "a@example.org",
     resubmits: MessageId | None = None,
+    dsn: DsnRequest | None = None,
 ) -> NewMessage:
     """A message to `recipients` (or to one), accepted at `at`; ids grow in the order of the calls."""
     to = recipients or ("b@example.net",)
@@ -74,7 +75,7 @@ def make_message(
         door="smtp",
         application_id=3,
         application="shop",
-        envelope=Envelope(sender, to, eight_bit=True, smtputf8=False),
+        envelope=Envelope(sender, to, eight_bit=True, smtputf8=False, dsn=dsn),
         content=Content(HEAD, body),
         accepted=at,
         subject="été",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from postroom.errors import StorageFailed
 from postroom.model.content import ContentId, StagedBody
+from postroom.model.envelope import DsnRequest
 from postroom.model.queue import DeliveryState, FencingToken, PriorityClass
 from postroom.store import Selection
 from postroom.store.database import Database
@@ -50,6 +52,23 @@ async def test_what_is_enqueued_is_due_at_once_with_everything_that_sending_need
     assert (due.content.head, due.content.body) == (HEAD, BODY)
     assert await store.content(message.id) == HEAD + BODY
     assert await store.due(OTHER_LANE, NOON, 10) == []
+
+
+async def test_what_the_sender_asks_of_notifications_is_kept(store: Database) -> None:
+    dsn = DsnRequest("HDRS", "QQ314159", ("", "SUCCESS,DELAY"), ("rfc822;b@old.example", ""))
+    asking = make_message("b@example.net", "c@example.net", dsn=dsn)
+    silent = make_message("d@example.net")
+    for message in (asking, silent):
+        await store.enqueue(message)
+    found = {due.id: due for due in await store.due(LANE, NOON, 10)}
+    due = found[asking.id]
+    assert (due.ret, due.envid) == ("HDRS", "QQ314159")
+    assert [(d.notify, d.orcpt) for d in due.deliveries] == [("", "rfc822;b@old.example"), ("SUCCESS,DELAY", "")]
+    plain = found[silent.id]
+    assert (plain.ret, plain.envid, plain.deliveries[0].notify, plain.deliveries[0].orcpt) == ("", "", "", "")
+    view = await store.message(asking.id)
+    assert view is not None
+    assert (view.ret, view.envid, [d.notify for d in view.deliveries]) == ("HDRS", "QQ314159", ["", "SUCCESS,DELAY"])
 
 
 async def test_it_is_there_after_closing_and_opening(store: Database, open_again: Opener) -> None:
@@ -250,7 +269,7 @@ async def test_an_outcome_counts_once(store: Database) -> None:
 
 async def test_staged_content_is_read_chunk_by_chunk(store: Database) -> None:
     parts = [b"a" * 1000, b"b" * 1000, b"c"]
-    message = make_message(body=await staged(store, parts))
+    message = make_message(body=replace(await staged(store, parts), body_hash=bytes(range(32))))
     await store.enqueue(message)
     (due,) = await store.due(LANE, NOON, 10)
     assert isinstance(due.content.body, StagedBody)

@@ -89,6 +89,31 @@ def test_every_fault_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "debug" in faults["log_level"][0]
 
 
+@pytest.mark.parametrize(
+    ("listener", "word", "mend"),
+    [
+        ('profile = "devices"', "networks", "networks"),
+        ("allow_clear_login = true", "allow_clear_login", "devices"),
+        ('minimum_tls = "1.0"', "minimum_tls", "devices"),
+        ('networks = ["192.168.7.300"]', "192.168.7.300", "192.168.7.0/24"),
+    ],
+)
+def test_what_a_listener_for_devices_needs(tmp_path: Path, listener: str, word: str, mend: str) -> None:
+    (tmp_path / "postroom.toml").write_text(f"[[smtp.listeners]]\n{listener}\n")
+    ((fault, told),) = _faults(tmp_path).values()
+    assert word in fault
+    assert mend in told
+
+
+def test_a_listener_for_devices(tmp_path: Path) -> None:
+    (tmp_path / "postroom.toml").write_text(
+        '[[smtp.listeners]]\nprofile = "devices"\nnetworks = ["192.168.7.0/24", "fd00::9"]\n'
+        'allow_clear_login = true\nminimum_tls = "1.0"\n'
+    )
+    (listener,) = Settings.load(tmp_path).smtp.listeners
+    assert listener.networks == ("192.168.7.0/24", "fd00::9/128")
+
+
 def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
     (tmp_path / "postroom.toml").write_text("retention = \n")
     ((fault, _),) = _faults(tmp_path).values()
