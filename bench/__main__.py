@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
-from . import durability, relay
+from . import client_rate, durability, flights, limits, relay
 
-PARTS = {"relay": relay.main, "durability": durability.main}
+PARTS = {
+    "relay": relay.main,
+    "durability": durability.main,
+    "client": client_rate.main,
+    "flights": flights.main,
+    "limits": limits.main,
+}
 
 
 def main() -> int:
@@ -14,6 +21,8 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in PARTS:
         print(f"usage: python -m bench {'|'.join(PARTS)} [--help]", file=sys.stderr)
         return 64
+    # So that what was started is ended, whoever ends the benchmark.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return PARTS[sys.argv[1]](sys.argv[2:])
 
 

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from .process_tree import cpu_seconds, members
@@ -40,6 +42,11 @@ class MeasuredGateway(Protocol):
 def settle(gateway: MeasuredGateway) -> None:
     """Wait until nothing waits in `gateway` and it uses no more CPU, so that its whole work is counted."""
     wait_until(lambda: gateway.waiting() == 0, 60, f"{gateway.name} has an empty queue")
+    rest(gateway)
+
+
+def rest(gateway: MeasuredGateway) -> None:
+    """Wait until `gateway` has used no CPU for half a second; 10 seconds at most."""
     quiet_since, used = time.monotonic(), cpu_seconds(gateway.pid)
     end = quiet_since + 10
     while time.monotonic() - quiet_since < 0.5 and time.monotonic() < end:
@@ -120,7 +127,8 @@ class Postfix:
 class Postroom:
     """`postroom serve` as a user starts it: shipped defaults but for the port, one account added by the command.
 
-    `connections` is the account's limit towards the relay; None leaves the default of four.
+    `connections` is the account's limit towards the relay; None leaves the default of four. `settings` are variables of
+    its environment beside that.
     """
 
     def __init__(
@@ -131,6 +139,7 @@ class Postroom:
         connections: int | None = None,
         traced: bool = False,
         prefix: tuple[str, ...] = (),
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name = "postroom" if connections is None else f"postroom-{connections}"
         self._account = [] if connections is None else ["--max-connections", str(connections)]
@@ -141,6 +150,7 @@ class Postroom:
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")} | {
             "POSTROOM_DATA": str(self._folder / "data"),
             "POSTROOM_SMTP__LISTENERS": f'[{{"address": "127.0.0.1", "port": {self.port}}}]',
+            **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._prefix = list(prefix)

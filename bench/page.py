@@ -67,3 +67,89 @@ def where(surroundings: dict[str, Any]) -> str:
         f"Python {surroundings['python']}, SQLite {surroundings['sqlite']}, "
         f"uvloop {surroundings['uvloop'] or 'absent'}."
     )
+
+
+def client(figures: dict[str, Any]) -> list[str]:
+    """The medians of the clients as a table, and whether the goal is met."""
+    lines = [where(figures["surroundings"]) + " " + _versions(figures), ""]
+    lines += ["| connections | client | messages/s | runs | CPU us/message | sink's CPU us/message | Postroom's rate |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for row in figures["medians"]:
+        these = [run for run in figures["runs"] if all(run[key] == row[key] for key in ("client", "connections"))]
+        runs = ", ".join(f"{run['messages_per_second']:.0f}" for run in these)
+        rates = [row["messages_per_second"], row["cpu_us_per_message"], row["sink_cpu_us_per_message"]]
+        rate, cpu, sink_cpu = (f"{number:.0f}" for number in rates)
+        times = f"{row['times']:.1f} times" if "times" in row else ""
+        lines.append(f"| {row['connections']} | {row['client']} | {rate} | {runs} | {cpu} | {sink_cpu} | {times} |")
+    verdicts = [
+        f"* {_connections(one)}: **{one['times']:.1f} times** the better aiosmtplib;"
+        f" {one['goal']:.0f} times is asked: {_met(one)}."
+        for one in figures["verdicts"]
+    ]
+    return [*lines, "", *verdicts, *_absent(figures)]
+
+
+def flights(figures: dict[str, Any]) -> list[str]:
+    """Round trips of each client on one connection."""
+    lines = [where(figures["surroundings"]) + f" Postfix {figures['postfix']}. " + _versions(figures), ""]
+    lines += [
+        "| client | connections | flights/message | with set-up and QUIT | messages/s | time/message, round trips |"
+    ]
+    lines += ["|---|---|---|---|---|---|"]
+    for row in figures["rows"]:
+        numbers = [row["flights_per_message"], row["all_flights_per_message"], row["messages_per_second"]]
+        numbers += [row["round_trips_of_time_per_message"]]
+        lines.append(
+            f"| {row['client']} | {row['connections']} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |"
+        )
+    verdicts = [
+        f"* {row['client']}: **{row['flights_per_message']:.2f}** round trips a message ({row['messages']} messages,"
+        f" {_connections(row)}); at most {row['goal']} is asked: {_met(row)}."
+        for row in figures["rows"]
+        if "goal" in row
+    ]
+    return [*lines, "", *verdicts, *_absent(figures)]
+
+
+def limits(figures: dict[str, Any]) -> list[str]:
+    """Times and shares, then the memory that each attack costs."""
+    lines = [where(figures["surroundings"]), "", "| what | measured | asked | |", "|---|---|---|---|"]
+    for row in figures["times"]:
+        lines.append(f"| {row['what']} | {_amount(row, 'value')} | under {_amount(row, 'goal')} | {_met(row)} |")
+    slowed = figures["slowed"]
+    if slowed:
+        alone, beside = (", ".join(f"{rate:.0f}" for rate in slowed[key]) for key in ("alone", "beside_dead"))
+        lines += ["", f"Messages a second of the healthy account alone: {alone}; beside the dead one: {beside}."]
+    lines += [
+        "",
+        "| attack | what came of it | memory at its peak | grown by | at most | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in figures["memory"]:
+        peak = f"{row['peak_mib']:.0f} MiB"
+        cells = [row["what"], row["seen"], peak, _amount(row, "value"), _amount(row, "goal"), _met(row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _connections(row: dict[str, Any]) -> str:
+    return f"{row['connections']} connection" + ("s" if row["connections"] > 1 else "")
+
+
+def _amount(row: dict[str, Any], key: str) -> str:
+    digits = {"s": 3, "%": 1, "MiB": 1}[row["unit"]]
+    return f"{row[key]:.{digits if key == 'value' else 0}f} {row['unit']}"
+
+
+def _met(row: dict[str, Any]) -> str:
+    return "met" if row["met"] else "**missed**"
+
+
+def _versions(figures: dict[str, Any]) -> str:
+    named = {name.partition(" ")[0]: version for name, version in figures["versions"].items()}
+    told = [f"{name} {version}" for name, version in named.items() if name not in ("postroom", "smtplib")]
+    return ", ".join(told) + "." if told else ""
+
+
+def _absent(figures: dict[str, Any]) -> list[str]:
+    return [f"* Not measured: {name}, since {reason}." for name, reason in figures["absent"].items()]

@@ -1,4 +1,4 @@
-"""CPU time and peak memory of a process with all its children, from /proc (proc(5))."""
+"""CPU time and memory of a process with all its children, and the peak of one, from /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -50,3 +50,18 @@ def resident_bytes(root: int) -> int:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total * 1024
+
+
+def resident_and_peak_bytes(pid: int) -> tuple[int, int]:
+    """What `pid` holds in memory now, and the most that it held since `forget_peak`, else since its start."""
+    found = dict.fromkeys(("VmRSS", "VmHWM"), 0)
+    for line in (_PROC / str(pid) / "status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in found:
+            found[name] = int(value.split()[0]) * 1024
+    return found["VmRSS"], found["VmHWM"]
+
+
+def forget_peak(pid: int) -> None:
+    """The peak of `pid` begins anew with what it holds now (proc_pid_clear_refs(5))."""
+    (_PROC / str(pid) / "clear_refs").write_text("5")

@@ -70,6 +70,8 @@ class Sink:
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
+        self.pid = 0
+        self.folder = folder
         self._counters = folder / f"sink-{self.port}.counters"
 
     def __enter__(self) -> Sink:
@@ -78,7 +80,13 @@ class Sink:
             command += ["-u", "nobody"]
         with self._counters.open("wb") as out:
             self._process = subprocess.Popen([*command, f"127.0.0.1:{self.port}", "1000"], stdout=out)
-        wait_until(lambda: answers(self.port), 10, "smtp-sink greets")
+        self.pid = self._process.pid
+        try:
+            wait_until(lambda: answers(self.port), 10, "smtp-sink greets")
+        except Void:
+            self._process.kill()
+            self._process.wait()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -106,21 +114,34 @@ class Passage:
     relayed_seconds: float
 
 
-def send(port: int, sink: Sink, messages: int, connections: int, *, size_bytes: int = 4096) -> Passage:
+def submit(port: int, messages: int, connections: int, *, size_bytes: int = 4096) -> None:
+    """Send `messages` over `connections` that persist (smtp-source -d).
+
+    Raises:
+        Void: not all were accepted.
+    """
+    command = [program("smtp-source"), "-4", "-d", "-s", str(connections), "-m", str(messages), "-l", str(size_bytes)]
+    command += ["-f", SENDER, "-t", RECIPIENT, f"127.0.0.1:{port}"]
+    try:
+        source = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    except subprocess.TimeoutExpired:
+        raise Void("smtp-source did not end within 600 s") from None
+    if source.returncode != 0:
+        raise Void(f"smtp-source: {source.stderr.strip()[-400:]}")
+
+
+def send(
+    port: int, sink: Sink, messages: int, connections: int, *, size_bytes: int = 4096, patience_seconds: float = 120
+) -> Passage:
     """Send `messages` over `connections` that persist (smtp-source -d) and wait until the sink has counted as many.
 
     Raises:
         Void: not all were accepted, or the sink counted more or fewer.
     """
     before = sink.count()
-    command = [program("smtp-source"), "-4", "-d", "-s", str(connections), "-m", str(messages), "-l", str(size_bytes)]
     started = time.time()
-    source = subprocess.run(
-        [*command, "-f", SENDER, "-t", RECIPIENT, f"127.0.0.1:{port}"], capture_output=True, text=True, check=False
-    )
+    submit(port, messages, connections, size_bytes=size_bytes)
     accepted = time.time() - started
-    if source.returncode != 0:
-        raise Void(f"smtp-source: {source.stderr.strip()[-400:]}")
-    wait_until(lambda: sink.count() - before >= messages, 120, f"the sink has {messages}")
+    wait_until(lambda: sink.count() - before >= messages, patience_seconds, f"the sink has {messages}")
     relayed = sink.last_at() - started
     return Passage(messages, accepted, relayed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,19 +28,25 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 #: Programs of others that tests speak with: where to look for each, and how to get it.
 PEERS: dict[str, tuple[str, str]] = {
     "postfix": ("postfix", "apt-get install postfix"),
+    "sendmail": ("sendmail", "apt-get install postfix"),
     "smtp-sink": ("smtp-sink", "apt-get install postfix"),
     "smtp-source": ("smtp-source", "apt-get install postfix"),
     "swaks": ("swaks", "apt-get install swaks"),
     "msmtp": ("msmtp", "apt-get install msmtp"),
+    "exim": ("exim4", "apt-get download exim4-daemon-light, dpkg -x it into tests/interop/peers/exim: see .ci/run"),
     "strace": ("strace", "apt-get install strace"),
     "openssl": ("openssl", "apt-get install openssl"),
     "node": ("node", "apt-get install nodejs"),
+    "dovecot": ("/usr/lib/dovecot/submission-login", "apt-get install dovecot-submissiond"),
+    "curl": ("curl", "apt-get install curl"),
     "nodemailer": (str(NODE_MODULES / "nodemailer" / "package.json"), "npm install in tests/interop"),
+    "smtp-server": (str(NODE_MODULES / "smtp-server" / "package.json"), "npm install in tests/interop"),
 }
 PEERS_MUST_BE_THERE = os.environ.get("POSTROOM_REQUIRE_PEERS") == "1"
 
-#: System programs lie here even where a user's PATH does not say so.
-SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+#: System programs lie here even where a user's PATH does not say so; Exim is unpacked here where Postfix is installed.
+UNPACKED = ROOT / "tests" / "interop" / "peers" / "exim" / "usr" / "sbin"
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", str(UNPACKED)])
 
 
 def find_peer(name: str) -> Path:
@@ -145,6 +152,46 @@ def run_postroom(
     return result
 
 
+def start_serving(data: Path, listeners: str, **settings: str) -> Served:
+    """`postroom serve` as a process on `data` with `listeners` (JSON), once it says that it is ready.
+
+    Its `port` is that of the first listener, also where 0 was asked for. To be ended with `end_serving`.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
+    environment |= {"POSTROOM_DATA": str(data), "POSTROOM_SMTP__LISTENERS": listeners, **settings}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "postroom", "serve"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    served = Served(data, 0, process, environment)
+    assert process.stdout is not None
+    for line in process.stdout:
+        served.output.append(line.rstrip("\n"))
+        if ready := re.match(r"postroom is ready: SMTP on (.*), data in ", line):
+            first = ready[1].partition(", ")[0]
+            served.port = int(first.rpartition(":")[2]) if first != "no listener" else 0
+            served.reader = threading.Thread(target=served.read_on, daemon=True)
+            served.reader.start()
+            return served
+    end_serving(served)
+    raise AssertionError("postroom serve ended before it was ready:\n" + "\n".join(served.output))
+
+
+def end_serving(served: Served) -> None:
+    """End the process, however it is."""
+    if served.process.poll() is None:
+        served.process.kill()
+    served.process.wait()
+    if served.reader is not None:
+        served.reader.join()
+    elif served.process.stdout is not None:
+        served.process.stdout.close()
+
+
 @pytest.fixture
 def serve(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., Served]]:
     """`serve()` starts the gateway as a process on a temporary folder and waits until it says that it is ready;
@@ -152,40 +199,13 @@ def serve(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[...
     started: list[Served] = []
 
     def start(data: Path | None = None, port: int | None = None, **settings: str) -> Served:
-        data = data or tmp_path / "data"
-        port = port or free_port()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
-        environment |= {
-            "POSTROOM_DATA": str(data),
-            "POSTROOM_SMTP__LISTENERS": f'[{{"address": "127.0.0.1", "port": {port}}}]',
-            **settings,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "postroom", "serve"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        served = Served(data, port, process, environment)
-        started.append(served)
-        assert process.stdout is not None
-        for line in process.stdout:
-            served.output.append(line.rstrip("\n"))
-            if "ready" in line:
-                served.reader = threading.Thread(target=served.read_on, daemon=True)
-                served.reader.start()
-                return served
-        raise AssertionError("postroom serve ended before it was ready:\n" + "\n".join(served.output))
+        listeners = f'[{{"address": "127.0.0.1", "port": {port or free_port()}}}]'
+        started.append(start_serving(data or tmp_path / "data", listeners, **settings))
+        return started[-1]
 
     yield start
     for served in started:
-        if served.process.poll() is None:
-            served.process.kill()
-        served.process.wait()
-        if served.reader is not None:
-            served.reader.join()
+        end_serving(served)
 
 
 # The suite runs on plain asyncio, and on the loop of the running gateway with POSTROOM_TEST_LOOP=uvloop.

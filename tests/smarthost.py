@@ -27,7 +27,7 @@ class Behaviour:
     `replies` maps a verb ("RCPT", "MAIL", "EHLO", "DATA", "CONTENT", "GREETING") or a whole command line to the reply
     for it, or to a list of replies for the first, second, ... time (the last stays). `close_after` closes the
     connection after it has read (and not answered) that verb; from `silent_at` on nothing is answered;
-    `messages_per_connection` closes after so many.
+    `messages_per_connection` closes after so many. `offers` is said to EHLO, beside PIPELINING.
     """
 
     replies: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
@@ -36,6 +36,7 @@ class Behaviour:
     closes: int = 1_000_000
     messages_per_connection: int = 1_000_000
     pipelining: bool = True
+    offers: tuple[str, ...] = ("8BITMIME", "SIZE 50000000", "ENHANCEDSTATUSCODES")
 
 
 class Smarthost:
@@ -134,7 +135,7 @@ class Smarthost:
 
     def _ehlo(self) -> bytes:
         offered = ["PIPELINING"] if self.behaviour.pipelining else []
-        lines = ["smarthost.test", *offered, "8BITMIME", "SIZE 50000000", "ENHANCEDSTATUSCODES"]
+        lines = ["smarthost.test", *offered, *self.behaviour.offers]
         return b"".join(f"250{' ' if n == len(lines) - 1 else '-'}{line}\r\n".encode() for n, line in enumerate(lines))
 
 

@@ -16,6 +16,7 @@ from postroom.errors import GatewayError, Unauthenticated
 from postroom.model.application import Application
 from postroom.model.clock import Timer
 from postroom.model.content import Content, ContentId, StagedBody
+from postroom.model.envelope import Envelope
 from postroom.model.queue import MessageId
 from postroom.model.submission import Accepted, Submission
 from postroom.pending import Pending
@@ -33,6 +34,7 @@ class Dialogue:
         self.machine = ServerMachine(limits or ServerLimits(), "mx.test", **options)
         self.commits = commits
         self.messages: list[tuple[str, list[str], bytes]] = []
+        self.envelopes: list[Envelope] = []
         self.refused_paths: set[str] = set()
         self.logins: list[tuple[str, str]] = []
         self.password = "right"
@@ -49,9 +51,14 @@ class Dialogue:
 
     def turn(self) -> bytes:
         """Answer everything that can be answered; what the server says."""
-        while (event := self.machine.next_event()) is not None:
-            self._answer(event)
-        return self.machine.data_to_send()
+        said = b""
+        while True:
+            while (event := self.machine.next_event()) is not None:
+                self._answer(event)
+            replies = self.machine.data_to_send()
+            if not replies:
+                return said
+            said += replies
 
     def commit(self, reply: bytes = ACCEPTED) -> bytes:
         """The oldest message that waits is durable now."""
@@ -86,7 +93,9 @@ class Dialogue:
                 if slot is not None:
                     content = b"".join(self._pieces)
                     self._pieces.clear()
-                    self.messages.append((self.machine.reverse_path, list(self.machine.recipients), content))
+                    envelope = self.machine.envelope()
+                    self.envelopes.append(envelope)
+                    self.messages.append((envelope.reverse_path, list(envelope.recipients), content))
                     if self.commits:
                         self.machine.fill(slot, ACCEPTED)
                     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import random
 import socket
@@ -20,10 +19,11 @@ from .applications.service import ApplicationService
 from .config import Settings
 from .errors import Fault, GatewayError, InvalidInput, NotFound, StateConflict
 from .mime.head import split
+from .mime.large_body import LargeBody
 from .model.account import Account, AccountKind
 from .model.application import Application
 from .model.clock import Clock, Timer
-from .model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId, StagedBody
+from .model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId
 from .model.envelope import DsnRequest, Envelope
 from .model.explanation import Explanation
 from .model.ids import message_id_text
@@ -32,6 +32,7 @@ from .model.submission import Accepted, Door, Submission
 from .pending import Pending
 from .policy.patterns import matches_any
 from .policy.retry import Schedule
+from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import maintenance
 from .queue.delivery import RetryRules
 from .queue.intake import Intake
@@ -106,7 +107,9 @@ class Gateway:
             Schedule.parse(settings.account_sleep, "account_sleep"),
         )
         self.scheduler = Scheduler(store, clock, rules, self._make_transport, random_unit)
-        self._intake = Intake(store, clock, accounts.snapshot, self.scheduler.offer, self.hostname)
+        self._intake = Intake(
+            store, clock, accounts.snapshot, self.scheduler.offer, self.hostname, settings.smtp.max_mime_depth
+        )
         self._maintenance: asyncio.Task[None] | None = None
         accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
 
@@ -183,10 +186,12 @@ class Gateway:
         if len(body) <= INLINE_BYTES:
             return Content(head, body)
         content_id = ContentId(os.urandom(16))
-        chunks = range(0, len(body), CHUNK_BYTES)
-        for index, start in enumerate(chunks):
-            await self.store.stage(content_id, index, body[start : start + CHUNK_BYTES])
-        return Content(head, StagedBody(content_id, len(chunks), len(body), hashlib.sha256(body).digest()))
+        large = LargeBody(head)
+        for index, start in enumerate(range(0, len(body), CHUNK_BYTES)):
+            chunk = body[start : start + CHUNK_BYTES]
+            large.add(chunk)
+            await self.store.stage(content_id, index, chunk)
+        return Content(head, large.staged(content_id))
 
     # The queue by hand --------------------------------------------------------------------------------------------
 
@@ -233,9 +238,7 @@ class Gateway:
         submission = Submission(
             door=Door(view.door),
             application=application,
-            envelope=Envelope(
-                view.reverse_path, tuple(d.recipient for d in again), view.eight_bit, view.smtputf8, dsn
-            ),
+            envelope=Envelope(view.reverse_path, tuple(d.recipient for d in again), view.eight_bit, view.smtputf8, dsn),
             content=await self.keep_content(raw),
             received=self.clock.now(),
             priority=view.priority,
@@ -283,6 +286,7 @@ class Gateway:
                     "reason": circuit.reason,
                     "advice": circuit.advice,
                     "until": circuit.until.isoformat() if circuit.until else None,
+                    "transcript": circuit.transcript,
                     "counts": {state.value: n for (lane, state), n in counts.items() if lane == account.id},
                 }
             )
@@ -309,6 +313,7 @@ class Gateway:
             budget=self._budget,
             helo_name=self.hostname if "." in self.hostname else "",
             chunks=self.store.chunks,
+            reply_limits=ReplyLimits(self.settings.relay.max_reply_line_bytes, self.settings.relay.max_reply_bytes),
         )
 
 

@@ -138,6 +138,7 @@ def test_send_in_parts_and_the_queue(postroom: Commands, tmp_path: Path) -> None
     assert "bcc@" not in content
     assert "from standard input" in content
     assert "application/pdf" in content
+    assert postroom.run("queue", "show", message_id, "--transcript") == "no attempt failed\n"
     because = "account relay is off" if postroom.is_up else "the gateway is not running"
     assert because in postroom.run("why", message_id)
     assert postroom.json("why", "last")["deliveries"][0]["command"].startswith("postroom ")

@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 import email
 import email.policy
+from datetime import timedelta
 
 import pytest
 
 from postroom.errors import InvalidInput, Refused
+from postroom.mime.head import split
+from postroom.model.envelope import DsnRequest, Envelope
+from postroom.model.outcome import Deferred
+from tests.unit.mime.odd_messages import ODD_MESSAGES, edited, read, without
 
-from .conftest import Room
+from .conftest import OK, Room
+
+TAKEN_OUT = frozenset({b"bcc", b"resent-bcc", b"return-path", b"x-postroom-*"})
 
 
 async def head_of(room: Room, head: bytes, *recipients: str) -> email.message.EmailMessage:
@@ -102,3 +109,80 @@ async def test_an_application_that_is_off_and_a_message_for_nobody_are_refused(r
 async def test_subjects_are_kept_readable(room: Room) -> None:
     message = await room.submit(head=b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n =?utf-8?b?IOKCrA==?=\r\n\r\n")
     assert (await room.store.message(message)).subject == "Grüße €"
+
+
+@pytest.mark.parametrize("content", ODD_MESSAGES.values(), ids=ODD_MESSAGES.keys())
+async def test_of_an_odd_message_every_other_octet_stays(room: Room, content: bytes) -> None:
+    head, body = split(content)
+    raw = await room.store.content(await room.submit(head=head, body=body))
+    units = read(raw)
+    (received,) = [unit.octets for unit in units if unit.octets.startswith(b"Received: from localhost ([127.0.0.1])")]
+    own = [unit.octets for unit in units if unit.name in (b"date", b"message-id") and unit.octets not in content]
+    given = without(read(head), TAKEN_OUT)
+    empty = frozenset(unit.name for unit in given if unit.octets.partition(b":")[2].strip() == b"")
+    left = without(given, empty & {b"date", b"message-id"})
+    assert raw == edited(left, received, b"".join(own)) + b"\r\n" + body
+    assert len(own) == len({b"date", b"message-id"} - {unit.name for unit in left})
+
+
+@pytest.mark.parametrize("head", [b"From: a@x.test\r\n\r\n", b"Date:\r\nMessage-ID: \r\nFrom: a@x.test\r\n\r\n"])
+async def test_each_attempt_has_the_same_trace_date_and_message_id(room: Room, head: bytes) -> None:
+    relay = room.transports["relay1"]
+    relay.answers.extend([Deferred(status="4.3.0", reason="later"), OK])
+    message = await room.submit(head=head)
+    await room.until(message, "deferred")
+    room.clock.advance(timedelta(hours=1))
+    await room.until(message, "delivered")
+    first, second = (transaction.head for transaction in relay.sent)
+    assert first == second
+    parsed = email.message_from_bytes(first, policy=email.policy.default)
+    assert [len(parsed.get_all(name, [])) for name in ("Received", "Date", "Message-ID")] == [1, 1, 1]
+    assert parsed["Message-ID"].endswith("@mx.test>")
+
+
+async def test_of_two_message_ids_the_one_that_is_not_empty_counts(room: Room) -> None:
+    message = await room.submit(head=b"Message-ID:\r\nMessage-ID: <own@x.test>\r\n\r\n")
+    assert (await room.store.message(message)).header_message_id == "<own@x.test>"
+    assert (await room.store.content(message)).count(b"Message-ID:") == 2
+
+
+@pytest.mark.parametrize(
+    ("head", "declared", "needed"),
+    [
+        (b"Subject: s\r\n\r\n", True, False),
+        ("Subject: ü\r\n\r\n".encode(), True, True),
+        ("Subject: ü\r\n\r\n".encode(), False, False),
+    ],
+)
+async def test_smtputf8_is_kept_where_the_header_needs_it(
+    room: Room, head: bytes, declared: bool, needed: bool
+) -> None:
+    submission = dataclasses.replace(
+        room.submission(head=head, body="ü\r\n".encode()), envelope=Envelope("a@x.test", ("b@y.test",), True, declared)
+    )
+    accepted = await room.intake.submit(submission)
+    assert (await room.store.message(accepted.id)).smtputf8 is needed
+
+
+async def test_what_is_asked_of_notifications_stays_with_its_recipient(room: Room) -> None:
+    asked = DsnRequest("HDRS", "id", ("NEVER", "", "FAILURE", "SUCCESS"), ("rfc822;1", "rfc822;2", "", "rfc822;4"))
+    recipients = ("b@y.test", "c@y.test", "b@y.test", "postmaster")
+    room.transports["relay1"].answers.append(OK)
+    submission = dataclasses.replace(room.submission(), envelope=Envelope("a@x.test", recipients, dsn=asked))
+    accepted = await room.intake.submit(submission)
+    rows = await room.until(accepted.id, "delivered", "delivered", "delivered")
+    assert [(row.recipient, row.notify, row.orcpt) for row in rows] == [
+        ("b@y.test", "NEVER", "rfc822;1"),
+        ("c@y.test", "", "rfc822;2"),
+        ("postmaster@mx.test", "SUCCESS", "rfc822;4"),
+    ]
+    (sent,) = room.transports["relay1"].sent
+    assert sent.envelope.dsn == DsnRequest("HDRS", "id", ("NEVER", "", "SUCCESS"), ("rfc822;1", "rfc822;2", "rfc822;4"))
+
+
+async def test_parts_nested_too_deeply_are_refused(room: Room) -> None:
+    levels = b"".join(b"Content-Type: multipart/x; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(101))
+    head, body = split(levels + b"\r\nx\r\n")
+    with pytest.raises(Refused, match="smtp.max_mime_depth") as refused:
+        room.intake.submit(room.submission(head=head, body=body))
+    assert (refused.value.reply_code, refused.value.status) == (554, "5.6.0")

@@ -18,6 +18,8 @@ from .conftest import OK, Room
 
 async def test_urgent_goes_before_normal_before_bulk_and_older_before_newer(room: Room) -> None:
     room.transports["relay1"].capacity = 1
+    await room.until(await room.submit(), "delivered")  # the lane's first look into the store is over
+    room.transports["relay1"].sent.clear()
     room.scheduler.pause(True)
     messages = [
         await room.submit(f"{n}@y.test", priority=priority)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 from postroom.gateway import SystemClock
 from postroom.model.account import Account, AccountKind, Security
 from postroom.model.content import StagedBody
-from postroom.model.envelope import Envelope
-from postroom.model.outcome import Bounced, Deferred, Delivered, NotSent, Outcome, Scope, Unknown
+from postroom.model.envelope import DsnRequest, Envelope
+from postroom.model.outcome import Bounced, Deferred, Delivered, Failure, NotSent, Outcome, Scope, Unknown
 from postroom.transports import AccountUnavailable, Transaction, TransportClosed
 from postroom.transports.pool import ConnectionBudget
 from postroom.transports.smtp import SmtpTransport
@@ -141,6 +142,7 @@ async def test_the_message_after_a_refused_one_goes_once_and_under_its_own_sende
     assert [(m.reverse_path, m.content) for m in smarthost.taken] == [
         (f"s{n}@x.test", b"S: 1\r\n\r\nmessage %d\r\n" % n) for n in range(1, 5)
     ]
+    assert smarthost.connections == 1
 
 
 async def test_a_relay_that_closes_after_each_message_gets_each_once(start: Start) -> None:
@@ -230,3 +232,157 @@ async def test_whoever_waits_for_a_slot_when_the_transport_closes_is_told(start:
     for slot in slots:
         slot.cancel()
     await closing
+
+
+# What the relay offers --------------------------------------------------------------------------------------------
+
+
+async def test_a_recipient_that_needs_smtputf8_bounces_where_it_is_not_offered_and_the_others_go(start: Start) -> None:
+    transport, smarthost = await start(Behaviour())
+    no, yes, also = await send(transport, mail(0, "ä@y.test", "b@y.test", "c@y.test"))
+    assert isinstance(no, Bounced)
+    assert (no.status, no.reply, "recipient" in no.reason, "SMTPUTF8" in no.advice) == ("5.6.7", None, True, True)
+    assert isinstance(yes, Delivered) and isinstance(also, Delivered)
+    assert [taken.recipients for taken in smarthost.taken] == [["b@y.test", "c@y.test"]]
+
+
+@pytest.mark.parametrize(
+    ("envelope", "status", "what"),
+    [
+        (Envelope("ß@x.test", ("b@y.test", "ä@y.test")), "5.6.7", "sender"),
+        (Envelope("s@x.test", ("b@y.test", "c@y.test"), smtputf8=True), "5.6.9", "header"),
+        (Envelope("s@x.test", ("ä@y.test", "ö@y.test")), "5.6.7", "recipient"),
+    ],
+)
+async def test_what_needs_smtputf8_as_a_whole_bounces_without_a_word_and_the_next_message_goes(
+    start: Start, envelope: Envelope, status: str, what: str
+) -> None:
+    transport, smarthost = await start(Behaviour())
+    slots = [await transport.reserve() for _ in range(2)]
+    refused, following = [
+        slot.deliver(t) for slot, t in zip(slots, (replace(mail(), envelope=envelope), mail(1)), strict=True)
+    ]
+    for outcome in await refused:
+        assert isinstance(outcome, Bounced)
+        assert (outcome.status, what in outcome.reason) == (status, True)
+    assert isinstance((await following)[0], Delivered)
+    for slot in slots:
+        slot.settle()
+        slot.durable()
+    assert [command for command in smarthost.commands if command.startswith(("MAIL", "RSET"))] == [
+        "MAIL FROM:<s1@x.test> SIZE=19"
+    ]
+
+
+async def test_smtputf8_and_notification_requests_reach_a_relay_that_offers_them(start: Start) -> None:
+    transport, smarthost = await start(Behaviour(offers=("SMTPUTF8", "8BITMIME", "DSN")))
+    dsn = DsnRequest("FULL", "id", ("NEVER",), ("rfc822;b@y.test",))
+    envelope = Envelope("s@x.test", ("ä@y.test",), eight_bit=True, dsn=dsn)
+    (outcome,) = await send(transport, replace(mail(), envelope=envelope))
+    assert isinstance(outcome, Delivered)
+    assert smarthost.commands[1:3] == [
+        "MAIL FROM:<s@x.test> BODY=8BITMIME SMTPUTF8 RET=FULL ENVID=id",
+        "RCPT TO:<ä@y.test> NOTIFY=NEVER ORCPT=rfc822;b@y.test",
+    ]
+    assert smarthost.taken[0].recipients == ["ä@y.test"]
+
+
+async def test_recipients_beyond_the_relays_limit_are_not_sent_and_nobody_is_to_blame(start: Start) -> None:
+    transport, smarthost = await start(Behaviour(offers=("LIMITS RCPTMAX=2",)))
+    outcomes = await send(transport, mail(0, *(f"{n}@y.test" for n in range(4))))
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Delivered, NotSent, NotSent]
+    assert isinstance(outcomes[3], NotSent) and "in one transaction" in outcomes[3].reason
+    assert smarthost.taken[0].recipients == ["0@y.test", "1@y.test"]
+
+
+async def test_a_connection_carries_no_more_messages_than_the_relay_says(start: Start) -> None:
+    transport, smarthost = await start(Behaviour(offers=("LIMITS MAILMAX=3",)), messages_per_connection=5)
+    outcomes = await asyncio.gather(*(send(transport, mail(n)) for n in range(7)))
+    assert {type(outcome) for (outcome,) in outcomes} == {Delivered}
+    per_connection = [sum(m.connection == c for m in smarthost.taken) for c in range(1, smarthost.connections + 1)]
+    assert per_connection == [3, 3, 1]
+
+
+async def test_an_account_that_allows_fewer_messages_than_the_relay_keeps_to_its_own_limit(start: Start) -> None:
+    transport, smarthost = await start(Behaviour(offers=("LIMITS MAILMAX=30",)), messages_per_connection=2)
+    await asyncio.gather(*(send(transport, mail(n)) for n in range(4)))
+    assert smarthost.connections == 2
+
+
+# Envelope ahead ---------------------------------------------------------------------------------------------------
+
+
+async def test_421_to_the_envelope_ahead_leaves_its_message_unsent_and_it_goes_on_a_new_connection(
+    start: Start,
+) -> None:
+    replies = {"MAIL": ["250 2.1.0 ok", "421 4.7.0 enough for this connection", "250 2.1.0 ok"]}
+    transport, smarthost = await start(Behaviour(replies=replies))
+    (first,), (second,) = await asyncio.gather(send(transport, mail(0)), send(transport, mail(1)))
+    assert isinstance(first, Delivered) and isinstance(second, NotSent)
+    (again,) = await send(transport, mail(1))
+    assert isinstance(again, Delivered)
+    assert [(m.reverse_path, m.connection) for m in smarthost.taken] == [("s0@x.test", 1), ("s1@x.test", 2)]
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+async def test_some_recipients_refused_in_one_message_and_others_in_the_next_are_kept_apart(
+    start: Start, pipelining: bool
+) -> None:
+    replies = {"RCPT TO:<a@y.test>": "550 5.1.1 no", "RCPT TO:<d@y.test>": "450 4.2.0 later"}
+    transport, smarthost = await start(Behaviour(replies=replies, pipelining=pipelining))
+    both = await asyncio.gather(
+        send(transport, mail(0, "a@y.test", "b@y.test")), send(transport, mail(1, "c@y.test", "d@y.test"))
+    )
+    assert [[type(outcome) for outcome in outcomes] for outcomes in both] == [
+        [Bounced, Delivered],
+        [Delivered, Deferred],
+    ]
+    assert [(m.reverse_path, m.recipients) for m in smarthost.taken] == [
+        ("s0@x.test", ["b@y.test"]),
+        ("s1@x.test", ["c@y.test"]),
+    ]
+
+
+async def test_a_relay_that_breaks_the_protocol_on_a_message_uses_up_a_try_of_it(start: Start) -> None:
+    transport, _ = await start(Behaviour(replies={"RCPT": ["354 what?", "250 2.1.5 ok"]}))
+    (outcome,) = await send(transport, mail())
+    assert isinstance(outcome, Deferred)
+    assert (outcome.scope, outcome.status) == (Scope.MESSAGE, "4.4.2")
+    assert isinstance((await send(transport, mail()))[0], Delivered)
+
+
+# Transcripts ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_keeps_what_was_said_and_a_success_does_not(start: Start) -> None:
+    transport, _ = await start(Behaviour(replies={"RCPT TO:<no@y.test>": "550 5.1.1 no such user"}))
+    yes, no = await send(transport, mail(0, "yes@y.test", "no@y.test"))
+    assert isinstance(no, Failure) and not isinstance(yes, Failure)
+    lines = no.transcript.split("\n")
+    assert lines[:2] == ["S: 220 smarthost.test ESMTP", "C: EHLO c.test"]
+    assert lines[-11:] == [
+        "C: MAIL FROM:<s0@x.test> SIZE=19", "S: 250 2.0.0 ok", "C: RCPT TO:<yes@y.test>", "S: 250 2.0.0 ok",
+        "C: RCPT TO:<no@y.test>", "S: 550 5.1.1 no such user", "C: DATA", "S: 354 go on",
+        "C: [19 octets of content]", "C: .", "S: 250 2.0.0 ok",
+    ]  # fmt: skip
+    assert "message 0" not in no.transcript
+
+
+async def test_a_broken_transaction_says_in_its_transcript_how_it_broke(start: Start) -> None:
+    transport, _ = await start(Behaviour(close_after="CONTENT", closes=1))
+    (outcome,) = await send(transport, mail())
+    assert isinstance(outcome, Unknown)
+    assert outcome.transcript.split("\n")[-2:] == ["C: .", "-- the server closed the connection"]
+
+
+async def test_an_account_that_cannot_log_in_tells_what_was_said_but_not_the_password(start: Start) -> None:
+    behaviour = Behaviour(offers=("AUTH PLAIN",), replies={"AUTH": "535 5.7.8 what is AGVycABodW50ZXIyIQ==? hunter2!?"})
+    transport, _ = await start(behaviour, username="erp", password="hunter2!", allow_clear_password=True)
+    with pytest.raises(AccountUnavailable) as unavailable:
+        await transport.reserve()
+    failure = unavailable.value.failure
+    assert failure.transcript.split("\n")[-3:-1] == [
+        "C: AUTH PLAIN [hidden]",
+        "S: 535 5.7.8 what is [hidden]? [hidden]?",
+    ]
+    assert all("hunter2!" not in text and "AGVycAB" not in text for text in (failure.reason, failure.transcript))

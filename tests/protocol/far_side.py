@@ -26,13 +26,14 @@ class Arrived:
 class FarSide:
     """`answer` gives the reply for a command line ("." is the end of data), None for the usual one.
 
-    `lax` answers DATA with 354 though there is no recipient. `flights` counts what the client wrote at once; `disorder`
-    is what a strict server answers 503.
+    `offered` is said to EHLO, beside PIPELINING. `lax` answers DATA with 354 though there is no recipient. `flights`
+    counts what the client wrote at once; `disorder` is what a strict server answers 503.
     """
 
     answer: Callable[[str], str | None] = lambda line: None
     pipelining: bool = True
     lax: bool = False
+    offered: tuple[str, ...] = ("8BITMIME", "SIZE 1000")
     taken: list[Arrived] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     disorder: list[str] = field(default_factory=list)
@@ -69,8 +70,8 @@ class FarSide:
         verb = line.split(" ")[0]
         given = self.answer(line)
         if verb == "EHLO":
-            offered = "250-far.test\r\n250-PIPELINING\r\n" if self.pipelining else "250-far.test\r\n"
-            return given or f"{offered}250-8BITMIME\r\n250 SIZE 1000"
+            offered = ["far.test", *(["PIPELINING"] if self.pipelining else []), *self.offered]
+            return given or "\r\n".join([*(f"250-{line}" for line in offered[:-1]), f"250 {offered[-1]}"])
         if verb == "MAIL":
             if self._path is not None:
                 self.disorder.append(line)

@@ -174,6 +174,25 @@ def test_a_refused_mail_is_followed_by_rset_and_its_reply() -> None:
     assert client.take_output()[0].startswith(b"MAIL FROM:<s1@x.test>")
 
 
+def test_a_transaction_abandoned_before_data_is_followed_by_rset_and_its_reply() -> None:
+    far_side = FarSide(lambda line: "550 5.1.1 no" if line.startswith("RCPT") else None, pipelining=False)
+    client = greeted(far_side)
+    first, second = transaction(0), transaction(1)
+    client.begin(first)
+    client.begin(second)
+    for written in (b"MAIL FROM:<s0@x.test> SIZE=10\r\n", b"RCPT TO:<r0@m0.test>\r\n"):
+        assert b"".join(client.take_output()) == written
+        client.receive(far_side.receive(written))
+        ended = events(client)
+    assert [type(event) for event in ended] == [TransactionEnded]
+    assert client.take_output() == [b"RSET\r\n"]
+    assert events(client) == []
+    assert client.take_output() == []
+    client.receive(far_side.receive(b"RSET\r\n"))
+    assert events(client) == []
+    assert client.take_output()[0].startswith(b"MAIL FROM:<s1@x.test>")
+
+
 def test_a_2yz_behind_a_refused_mail_is_no_success() -> None:
     client = greeted(FarSide())
     refused = transaction(0)

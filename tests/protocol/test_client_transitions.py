@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from postroom.protocol.sasl import LoginClient
 from postroom.protocol.smtp import LocalProtocolError, RemoteProtocolError
+from postroom.protocol.smtp import client as machine
 from postroom.protocol.smtp.client import SmtpClient
 from postroom.protocol.smtp.client_states import ALLOWED, SESSION_MOVES, TRANSACTION_MOVES, Cause, SessionState, Step
 from postroom.protocol.smtp.transaction import MailTransaction
@@ -19,7 +21,7 @@ REPLIES = {
     Cause.REPLY_4: b"450 x\r\n",
     Cause.REPLY_5: b"550 x\r\n",
 }
-COMMANDS: dict[Cause, Callable[[SmtpClient], None]] = {
+COMMANDS: dict[Cause, Callable[[SmtpClient], object]] = {
     Cause.EHLO: SmtpClient.ehlo,
     Cause.HELO: SmtpClient.helo,
     Cause.STARTTLS: SmtpClient.starttls,
@@ -146,3 +148,59 @@ def test_content_is_written_after_354_alone(step: Step) -> None:
         with pytest.raises(LocalProtocolError):
             client.send_content(b"x\r\n")
         assert client.take_output() == []
+
+
+class _Visited(dict[Any, Any]):
+    """A table of moves that knows which of them were made."""
+
+    def __init__(self, moves: dict[Any, Any]) -> None:
+        super().__init__(moves)
+        self.made: set[Any] = set()
+
+    def __getitem__(self, move: Any) -> Any:
+        self.made.add(move)
+        return super().__getitem__(move)
+
+    def get(self, move: Any, default: Any = None) -> Any:
+        """See dict."""
+        self.made.add(move)
+        return super().get(move, default)
+
+
+def _visit_sessions() -> None:
+    for state in STATES:
+        for cause, command in COMMANDS.items():
+            if cause in ALLOWED[state] or (cause is Cause.ENVELOPE and state is SessionState.RESET):
+                command(at(state))
+        for reply in REPLIES.values():
+            client = at(state)
+            client.receive(reply)
+            try:
+                events(client)
+            except RemoteProtocolError:
+                assert client.state is SessionState.DEAD
+
+
+def _visit_transactions() -> None:
+    for step in (step for step in Step if step not in (Step.WAITING, Step.DONE)):
+        for reply in REPLIES.values():
+            client, _ = transaction_at(step)
+            client.receive(reply)
+            try:
+                events(client)
+            except RemoteProtocolError:
+                assert client.state is SessionState.DEAD
+    client = greeted(FarSide(pipelining=False))
+    client.begin(transaction(0))
+    client.receive(b"550 no\r\n")
+    assert len(events(client)) == 1
+
+
+def test_every_move_of_both_tables_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, mail = _Visited(SESSION_MOVES), _Visited(TRANSACTION_MOVES)
+    monkeypatch.setattr(machine, "SESSION_MOVES", session)
+    monkeypatch.setattr(machine, "TRANSACTION_MOVES", mail)
+    _visit_sessions()
+    _visit_transactions()
+    assert set(SESSION_MOVES) - session.made == set()
+    assert set(TRANSACTION_MOVES) - mail.made == set()

@@ -55,9 +55,10 @@ def test_login_with_the_name_in_the_command() -> None:
         (b"AUTH LOGIN\r\nQUIT\r\n", [334, 334]),
         (b"AUTH LOGIN\r\nnot base64!\r\n", [334, 501]),
         (b"AUTH LOGIN\r\n\xff\r\n", [334, 500]),
+        (b"AUTH LOGIN\r\nMAIL \xc3\xa9\r\n", [334, 500]),
         (b"AUTH LOGIN\r\nZXJw\n", [334, 500]),
         (b"AUTH CRAM-MD5\r\n", [504]),
-        (b"AUTH\r\n", [504]),
+        (b"AUTH\r\n", [501]),
         (b"AUTH PLAIN " + encoded(b"admin\0erp\0right") + b"\r\n", [535]),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.protocol.smtp import LocalProtocolError
+from postroom.protocol.smtp.server import MAX_REPLIES
 from tests.submission_door import ACCEPTED, codes, ready
 
 BEGIN = b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n"
@@ -22,7 +23,7 @@ def test_replies_to_later_commands_wait_behind_the_commit() -> None:
     dialogue = ready(commits=False)
     dialogue.send(BEGIN)
     assert dialogue.send(b"x\r\n.\r\nMAIL FROM:<e@f.test>\r\nRCPT TO:<bad>\r\nRCPT TO:<g@h.test>\r\n") == b""
-    assert dialogue.machine.reverse_path == "e@f.test"
+    assert dialogue.machine.envelope().reverse_path == "e@f.test"
     assert codes(dialogue.commit()) == [250, 250, 501, 250]
 
 
@@ -70,9 +71,19 @@ def test_replies_that_pile_up_behind_a_commit_are_bounded() -> None:
     (slot,) = dialogue.open
     for _ in range(10):
         dialogue.send(b"NOOP\r\n" * 1000)
-    assert len(slot.behind) == 4096
+    assert len(slot.behind) == MAX_REPLIES
     assert dialogue.machine.is_waiting
     assert codes(dialogue.commit()) == [250] * 10_001
+
+
+def test_commands_wait_until_the_replies_before_them_are_taken() -> None:
+    machine = ready().machine
+    machine.receive(b"NOOP\r\n" * (2 * MAX_REPLIES + 1))
+    taken = []
+    for _ in range(4):
+        assert machine.next_event() is None
+        taken.append(len(codes(machine.data_to_send())))
+    assert taken == [MAX_REPLIES, MAX_REPLIES, 1, 0]
 
 
 def test_a_slot_is_filled_once() -> None:

@@ -112,10 +112,18 @@ def test_bare_cr_and_lf_in_commands_are_refused(line: bytes) -> None:
     assert codes(dialogue.send(line + b"NOOP\r\n")) == [500, 250]
 
 
-@pytest.mark.parametrize("octet", [b"\x00", b"\x01", b"\x08", b"\x7f", b"\x80", b"\xff", "é".encode()])
-def test_controls_and_eight_bit_octets_in_commands_are_refused(octet: bytes) -> None:
+@pytest.mark.parametrize("octet", [b"\x00", b"\x01", b"\x08", b"\x1b", b"\x7f", b"\x80", b"\xff", b"\xed\xa0\x80"])
+def test_controls_and_octets_that_are_not_utf8_in_addresses_are_refused(octet: bytes) -> None:
     dialogue = ready()
-    assert codes(dialogue.send(b"MAIL FROM:<a" + octet + b"@b.test>\r\nNOOP\r\n")) == [500, 250]
+    line = b"FROM:<a" + octet + b"@b.test> SMTPUTF8\r\n"
+    assert codes(dialogue.send(b"MAIL " + line + b"VRFY " + octet + b"\r\nNOOP\r\n")) == [500, 500, 250]
+
+
+@pytest.mark.parametrize("octets", [b"\x00", b"\x7f", b"\xff", "é".encode()])
+@pytest.mark.parametrize("verb", [b"NOOP ", b"EHLO ", b"HELO ", b"AUTH ", b"RSET ", b"MAIL", b"", b"HELP "])
+def test_controls_and_eight_bit_octets_in_other_commands_are_refused(verb: bytes, octets: bytes) -> None:
+    dialogue = ready(clear_login=True)
+    assert codes(dialogue.send(verb + octets + b"\r\nNOOP\r\n")) == [500, 250]
 
 
 @given(st.binary(max_size=300), st.integers(1, 50))

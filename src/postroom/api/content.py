@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 from ..errors import Fault, InvalidInput, TooLarge
 from ..mime.head import split
-from ..model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId, StagedBody
+from ..mime.large_body import LargeBody
+from ..model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId
 
 
 class ChunkStore(Protocol):
@@ -58,33 +58,38 @@ def _bare_cr() -> InvalidInput:
 
 
 async def receive_content(
-    store: ChunkStore, chunks: AsyncIterator[bytes], *, max_size_bytes: int, max_header_bytes: int
+    store: ChunkStore,
+    chunks: AsyncIterator[bytes],
+    *,
+    max_size_bytes: int,
+    max_header_bytes: int,
+    max_mime_depth: int = 100,
 ) -> tuple[Content, bool]:
     """The content that `chunks` make, and whether it has octets over 127.
 
     Raises:
         TooLarge: over one of the limits.
         InvalidInput: it is empty or has a CR without LF.
+        Refused: it is large and its parts are nested deeper than `max_mime_depth`.
     """
-    receiver = _Receiver(store, max_size_bytes, max_header_bytes)
+    receiver = _Receiver(store, max_size_bytes, max_header_bytes, max_mime_depth)
     async for chunk in chunks:
         await receiver.feed(chunk)
     return await receiver.finish(), receiver.eight_bit
 
 
 class _Receiver:
-    def __init__(self, store: ChunkStore, max_size_bytes: int, max_header_bytes: int) -> None:
+    def __init__(self, store: ChunkStore, max_size_bytes: int, max_header_bytes: int, max_mime_depth: int) -> None:
         self._store = store
         self._max_size = max_size_bytes
         self._max_header = max_header_bytes
+        self._max_mime_depth = max_mime_depth
         self._lines = LineEnds()
         self._buffer = bytearray()
         self._head: bytes | None = None  # known once the content is found to be large
         self._size = 0
-        self._staged = 0
-        self._body_size = 0
+        self._body: LargeBody | None = None
         self._id = ContentId(os.urandom(16))
-        self._sha256 = hashlib.sha256()
         self._writing: asyncio.Future[None] | None = None
         self.eight_bit = False
 
@@ -97,9 +102,8 @@ class _Receiver:
         self._buffer += chunk
         if self._head is None and len(self._buffer) > INLINE_BYTES:
             self._find_head()
-        while self._head is not None and len(self._buffer) >= CHUNK_BYTES:
-            await self._stage(bytes(self._buffer[:CHUNK_BYTES]))
-            del self._buffer[:CHUNK_BYTES]
+        while self._body is not None and len(self._buffer) >= CHUNK_BYTES:
+            await self._stage(self._body, CHUNK_BYTES)
 
     def _find_head(self) -> None:
         content = bytes(self._buffer)
@@ -109,28 +113,33 @@ class _Receiver:
         self._head, body = split(content)
         self._refuse_long_head(self._head)
         self._buffer = bytearray(body)
+        self._body = LargeBody(self._head, self._max_mime_depth)
 
-    async def _stage(self, chunk: bytes) -> None:
+    async def _stage(self, body: LargeBody, size_bytes: int) -> None:
         if self._writing is not None:
             await self._writing  # one chunk is written while the next arrives, no more
-        self._sha256.update(chunk)
-        self._writing = self._store.stage(self._id, self._staged, chunk)
-        self._staged += 1
-        self._body_size += len(chunk)
+        with memoryview(self._buffer) as buffer:
+            chunk = bytes(buffer[:size_bytes])
+        del self._buffer[:size_bytes]
+        n = body.chunks
+        body.add(chunk)
+        self._writing = self._store.stage(self._id, n, chunk)
 
     async def finish(self) -> Content:
         self._lines.finish()
         if not self._size:
             raise InvalidInput(Fault("content", "is empty", "send a whole message: header, empty line, text"))
-        if self._head is None:
+        if self._head is None or self._body is None:
             head, body = split(bytes(self._buffer))
             self._refuse_long_head(head)
             return Content(head, body)
+        if not self._body.chunks:
+            return Content(self._head, bytes(self._buffer))
         if self._buffer:
-            await self._stage(bytes(self._buffer))
+            await self._stage(self._body, len(self._buffer))
         if self._writing is not None:
             await self._writing
-        return Content(self._head, StagedBody(self._id, self._staged, self._body_size, self._sha256.digest()))
+        return Content(self._head, self._body.staged(self._id))
 
     def _refuse_long_head(self, head: bytes) -> None:
         if len(head) > self._max_header:

@@ -32,7 +32,7 @@ def recipient(text: str, field: str = "to") -> str:
     """
     argument = _argument(b"TO", text, field)
     try:
-        return parse_rcpt(argument)
+        return parse_rcpt(argument).address
     except ArgumentError as error:
         raise _fault(field, text, error) from None
 
@@ -43,6 +43,7 @@ def _argument(keyword: bytes, text: str, field: str) -> bytes:
             raise ValueError(f"{text!r} holds a control character")
         argument = keyword + b":<" + typed_address(text).encode() + b">"
         if keyword == b"FROM":
+            argument += b"" if argument.isascii() else b" SMTPUTF8"
             parse_mail(argument)
     except (ArgumentError, ValueError) as error:
         raise _fault(field, text, error) from None
@@ -95,7 +96,9 @@ def _mailboxes(value: bytes, field: str) -> tuple[str, ...]:
         raise InvalidInput(Fault(field, f"the header field can't be read: {error}", "mend the field")) from None
 
 
-def envelope_of(path: str, recipients: Sequence[str], eight_bit: bool, max_recipients: int) -> Envelope:
+def envelope_of(
+    path: str, recipients: Sequence[str], *, eight_bit: bool, smtputf8: bool, max_recipients: int
+) -> Envelope:
     """The envelope, each recipient once.
 
     Raises:
@@ -109,4 +112,4 @@ def envelope_of(path: str, recipients: Sequence[str], eight_bit: bool, max_recip
         raise Busy(
             f"{len(once)} recipients are too many for one message: send it to at most {max_recipients} at a time"
         )
-    return Envelope(path, once, eight_bit)
+    return Envelope(path, once, eight_bit, smtputf8)

@@ -68,13 +68,14 @@ async def submit_message(
     account: str = "",
     sender: Annotated[str | None, Query(alias="from", description="reverse-path; else Sender or From")] = None,
     to: Annotated[list[str] | None, Query(description="recipients; else those of To, Cc and Bcc")] = None,
+    smtputf8: Annotated[bool, Query(description="the header needs RFC 6531: addresses in it are in UTF-8")] = False,
 ) -> dict[str, Any]:
     """Take a message: raw (`message/rfc822`, envelope in the query) or described (JSON). 202 once it is durable."""
     submitter = gateway.applications.get(application)
     if account:
         gateway.accounts.get(account)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == RAW:
-        submission = await _raw(gateway, request, submitter, sender, to)
+        submission = await _raw(gateway, request, submitter, sender, to, smtputf8)
     else:
         submission = await _described(gateway, request, submitter)
     accepted = await gateway.submit(submission)
@@ -82,7 +83,12 @@ async def submit_message(
 
 
 async def _raw(
-    gateway: TheGateway, request: Request, application: Application, sender: str | None, to: list[str] | None
+    gateway: TheGateway,
+    request: Request,
+    application: Application,
+    sender: str | None,
+    to: list[str] | None,
+    smtputf8: bool,
 ) -> Submission:
     limits = gateway.settings.smtp
     recipients = tuple(recipient(text) for text in to or ())
@@ -90,12 +96,22 @@ async def _raw(
     if path is not None:
         _refuse_sender(gateway, application, path)
     content, eight_bit = await receive_content(
-        gateway.store, request.stream(), max_size_bytes=limits.max_size_bytes, max_header_bytes=limits.max_header_bytes
+        gateway.store,
+        request.stream(),
+        max_size_bytes=limits.max_size_bytes,
+        max_header_bytes=limits.max_header_bytes,
+        max_mime_depth=limits.max_mime_depth,
     )
     if path is None:
         path = header_sender(content.head)
         _refuse_sender(gateway, application, path)
-    envelope = envelope_of(path, recipients or header_recipients(content.head), eight_bit, limits.max_recipients)
+    envelope = envelope_of(
+        path,
+        recipients or header_recipients(content.head),
+        eight_bit=eight_bit,
+        smtputf8=smtputf8,
+        max_recipients=limits.max_recipients,
+    )
     return await _submission(gateway, request, application, envelope, content)
 
 
@@ -128,9 +144,12 @@ async def _described(gateway: TheGateway, request: Request, application: Applica
     raw = _composed(gateway, message)
     recipients = [recipient(box.address, name) for name, boxes in lists.items() for box in boxes]
     path = reverse_path(mailbox.address)
-    envelope = envelope_of(path, recipients, not raw.isascii(), gateway.settings.smtp.max_recipients)
-    if len(raw) > gateway.settings.smtp.max_size_bytes:
-        raise TooLarge(f"the message is larger than {gateway.settings.smtp.max_size_bytes} octets")
+    limits = gateway.settings.smtp
+    # Composed content is ASCII but for addresses in its header that are not, which is what RFC 6531 is for.
+    beyond = not raw.isascii()
+    envelope = envelope_of(path, recipients, eight_bit=beyond, smtputf8=beyond, max_recipients=limits.max_recipients)
+    if len(raw) > limits.max_size_bytes:
+        raise TooLarge(f"the message is larger than {limits.max_size_bytes} octets")
     return await _submission(gateway, request, application, envelope, await gateway.keep_content(raw))
 
 

@@ -11,7 +11,7 @@ from ..errors import Fault, InvalidInput, NotFound
 from ..model.queue import DeliveryState
 from .connection import GatewayClient, ask, run
 from .options import AsJson, Data
-from .output import print_fields, print_json, print_table
+from .output import plain, print_fields, print_json, print_table
 
 app = typer.Typer(help="The queue: deliveries, one for each recipient of a message.", no_args_is_help=True)
 
@@ -63,6 +63,9 @@ def list_deliveries(
 def show_message(
     message_id: Id,
     content: Annotated[bool, typer.Option("--content", help="Print the message itself as it was stored.")] = False,
+    transcript: Annotated[
+        bool, typer.Option("--transcript", help="Print what was said in the attempts that failed, without content.")
+    ] = False,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,6 +80,8 @@ def show_message(
         sys.stdout.buffer.write(raw)
     elif as_json:
         print_json(message)
+    elif transcript:
+        _print_transcripts(message["attempts"])
     else:
         print_fields({name: message[name] for name in _MESSAGE})
         typer.echo("\ndeliveries")
@@ -85,6 +90,16 @@ def show_message(
         print_table(_ATTEMPTS, message["attempts"])
         typer.echo("\nevents")
         print_table(("at", "kind", "n", "account", "detail"), message["events"])
+
+
+def _print_transcripts(attempts: list[Any]) -> None:
+    said = [one for one in attempts if one["transcript"]]
+    for one in said:
+        typer.echo(f"{one['started']} {one['account']}")
+        for line in one["transcript"].split("\n"):
+            typer.echo(f"  {plain(line)}")
+    if not said:
+        typer.echo("no attempt failed")
 
 
 async def _resolved(client: GatewayClient, message_id: str) -> str:

@@ -63,6 +63,8 @@ def send(
     else:
         message = _compose(sender, to or [], cc or [], composed)
         parameters += _envelope(sender, [*(to or ()), *(cc or ()), *(bcc or ())], from_header=False)
+        if not message.isascii():  # an address in its header is not: nothing else of it ever is
+            parameters.append(("smtputf8", "true"))
 
     async def work(client: GatewayClient) -> tuple[dict[str, Any], dict[str, Any] | None]:
         content = message if message is not None else _read_raw(raw)

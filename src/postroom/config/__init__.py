@@ -74,6 +74,8 @@ class ListenerSettings(BaseModel):
         if self.profile == "devices":
             if not self.networks:
                 raise fault("the profile devices has no networks", "name the devices' networks in `networks`")
+            if any(ipaddress.ip_network(network).prefixlen == 0 for network in self.networks):
+                raise fault("networks takes in every address", "name the devices' own networks")
         elif self.allow_clear_login:
             raise fault("allow_clear_login is on", 'set profile = "devices", which needs `networks`')
         elif self.minimum_tls in ("1.0", "1.1"):

@@ -18,8 +18,7 @@ from ..config.folder import SERVE, FolderLock, make_data_folder
 from ..diagnosis.ports import describe_holder
 from ..errors import GatewayError, InvalidInput, NotRunning, StorageFailed
 from ..gateway import Gateway
-from ..submission.clients import Clients
-from ..submission.listener import Listener
+from ..submission.listener import Listener, clients_of
 from .first_start import provision
 from .hints import first_message
 from .logs import configure_logs
@@ -102,7 +101,7 @@ async def _serve(settings: Settings, hints: bool) -> None:
 async def _doors(gateway: Gateway, group: asyncio.TaskGroup) -> AsyncIterator[list[Listener]]:
     """Listeners and control socket, open inside the block."""
     smtp = gateway.settings.smtp
-    clients = Clients(smtp.max_connections_per_client)
+    clients = clients_of(smtp)
     control = ControlSocket(gateway, gateway.settings.control_socket)
     listeners: list[Listener] = []
     try:

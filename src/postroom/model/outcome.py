@@ -37,20 +37,24 @@ class Captured(Outcome):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotSent(Outcome):
-    """The connection ended before anything of the content was written: due again at once, nobody is to blame."""
+    """Nothing was asked or written for this recipient: due again at once, nobody is to blame; `reason` says why."""
+
+    reason: str = "the connection ended before the content was sent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure(Outcome):
     """A refusal or an accident.
 
-    `status` is an enhanced status code (RFC 3463); `reason` one line for people; `advice` what to do about it.
+    `status` is an enhanced status code (RFC 3463); `reason` one line for people; `advice` what to do about it;
+    `transcript` what was said, without content and secrets.
     """
 
     status: str
     reason: str
     advice: str = ""
     scope: Scope = Scope.MESSAGE
+    transcript: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from ..model.account import Account, Security
 from ..model.reply import Reply
 from ..protocol.sasl import SaslError, client_stepper
 from ..protocol.smtp.errors import LocalProtocolError
+from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from .smtp_connection import ConnectionLost, ContentSource, SmtpConnection, TransactionResult
 from .stream import ConnectFailed, Resolver, open_socket, open_transport, resolve
 from .tls import client_context
@@ -25,7 +26,13 @@ __all__ = [
 IMPLICIT_TLS_PORT = 465
 
 
-async def connect(account: Account, *, helo_name: str, resolver: Resolver = resolve) -> SmtpConnection:
+async def connect(
+    account: Account,
+    *,
+    helo_name: str,
+    reply_limits: ReplyLimits = DEFAULT_LIMITS,
+    resolver: Resolver = resolve,
+) -> SmtpConnection:
     """A connection that transactions can be started on: encrypted and logged in as `account` asks.
 
     `helo_name` is what EHLO says where the account has no name of its own; empty: the address literal.
@@ -34,8 +41,13 @@ async def connect(account: Account, *, helo_name: str, resolver: Resolver = reso
         ConnectFailed: see there; nothing is left open.
     """
     connection = SmtpConnection(
-        account.host, account.helo_name or helo_name, account.command_timeout, account.end_of_data_timeout
+        account.host,
+        account.helo_name or helo_name,
+        account.command_timeout,
+        account.end_of_data_timeout,
+        reply_limits,
     )
+    connection.recorded.hide(account.password)
     opening = _Opening(account, connection, resolver)
     try:
         await opening.run()

@@ -17,6 +17,7 @@ from ..protocol.smtp.client import SmtpClient
 from ..protocol.smtp.client_events import Answered, ConnectionEnded, ContentWanted, Event, TransactionEnded
 from ..protocol.smtp.client_states import SessionState, Step
 from ..protocol.smtp.errors import LocalProtocolError, RemoteProtocolError
+from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from ..protocol.smtp.transaction import MailTransaction
 from .stream import start_tls
 from .transcript import Transcript
@@ -91,12 +92,13 @@ class SmtpConnection(asyncio.Protocol):
         helo_name: str,
         command_timeout: timedelta,
         end_of_data_timeout: timedelta,
+        reply_limits: ReplyLimits = DEFAULT_LIMITS,
     ) -> None:
         self.remote_host = remote_host
         self.remote_address = ""
         self.on_closed: Callable[[str], None] | None = None
         self.recorded = Transcript()
-        self.machine = SmtpClient(helo_name)
+        self.machine = SmtpClient(helo_name, reply_limits)
         self.is_encrypted = False
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -134,6 +136,12 @@ class SmtpConnection(asyncio.Protocol):
         return self.machine.size_limit
 
     @property
+    def most_mails(self) -> int | None:
+        """How many messages the server takes on this connection; None where it does not say."""
+        limits = self.machine.limits
+        return limits.mails if limits is not None else None
+
+    @property
     def is_usable(self) -> bool:
         """Open and in step: it serves transactions."""
         return not self._closed_reason and self.machine.state in (SessionState.READY, SessionState.RESET)
@@ -152,7 +160,8 @@ class SmtpConnection(asyncio.Protocol):
         """Hand over one transaction; at most one may be ahead of the one under way.
 
         `done` is called exactly once with the result, from within a callback of the loop, never from `start`: also
-        when the connection is closed by now (`not_started`) or the envelope cannot be written (`error_kind` "local").
+        when the connection is closed by now (`not_started`), nobody is left to ask for (`left_out`), or the envelope
+        cannot be written (`error_kind` "local").
 
         Raises:
             LocalProtocolError: one is ahead already, or the session is not ready.
@@ -166,12 +175,13 @@ class SmtpConnection(asyncio.Protocol):
         if not self.machine.may_begin:
             raise LocalProtocolError("no transaction can begin now")
         try:
-            self.machine.begin(transaction)
+            begun = self.machine.begin(transaction)
         except LocalProtocolError as error:
             transaction.error, transaction.error_kind = str(error), "local"
+            begun = False
+        if not begun:
             self._loop.call_soon(self._hand_back, transaction)
-            return
-        if not self._pumping:
+        elif not self._pumping:
             self._flush()
 
     def block_content(self) -> None:
@@ -189,7 +199,7 @@ class SmtpConnection(asyncio.Protocol):
 
     def transcript(self, transaction: MailTransaction | None = None) -> str:
         """What was said until the session was ready, and in `transaction`; no content, no secrets."""
-        return self.recorded.text(transaction)
+        return self.recorded.text(transaction, pipelined=self.machine.pipelining)
 
     async def quit(self) -> None:
         """Say goodbye and close; with something under way, close at once."""
@@ -307,7 +317,7 @@ class SmtpConnection(asyncio.Protocol):
             while (event := machine.next_event()) is not None:
                 self._handle(event)
         except RemoteProtocolError as error:
-            self._end(str(error), "protocol")
+            self._end(self.recorded.without_secrets(str(error)), "protocol")
         finally:
             self._pumping = False
         if not self._closed_reason:
@@ -322,19 +332,25 @@ class SmtpConnection(asyncio.Protocol):
             else:
                 self._write_content(cast(_Sending, event.transaction))
         elif isinstance(event, Answered):
-            self.recorded.received(event.reply)
+            reply = self.recorded.clean(event.reply)
+            self.recorded.received(reply)
             waiter, self._waiter = self._waiter, None
             if waiter is None:
-                self._early = event.reply
+                self._early = reply
             elif not waiter.done():
-                waiter.set_result(event.reply)
+                waiter.set_result(reply)
         else:
             self._connection_ended(event)
 
     def _connection_ended(self, event: ConnectionEnded) -> None:
-        if event.reply is not None:
-            self.recorded.received(event.reply)
-        self._end(event.reason, "closing" if event.reply is not None else "network", event.reply)
+        reply = event.reply
+        if reply is None:
+            self._end(event.reason, "network")
+            return
+        reply = self.recorded.clean(reply)
+        if self._waiter is not None:
+            self.recorded.received(reply)
+        self._end(reply.text, "closing", reply)
 
     def _hand_back(self, transaction: _Sending) -> None:
         # Let go of it: whoever keeps the result would else keep itself, and only the collector could end that.
@@ -437,7 +453,7 @@ class SmtpConnection(asyncio.Protocol):
     def _record(self, output: list[bytes]) -> None:
         for line in output:
             if self.machine.state is SessionState.AUTH and not line.startswith(b"AUTH "):
-                self.recorded.sent_secret()
+                self.recorded.sent_secret(line)
             else:
                 self.recorded.sent(line)
 
@@ -445,8 +461,9 @@ class SmtpConnection(asyncio.Protocol):
         if self._closed_reason:
             return
         self._closed_reason, self._closed_kind, self._closed_reply = reason, kind, reply
-        self.recorded.note(reason)
         unfinished = self.machine.give_up(reason, kind)
+        if not unfinished:  # else they tell it
+            self.recorded.note(reason)
         self._withheld = None
         if self._timer is not None:
             self._timer.cancel()
@@ -461,5 +478,6 @@ class SmtpConnection(asyncio.Protocol):
             waiter.set_exception(ConnectionLost(reason, kind, reply))
         for transaction in unfinished:
             self._hand_back(cast(_Sending, transaction))
-        if self.on_closed is not None:
-            self.on_closed(reason)
+        on_closed, self.on_closed = self.on_closed, None  # it knows who has us: no circle is left to the collector
+        if on_closed is not None:
+            on_closed(reason)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import functools
 import ssl
+import warnings
 
 from ..model.account import Verification
+
+_VERSIONS = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
 
 
 def client_context(verification: Verification = Verification.FULL, ca_bundle: str = "") -> ssl.SSLContext:
@@ -20,13 +28,20 @@ def client_context(verification: Verification = Verification.FULL, ca_bundle: st
     return _cached_client_context(verification, ca_bundle)
 
 
-def server_context(certificate: str, key: str = "") -> ssl.SSLContext:
-    """The context for a listener: TLS 1.2 or later, with the chain and key in the PEM files named.
+def server_context(certificate: str, key: str = "", minimum: str = "1.2") -> ssl.SSLContext:
+    """The context for a listener: TLS `minimum` or later, with the chain and key in the PEM files named.
+
+    With 1.0 or 1.1, which sign with SHA-1, OpenSSL's security level is lowered for this context alone.
 
     Raises:
         OSError: a file cannot be read (ssl.SSLError, a kind of it: it does not hold what it should).
     """
     context = _context(ssl.Purpose.CLIENT_AUTH)
+    if minimum in ("1.0", "1.1"):
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the old versions: whoever names them knows
+        context.minimum_version = _VERSIONS[minimum]
     context.load_cert_chain(certificate, key or None)
     return context
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,8 @@ from ..model.envelope import DsnRequest, Envelope
 from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Scope, Unknown
 from ..model.queue import DeliveryResult, DeliveryState, DueDelivery, DueMessage
 from ..policy.retry import Schedule, jittered, window_has_ended
-from ..transports import Transaction
+from ..store import Claim
+from ..transports import Slot, Transaction
 
 #: The unknown that puts a delivery on hold: "the relay may have it" (SPEC section 2.8).
 UNKNOWNS_UNTIL_HOLD = 3
@@ -30,6 +32,34 @@ class RetryRules:
     window: timedelta
 
 
+class Begun:
+    """One transaction from its claim to its durable outcome."""
+
+    __slots__ = ("account", "claim", "message", "slot", "started")
+
+    def __init__(self, slot: Slot, message: DueMessage, claim: Claim, account: str, started: datetime) -> None:
+        self.slot = slot
+        self.message = message
+        self.claim = claim
+        self.account = account
+        self.started = started
+
+    def keep_only(self, numbers: tuple[int, ...]) -> None:
+        """Cut down to what may be sent."""
+        kept = frozenset(numbers)
+        self.message = dataclasses.replace(
+            self.message, deliveries=tuple([d for d in self.message.deliveries if d.n in kept])
+        )
+        self.claim = dataclasses.replace(self.claim, recipients=numbers)
+
+    def split(self, unsent: frozenset[int]) -> Claim:
+        """Cut down to what was sent; the claim of the others, of whom `unsent` has the places."""
+        numbers = [delivery.n for delivery in self.message.deliveries]  # outcomes are in this order
+        rest = dataclasses.replace(self.claim, recipients=tuple([numbers[at] for at in sorted(unsent)]))
+        self.keep_only(tuple([n for at, n in enumerate(numbers) if at not in unsent]))
+        return rest
+
+
 def transaction(message: DueMessage) -> Transaction:
     """What leaves: the stored original for the recipients of `message`."""
     recipients = tuple([delivery.recipient for delivery in message.deliveries])
@@ -47,7 +77,7 @@ def _dsn(message: DueMessage) -> DsnRequest | None:
 def results(
     message: DueMessage, outcomes: Sequence[Outcome], rules: RetryRules, now: datetime, random: Callable[[], float]
 ) -> tuple[DeliveryResult, ...]:
-    """How each delivery of `message` leaves `sending`, in order."""
+    """How each delivery of `message` leaves `sending`, in order. None may be NotSent: those go back unclaimed."""
     return tuple(
         [
             _result(message, delivery, outcome, rules, now, random)
@@ -73,11 +103,7 @@ def _result(
         return DeliveryResult(
             n=delivery.n, state=success, outcome=success.value, status=status, reply=words, command=command
         )
-    if not isinstance(outcome, Failure):  # NotSent beside recipients that were refused
-        return DeliveryResult(
-            n=delivery.n, state=DeliveryState.DEFERRED, outcome="not sent", status="4.4.2",
-            reply="the connection ended before the content was sent", due=now, counts=False,
-        )  # fmt: skip
+    assert isinstance(outcome, Failure)
     words = words or outcome.reason
     if isinstance(outcome, Bounced):
         return DeliveryResult(
@@ -126,9 +152,17 @@ def _try_again(
     )
 
 
-def nothing_was_sent(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the attempt never began: the claim is given back as if it had not been made."""
-    return type(outcomes[0]) is NotSent and all(type(outcome) is NotSent for outcome in outcomes)
+def all_succeeded(outcomes: Sequence[Outcome]) -> bool:
+    """Whether every recipient was delivered to, or captured."""
+    for outcome in outcomes:
+        if type(outcome) not in _SUCCESS:
+            return False
+    return True
+
+
+def not_sent(outcomes: Sequence[Outcome]) -> frozenset[int]:
+    """For whom the attempt never began, by index: their claims are given back as if they had not been made."""
+    return frozenset(n for n, outcome in enumerate(outcomes) if isinstance(outcome, NotSent))
 
 
 def account_failure(outcomes: Sequence[Outcome]) -> Deferred | None:
@@ -137,3 +171,8 @@ def account_failure(outcomes: Sequence[Outcome]) -> Deferred | None:
         if type(outcome) is Deferred and outcome.scope is Scope.ACCOUNT:
             return outcome
     return None
+
+
+def transcript(outcomes: Sequence[Outcome]) -> str:
+    """What was said in a transaction that failed for somebody."""
+    return next((outcome.transcript for outcome in outcomes if isinstance(outcome, Failure)), "")

@@ -11,6 +11,7 @@ from email.utils import format_datetime
 from ..errors import Fault, InvalidInput, Refused
 from ..mime.address import parse_mailboxes
 from ..mime.head import HeadFields, edit, scan
+from ..mime.structure import refuse_deep_parts
 from ..mime.words import read_text
 from ..model.account import Account
 from ..model.clock import Clock
@@ -40,17 +41,25 @@ class Intake:
     """Accepts submissions for one gateway.
 
     `accounts` gives the ordered list as it is now; `offer` hands a message that has just become durable to the
-    scheduler, with its content, so that nothing need be read back.
+    scheduler, with its content, so that nothing need be read back. Bodies in memory are looked at for parts nested
+    deeper than `max_mime_depth`; staged ones were by who staged them.
     """
 
     def __init__(
-        self, store: QueueStore, clock: Clock, accounts: Callable[[], Sequence[Account]], offer: Offer, hostname: str
+        self,
+        store: QueueStore,
+        clock: Clock,
+        accounts: Callable[[], Sequence[Account]],
+        offer: Offer,
+        hostname: str,
+        max_mime_depth: int = 100,
     ) -> None:
         self._store = store
         self._clock = clock
         self._accounts = accounts
         self._offer = offer
         self._hostname = hostname
+        self._max_mime_depth = max_mime_depth
         self._own_by = f"by {hostname} (Postroom) ".encode()
         self._date = (0, b"")
         self._ids = MessageIds()
@@ -60,7 +69,7 @@ class Intake:
         """Take a message; the result comes once it is durable, or is StorageFull or StorageFailed.
 
         Raises:
-            Refused: the application may not send so, no account matches, or the message loops.
+            Refused: the application may not send so, no account matches, the message loops or is nested too deeply.
             InvalidInput: there is no recipient, or the header can't be read where a rule needs it.
         """
         application, envelope = submission.application, submission.envelope
@@ -69,8 +78,10 @@ class Intake:
         if not envelope.recipients:
             raise InvalidInput(Fault("recipients", "there is none", "name at least one recipient"))
         fields = scan(submission.content.head)
-        if submission.resubmits is None:  # a resubmitted message carries our own trace already
+        if submission.resubmits is None:  # a resubmitted message was looked at, and carries our own trace
             self._refuse_loop(fields)
+            if isinstance(body := submission.content.body, bytes):
+                refuse_deep_parts(fields.head, body, self._max_mime_depth)
         check_header_sender(submission, fields)
         account = route(self._accounts(), application, submission.account)
         message = self._message(submission, fields, LaneId(account.id))
@@ -93,11 +104,12 @@ class Intake:
     def _message(self, submission: Submission, fields: HeadFields, lane: LaneId) -> NewMessage:
         now = self._clock.now()
         message_id = self._ids.make(int(now.timestamp() * 1000), self._random_octets())
-        recipients = tuple(dict.fromkeys(map(self._qualified, submission.envelope.recipients)))
-        head, header_message_id = self._trace(submission, fields, message_id, recipients, now)
         envelope = submission.envelope
-        if recipients != envelope.recipients:
-            envelope = Envelope(envelope.reverse_path, recipients, envelope.eight_bit, envelope.smtputf8)
+        recipients = tuple(map(self._qualified, envelope.recipients))
+        if recipients != envelope.recipients or envelope.smtputf8 or len(set(recipients)) < len(recipients):
+            envelope = as_stored(envelope, recipients, fields.head)
+            recipients = envelope.recipients
+        head, header_message_id = self._trace(submission, fields, message_id, recipients, now)
         application = submission.application
         return NewMessage(
             id=message_id,
@@ -123,14 +135,17 @@ class Intake:
         recipients: tuple[str, ...],
         now: datetime,
     ) -> tuple[bytes, str]:
-        """The head as it is stored, and the Message-ID: Received on top, Date and Message-ID where missing."""
+        """The head as it is stored, and the Message-ID: Received on top, Date and Message-ID where missing or empty."""
         text_id = message_id_text(message_id)
         date = self._date_field(now)
-        missing = b""
-        if not fields.count(b"date"):
+        missing, removed = b"", REMOVED
+        header_date = fields.first(b"date") or _further(fields, b"date")
+        if not header_date:
             missing += b"Date: " + date + b"\r\n"
-        header_message_id = fields.first(b"message-id")
+            removed = removed if header_date is None else removed | {b"date"}
+        header_message_id = fields.first(b"message-id") or _further(fields, b"message-id")
         if not header_message_id:
+            removed = removed if header_message_id is None else removed | {b"message-id"}
             header_message_id = f"<{text_id}@{self._hostname}>".encode()
             missing += b"Message-ID: " + header_message_id + b"\r\n"
         sender = f"{submission.helo or 'localhost'} ([{submission.peer}])" if submission.peer else submission.door.value
@@ -140,7 +155,7 @@ class Intake:
             f"Received: from {sender}\r\n\tby {self._hostname} (Postroom) with {submission.with_protocol}"
             f" id {text_id}{named}; "
         ).encode() + date
-        head = edit(submission.content.head, prepend=received + b"\r\n", remove=REMOVED, append=missing)
+        head = edit(submission.content.head, prepend=received + b"\r\n", remove=removed, append=missing)
         return head, header_message_id.decode("utf-8", "replace")[:998]
 
     def _qualified(self, recipient: Address) -> Address:
@@ -167,6 +182,34 @@ class Intake:
             own = sum(1 for value in fields.all(b"received") if self._own_by in value)
         if received >= MAX_RECEIVED or own >= MAX_OWN_RECEIVED:
             raise Refused("the message goes in circles (too many Received fields)", status="5.4.6", reply_code=554)
+
+
+def _further(fields: HeadFields, name: bytes) -> bytes | None:
+    """The first value that is not empty; b"" where all are, None where there is no such field."""
+    values = fields.all(name)
+    return next(filter(None, values), values[0] if values else None)
+
+
+def as_stored(envelope: Envelope, recipients: tuple[Address, ...], head: bytes) -> Envelope:
+    """`envelope` with each of `recipients` once, and what the first one of equals asks for; SMTPUTF8 as `head` needs.
+
+    RFC 6531 is declared for a header section that is not ASCII, and often for one that is.
+    """
+    once: dict[Address, int] = {}
+    for n, recipient in enumerate(recipients):
+        once.setdefault(recipient, n)
+    dsn = envelope.dsn
+    if dsn is not None:
+        notify, orcpt = dsn.notify, dsn.orcpt
+        dsn = replace(
+            dsn, notify=tuple([notify[n] for n in once.values()]), orcpt=tuple([orcpt[n] for n in once.values()])
+        )
+    return replace(
+        envelope,
+        recipients=tuple(once),
+        smtputf8=envelope.smtputf8 and not head.isascii(),
+        dsn=dsn,
+    )
 
 
 def check_header_sender(submission: Submission, fields: HeadFields) -> None:

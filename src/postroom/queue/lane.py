@@ -29,7 +29,7 @@ from ..policy.retry import Schedule
 from ..store import Claim, QueueStore
 from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
 from . import delivery
-from .delivery import RetryRules
+from .delivery import Begun, RetryRules
 
 _log = structlog.get_logger()
 
@@ -59,17 +59,24 @@ class Health(StrEnum):
     NEEDS_ATTENTION = "needs attention"
 
 
+#: Gives the store an outcome.
+Verb = Callable[[], Pending[None]]
+
 _HEALTHY = Health.HEALTHY  # an enum's member costs a look-up each time
 
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """How an account is, since its last success or failure; `until` is set while sleeping."""
+    """How an account is, since its last success or failure; `until` is set while sleeping.
+
+    `transcript` is what was said when it failed, without secrets.
+    """
 
     health: Health = Health.HEALTHY
     reason: str = ""
     advice: str = ""
     until: datetime | None = None
+    transcript: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +85,6 @@ class LaneRules:
 
     retry: RetryRules
     sleep: Schedule
-
-
-class _Begun:
-    """One transaction from its claim to its durable outcome."""
-
-    __slots__ = ("account", "claim", "message", "slot", "started")
-
-    def __init__(self, slot: Slot, message: DueMessage, claim: Claim, account: str, started: datetime) -> None:
-        self.slot = slot
-        self.message = message
-        self.claim = claim
-        self.account = account
-        self.started = started
-
-    def keep_only(self, numbers: tuple[int, ...]) -> None:
-        """Cut down to what may be sent."""
-        self.message = dataclasses.replace(
-            self.message, deliveries=tuple(d for d in self.message.deliveries if d.n in numbers)
-        )
-        self.claim = dataclasses.replace(self.claim, recipients=numbers)
 
 
 class Lane:
@@ -285,10 +272,10 @@ class Lane:
     def _send(self, slot: Slot, message: DueMessage) -> None:
         claim = Claim(message.id, tuple([d.n for d in message.deliveries]), message.lane, self._token)
         self._under_way += 1
-        begun = _Begun(slot, message, claim, self.account.name, self._clock.now())
+        begun = Begun(slot, message, claim, self.account.name, self._clock.now())
         self._store.claim(claim).add_done_callback(partial(self._claimed, begun))
 
-    def _claimed(self, begun: _Begun, claimed: Pending[tuple[int, ...]]) -> None:
+    def _claimed(self, begun: Begun, claimed: Pending[tuple[int, ...]]) -> None:
         numbers = () if claimed.exception() is not None else claimed.result()
         if len(numbers) != len(begun.claim.recipients):
             # Cancelled or held in the meantime: the claim wins. Or the store could not take it.
@@ -306,7 +293,7 @@ class Lane:
         else:
             sending.add_done_callback(partial(self._answered, begun))
 
-    def _fault(self, begun: _Begun, error: BaseException) -> None:
+    def _fault(self, begun: Begun, error: BaseException) -> None:
         """A fault of ours: what was written is not known, so the claim stays, and the next start marks it."""
         message = message_id_text(begun.message.id)
         _log.error("delivery_failed", account=begun.account, message=message, exc_info=error)
@@ -314,48 +301,58 @@ class Lane:
         begun.slot.durable()
         self._ended(begun)
 
-    def _answered(self, begun: _Begun, answered: Pending[Sequence[Outcome]]) -> None:
+    def _answered(self, begun: Begun, answered: Pending[Sequence[Outcome]]) -> None:
         error = answered.exception()
         if error is not None:
             self._fault(begun, error)
             return
-        outcomes = answered.result()
-        message, claim, slot = begun.message, begun.claim, begun.slot
-        if delivery.nothing_was_sent(outcomes):
-            slot.settle()
-            self._keep(begun, partial(self._store.unclaim, claim), [self._clock.now()])
-            return
-        now = self._clock.now()
-        results = delivery.results(message, outcomes, self._rules.retry, now, self._random)
+        outcomes, now = answered.result(), self._clock.now()
+        failure, said, then = None, "", None
+        if not delivery.all_succeeded(outcomes):
+            unsent = delivery.not_sent(outcomes)
+            if unsent:
+                rest = begun.split(unsent)
+                then = partial(self._store.unclaim, rest)
+                if len(unsent) == len(outcomes):
+                    begun.slot.settle()
+                    self._keep(begun, then, [now])
+                    return
+                outcomes = [outcome for n, outcome in enumerate(outcomes) if n not in unsent]
+            failure, said = delivery.account_failure(outcomes), delivery.transcript(outcomes)
+        claim = begun.claim
+        results = delivery.results(begun.message, outcomes, self._rules.retry, now, self._random)
         record = AttemptRecord(
-            message.id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host, results
-        )
-        slot.settle()
-        failure = delivery.account_failure(outcomes)
+            claim.message_id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host,
+            results, said,
+        )  # fmt: skip
+        begun.slot.settle()
         if failure is not None:
             self._fail(failure, connecting=False)
         elif self._failures:
             self._failures = 0
-        self._keep(begun, partial(self._store.complete, record), [r.due for r in results if r.due is not None])
+        self._keep(begun, partial(self._store.complete, record), [r.due for r in results if r.due is not None], then)
 
-    def _keep(self, begun: _Begun, verb: Callable[[], Pending[None]], due: Sequence[datetime]) -> None:
+    def _keep(self, begun: Begun, verb: Verb, due: Sequence[datetime], then: Verb | None = None) -> None:
         """Store an outcome, again and again until the store takes it: what the relay said must not be forgotten."""
-        verb().add_done_callback(partial(self._kept, begun, verb, due))
+        verb().add_done_callback(partial(self._kept, begun, verb, due, then))
 
     def _kept(
-        self, begun: _Begun, verb: Callable[[], Pending[None]], due: Sequence[datetime], stored: Pending[None]
+        self, begun: Begun, verb: Verb, due: Sequence[datetime], then: Verb | None, stored: Pending[None]
     ) -> None:
         if isinstance(stored.exception(), NotRunning):
             return  # the store is closed: the next start finds the claim and marks it
         if stored.exception() is not None:
-            self._clock.call_later(STORE_PATIENCE, lambda: self._keep(begun, verb, due))
+            self._clock.call_later(STORE_PATIENCE, lambda: self._keep(begun, verb, due, then))
+            return
+        if then is not None:
+            self._keep(begun, then, [*due, self._clock.now()])
             return
         begun.slot.durable()
         self._ended(begun)
         if due:
             self._look_at(min(due))
 
-    def _ended(self, begun: _Begun) -> None:
+    def _ended(self, begun: Begun) -> None:
         self._leave(begun.message)
         self._under_way -= 1
         if not self._under_way and self._all_ended is not None:
@@ -371,11 +368,12 @@ class Lane:
         self._cold = set(PriorityClass)
         detail = f"{failure.status} {failure.reason}"
         if failure.stop:
-            self.circuit = Circuit(Health.NEEDS_ATTENTION, detail, failure.advice)
+            self.circuit = Circuit(Health.NEEDS_ATTENTION, detail, failure.advice, transcript=failure.transcript)
             self._note("account.needs_attention", detail)
             return
         pause = self._pause(failure, connecting)
-        self.circuit = Circuit(Health.SLEEPING, detail, failure.advice, self._clock.now() + pause)
+        until = self._clock.now() + pause
+        self.circuit = Circuit(Health.SLEEPING, detail, failure.advice, until, failure.transcript)
         self._note("account.asleep", f"{pause.total_seconds():g}s: {detail}")
         self._later("sleep", pause.total_seconds(), self.wake_up)
 

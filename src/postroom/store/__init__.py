@@ -96,7 +96,7 @@ class DeliveryRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
-    """One attempt of one delivery."""
+    """One attempt of one delivery; `transcript` is that of its transaction, kept with the first recipient alone."""
 
     n: int
     number: int
@@ -109,6 +109,7 @@ class AttemptRow:
     command: str
     advice: str
     remote_host: str
+    transcript: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

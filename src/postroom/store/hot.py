@@ -280,6 +280,7 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
         account = record.account
         started = micros(record.started)
         ended = micros(record.ended)
+        transcript = record.transcript
         for result in results:
             state = result.state.value
             transaction.move(record.lane, "sending", state, 1)
@@ -295,8 +296,9 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
                 result.command,
                 result.advice,
                 record.remote_host,
-                record.transcript,
+                transcript,
             )
+            transcript = ""  # it is the whole transaction's: once is enough
             detail = f"{result.status} {result.reply}".strip()[:DETAIL_CHARACTERS]
             event_rows += (ended, state, identity, result.n, account, detail)
     if attempt_rows:

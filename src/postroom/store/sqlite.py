@@ -19,6 +19,9 @@ from .schema import APPLICATION_ID
 
 PAGE_BYTES = 8192
 STATEMENTS = 512
+#: Pages that the writer keeps in memory, and how many of them it keeps while large content passes through.
+CACHE_BYTES = 32 * 1024 * 1024
+PASSING_CACHE_BYTES = 4 * 1024 * 1024
 #: How long the writer waits for a stranger's lock.
 BUSY_SECONDS = 5.0
 #: How long a read may take.
@@ -113,7 +116,7 @@ def _prepare(raw: sqlite3.Connection, path: Path, durable: bool) -> None:
     raw.execute("PRAGMA fullfsync=ON")
     raw.execute("PRAGMA wal_autocheckpoint=0")
     raw.execute("PRAGMA secure_delete=FAST")
-    raw.execute("PRAGMA cache_size=-32768")
+    limit_cache(raw, CACHE_BYTES)
     raw.execute("PRAGMA temp_store=MEMORY")
 
 
@@ -131,6 +134,11 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     raw.execute("PRAGMA temp_store=MEMORY")
     raw.execute("PRAGMA cache_size=-4096")
     return raw
+
+
+def limit_cache(raw: sqlite3.Connection, size_bytes: int) -> None:
+    """Keep no more than these octets of pages in memory; what is over goes now, the longest unused first."""
+    raw.execute(f"PRAGMA cache_size=-{size_bytes // 1024}")
 
 
 def pragma(raw: sqlite3.Connection, name: str) -> int:

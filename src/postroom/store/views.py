@@ -148,6 +148,7 @@ def _attempt(row: Row[Any]) -> AttemptRow:
         command=row.command,
         advice=row.advice,
         remote_host=row.remote_host,
+        transcript=row.transcript,
     )
 
 

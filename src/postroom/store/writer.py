@@ -25,6 +25,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import GatewayError, NotRunning, StorageFailed
+from ..model.content import CHUNK_BYTES
 from ..pending import Pending
 from . import sqlite
 from .batch import ALONE, Done, Kind, Operation, failed, fitting, resolve, segments
@@ -242,10 +243,16 @@ class Writer:
             return failed(batch, StorageFailed("the store has failed and takes nothing more"))
         # Here waiting holds up nobody but those who wait for the store.
         sqlite.wait_for_locks(self._raw, sqlite.BUSY_SECONDS)
+        # Content that is written once and read once would fill the cache with pages that nobody wants again.
+        passing = any(operation.size_bytes >= CHUNK_BYTES for operation in batch)
+        if passing:
+            sqlite.limit_cache(self._raw, sqlite.PASSING_CACHE_BYTES)
         try:
             return self._with_care(batch)
         finally:
             sqlite.wait_for_locks(self._raw, 0.0)
+            if passing:
+                sqlite.limit_cache(self._raw, sqlite.CACHE_BYTES)
 
     def _with_care(self, batch: list[Operation]) -> Done:
         for way in (self._together_at_once, self._one_by_one, self._each_alone):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, OrderedDict, deque
 
-#: Failed logins of one address or name, and the seconds that they count.
-MAX_FAILURES = 10
+#: The seconds that a failed login counts.
 WINDOW_SECONDS = 60.0
 
 #: Addresses and names remembered; the one whose last failure is the oldest goes first.
@@ -14,10 +13,14 @@ MAX_REMEMBERED = 4096
 
 
 class Clients:
-    """Shared by all listeners of a gateway. Times are seconds of one monotonic clock."""
+    """Shared by all listeners of a gateway. Times are seconds of one monotonic clock.
 
-    def __init__(self, max_connections: int) -> None:
+    `max_failures` is how many logins of one address, or for one name, may fail in a minute.
+    """
+
+    def __init__(self, max_connections: int, max_failures: int = 10) -> None:
         self._max_connections = max_connections
+        self._max_failures = max_failures
         self._open: Counter[str] = Counter()
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
@@ -43,14 +46,14 @@ class Clients:
         """Whether no login of this client, or for this name, is looked at now."""
         for key in _keys(peer_ip, login):
             times = self._failures.get(key)
-            if times is not None and len(times) >= MAX_FAILURES and now - times[0] < WINDOW_SECONDS:
+            if times is not None and len(times) >= self._max_failures and now - times[0] < WINDOW_SECONDS:
                 return True
         return False
 
     def login_failed(self, peer_ip: str, login: str, now: float) -> None:
         """Count a failed login."""
         for key in _keys(peer_ip, login):
-            self._failures.setdefault(key, deque(maxlen=MAX_FAILURES)).append(now)
+            self._failures.setdefault(key, deque(maxlen=self._max_failures)).append(now)
             self._failures.move_to_end(key)
         while len(self._failures) > MAX_REMEMBERED:
             self._failures.popitem(last=False)
@@ -61,6 +64,11 @@ def plain_address(peer_ip: str) -> str:
     text = peer_ip.partition("%")[0]
     mapped = ipaddress.IPv6Address(text).ipv4_mapped if ":" in text else None
     return str(mapped) if mapped else text
+
+
+def address_literal(peer_ip: str) -> str:
+    """How the client is named where it gave no name (RFC 5321 section 4.1.3)."""
+    return f"[IPv6:{peer_ip}]" if ":" in peer_ip else f"[{peer_ip}]"
 
 
 def is_loopback(peer_ip: str) -> bool:

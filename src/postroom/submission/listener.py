@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import ssl
 
@@ -14,7 +15,8 @@ from ..net.tls import server_context
 from ..protocol.smtp.server import ServerLimits
 from . import Intake
 from .clients import Clients
-from .session import Session, SessionRules
+from .rules import SessionRules
+from .session import Session
 
 _log = structlog.get_logger()
 
@@ -36,15 +38,21 @@ class Listener:
     ) -> None:
         self._gateway = gateway
         self._settings = settings
-        self._certificate = CertificateFiles(settings.certificate, settings.key)
+        self._certificate = CertificateFiles(settings.certificate, settings.key, settings.minimum_tls)
         self._rules = SessionRules(
             gateway=gateway,
             limits=limits(smtp),
             hostname=smtp.hostname or hostname,
             idle_seconds=smtp.idle_timeout.total_seconds(),
-            clients=clients or Clients(smtp.max_connections_per_client),
+            clients=clients or clients_of(smtp),
+            content_seconds=smtp.content_timeout.total_seconds(),
+            content_rate_bytes=smtp.content_rate_bytes,
+            max_mime_depth=smtp.max_mime_depth,
             tls=settings.tls,
             context=self._certificate.context,
+            is_for_devices=settings.profile == "devices",
+            clear_login=settings.allow_clear_login,
+            networks=tuple(map(ipaddress.ip_network, settings.networks)),
         )
         self._sessions: set[Session] = set()
         self._server: asyncio.Server | None = None
@@ -81,7 +89,10 @@ class Listener:
             raise InvalidInput(
                 Fault("smtp.listeners", fault, "end the program that holds it, or choose another port")
             ) from error
-        _log.info("listening", address=self.address[0], port=self.address[1], tls=settings.tls)
+        host, port = self.address
+        _log.info("listening", address=host, port=port, tls=settings.tls, profile=settings.profile)
+        if settings.tls != "none" and settings.minimum_tls in ("1.0", "1.1"):
+            _log.warning("unsafe_tls_allowed", address=host, port=port, minimum_tls=settings.minimum_tls)
 
     async def stop(self, patience: float = 4.0) -> None:
         """Take no more connections, let transactions under way end, and close; after `patience` seconds at once."""
@@ -130,11 +141,17 @@ def limits(smtp: SmtpSettings) -> ServerLimits:
     )
 
 
+def clients_of(smtp: SmtpSettings) -> Clients:
+    """What is to be remembered of clients, by all listeners together."""
+    return Clients(smtp.max_connections_per_client, smtp.max_login_failures_per_minute)
+
+
 class CertificateFiles:
     """A TLS context from two files, made anew when they change; while they can't be used, the last one stays."""
 
-    def __init__(self, certificate: str, key: str) -> None:
+    def __init__(self, certificate: str, key: str, minimum_tls: str = "1.2") -> None:
         self._paths = (certificate, key)
+        self._minimum_tls = minimum_tls
         self._stamp: object = None
         self._context: ssl.SSLContext | None = None
 
@@ -147,7 +164,7 @@ class CertificateFiles:
         certificate, key = self._paths
         try:
             stamp = self._stamp_now()
-            self._context = server_context(certificate, key)
+            self._context = server_context(certificate, key, self._minimum_tls)
             self._stamp = stamp
         except (OSError, ValueError) as error:
             fault = f"certificate {certificate!r} with key {key!r} can't be used: {error}"

@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast
 
 import structlog
 
-from ..errors import GatewayError, InvalidInput, Refused, TooLarge, Unauthenticated, edge
+from ..errors import GatewayError, TooLarge, Unauthenticated
 from ..mime.head import split
 from ..model.application import Application
 from ..model.clock import Timer
 from ..model.content import INLINE_BYTES, Content
-from ..model.envelope import Envelope
 from ..model.ids import message_id_text
 from ..model.submission import Accepted, Door, Submission
 from ..pending import Pending
 from ..protocol.smtp import server_events as events
-from ..protocol.smtp.server import ServerLimits, ServerMachine, State
+from ..protocol.smtp.server import MAX_REPLIES, ServerMachine, State
 from ..protocol.smtp.server_replies import reply_line
-from . import Intake
-from .clients import Clients, is_loopback, plain_address
+from .clients import address_literal, is_loopback, plain_address
+from .rules import SessionRules, refusal
 from .spool import ContentSpool
 
 _log = structlog.get_logger()
-
-#: A whole DATA: this long, and as long as its content takes at this rate (octets a second).
-CONTENT_SECONDS = 600.0
-CONTENT_RATE = 8000
 
 #: For a TLS handshake, and for the last reply to leave.
 HANDSHAKE_SECONDS = 30.0
 LINGER_SECONDS = 10.0
 
-_DATA, _CLOSED = State.DATA, State.CLOSED
+_CLOSED = State.CLOSED
 
 #: Trace keywords (RFC 3848) by (EHLO, TLS, AUTH).
 _KEYWORDS = {
@@ -47,27 +40,12 @@ _KEYWORDS = {
     for logged_in in (False, True)
 }
 
-#: What strangers are told (EXAMPLES section 3: the cause goes to the log); by enhanced status.
-_TEXTS = {
-    "5.7.8": "Authentication failed",
-    "5.3.4": "Message too large",
-    "4.3.1": "No room for the message now",
-    "4.3.2": "Not taking messages now",
-}
 
-
-@dataclass(slots=True, kw_only=True)
-class SessionRules:
-    """What all connections of one listener share."""
-
-    gateway: Intake
-    limits: ServerLimits
-    hostname: str
-    idle_seconds: float
-    clients: Clients
-    tls: str = "none"
-    context: Callable[[], ssl.SSLContext] | None = None
-    draining: bool = False
+#: For a client that may not log in in clear and has no other way.
+_NO_WAY_TO_LOG_IN = (
+    'Authentication required, and there is no TLS here (listener setting tls; or profile = "devices" and '
+    "allow_clear_login = true)"
+)
 
 
 class Owner(Protocol):
@@ -128,7 +106,7 @@ class Session(asyncio.Protocol):
         self._peer = plain_address(peername[0])
         self._is_loopback = is_loopback(self._peer)
         rules = self._rules
-        self._is_admitted = rules.clients.admit(self._peer)
+        self._is_admitted = rules.admits(self._peer) and rules.clients.admit(self._peer)
         if rules.tls == "implicit":
             if self._is_admitted:
                 self._begin_handshake()
@@ -140,8 +118,8 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         if self._handshake is not None:
-            # Over TLS already: the handshake is done and only its task has not run yet. In clear nothing comes here,
-            # because reading was paused before the 220 was written.
+            # Over TLS already: the handshake is done and only its task has not run yet. Or, with implicit TLS, the
+            # client's hello: uvloop reads after `connection_made` even where that paused the transport.
             self._early += data
             return
         self._machine.receive(data)
@@ -162,13 +140,15 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         self._cannot_write = False
-        self._set_reading()
+        if self._handshake is None and not self._has_ended:
+            self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol; what was handed to the gateway goes on."""
         if self._has_ended:
             return
         self._has_ended = True
+        self._handlers = {}  # they hold us: no circle is left to the collector
         self._spool = None
         if self._timer is not None:
             self._timer.cancel()
@@ -193,36 +173,39 @@ class Session(asyncio.Protocol):
 
     def _begin(self, *, secure: bool = False) -> None:
         rules = self._rules
-        self._machine = ServerMachine(
-            rules.limits,
-            rules.hostname,
-            secure=secure,
-            starttls=rules.tls == "starttls",
-            clear_login=self._is_loopback,
-            normalise_bare_lf=self._is_loopback,
-        )
+        self._machine = rules.machine(is_loopback=self._is_loopback, secure=secure)
         if not self._is_admitted:
-            _log.warning("too_many_connections", peer=self._peer)
             self._machine.data_to_send()  # instead of the greeting
-            self._machine.close(421, "4.7.0", "Too many connections from your address")
+            self._turn_away()
         self._active = self._monotonic()
         self._timer = rules.gateway.clock.call_later(rules.idle_seconds, self._look_at_time)
         self._pump()
 
+    def _turn_away(self) -> None:
+        if self._rules.admits(self._peer):
+            _log.warning("too_many_connections", peer=self._peer)
+            self._machine.close(421, "4.7.0", "Too many connections from your address")
+        else:
+            _log.warning("address_not_allowed", peer=self._peer)
+            self._machine.close(554, "5.7.1", "Your address may not connect")
+
     def _pump(self) -> None:
         machine = self._machine
-        try:
-            while (event := machine.next_event()) is not None:
-                self._handlers[type(event)](event)
-        except Exception:
-            _log.exception("session_failed", peer=self._peer)
-            self.abort()
-            return
-        if self._rules.draining:
-            machine.drain()
-        if out := machine.data_to_send():
-            self._active = self._monotonic()
-            self._transport.write(out)
+        while True:
+            try:
+                while (event := machine.next_event()) is not None:
+                    self._handlers[type(event)](event)
+            except Exception:
+                _log.exception("session_failed", peer=self._peer)
+                self.abort()
+                return
+            if self._rules.draining:
+                machine.drain()
+            if out := machine.data_to_send():
+                self._active = self._monotonic()
+                self._transport.write(out)
+            if len(out) < MAX_REPLIES or self._cannot_write:  # with fewer octets than that no command waited
+                break
         if machine.state is _CLOSED and machine.is_finished:
             self._close()
         else:
@@ -244,8 +227,10 @@ class Session(asyncio.Protocol):
         if application is None:
             if self._machine.offers_auth:
                 self._machine.refuse(530, "5.7.0", "Authentication required")
-            else:
+            elif self._machine.offers_starttls:
                 self._machine.refuse(530, "5.7.0", "Must issue a STARTTLS command first")  # RFC 3207 section 4
+            else:
+                self._machine.refuse(530, "5.7.0", _NO_WAY_TO_LOG_IN)
         elif not self._gateway.may_send_as(application, event.path):
             # The null reverse-path is an allowed sender only where all are (`*`).
             fault = f"<{event.path}> is not an allowed sender of application {application.name}"
@@ -312,8 +297,11 @@ class Session(asyncio.Protocol):
                 self._refuse(slot, TooLarge("the header section is too large"))
             return
         if spool is None:
-            self._content_began = self._active
-            spool = self._spool = ContentSpool(self._gateway.store, self._rules.limits.max_header_bytes, self._resume)
+            self._start_content_clock()
+            rules = self._rules
+            spool = self._spool = ContentSpool(
+                rules.gateway.store, rules.limits.max_header_bytes, self._resume, rules.max_mime_depth
+            )
         self._active = self._monotonic()
         spool.add(data)
         if slot is None:
@@ -329,11 +317,18 @@ class Session(asyncio.Protocol):
 
     def _content_refused(self, event: events.ContentRefused) -> None:
         self._spool = None
+        self._start_content_clock()
+        self._active = self._monotonic()
+        if not self._machine.is_in_content:
+            self._content_began = None
+
+    def _start_content_clock(self) -> None:
+        rules = self._rules
         if self._content_began is None:
             self._content_began = self._active
-        self._active = self._monotonic()
-        if self._machine.state is not _DATA:
-            self._content_began = None
+            if rules.content_seconds < rules.idle_seconds and self._timer is not None:
+                self._timer.cancel()
+                self._timer = self._gateway.clock.call_later(rules.content_seconds, self._look_at_time)
 
     def _resume(self) -> None:
         if not self._has_ended:
@@ -342,15 +337,17 @@ class Session(asyncio.Protocol):
     def _submit(self, slot: events.ReplySlot, content: Content, has_eight_bit: bool) -> None:
         machine = self._machine
         assert self._application is not None
+        envelope = machine.envelope(has_eight_bit)
+        keyword = _KEYWORDS[machine.is_extended, machine.secure, machine.logged_in]
         submission = Submission(
             door=Door.SMTP,
             application=self._application,
-            envelope=Envelope(machine.reverse_path, tuple(machine.recipients), machine.eight_bit or has_eight_bit),
+            envelope=envelope,
             content=content,
             received=self._gateway.clock.now(),
             peer=self._peer,
-            helo=machine.helo,
-            with_protocol=_KEYWORDS[machine.is_extended, machine.secure, machine.logged_in],
+            helo=machine.helo or address_literal(self._peer),
+            with_protocol=keyword.replace("E", "UTF8", 1) if envelope.smtputf8 else keyword,  # RFC 6531 section 4.3
         )
         try:
             future = self._gateway.submit(submission)
@@ -377,13 +374,7 @@ class Session(asyncio.Protocol):
         self._pump()
 
     def _refuse(self, slot: events.ReplySlot, error: GatewayError) -> None:
-        told = edge(error)
-        code, status = told.reply_code, told.enhanced
-        if isinstance(error, Refused):
-            code, status = error.reply_code, error.status
-        default = "Try again later" if code < 500 else "Refused"
-        # A rule's own words name the application and the mend; whoever gets here is a known application.
-        text = str(error) if isinstance(error, InvalidInput | Refused) else _TEXTS.get(status, default)
+        code, status, text = refusal(error)
         name = self._application.name if self._application else ""
         _log.warning("message_refused", peer=self._peer, application=name, code=code, status=status, reason=str(error))
         self._machine.fill(slot, reply_line(code, status, text))
@@ -404,13 +395,21 @@ class Session(asyncio.Protocol):
         secured: asyncio.Transport | None = None
         try:
             assert self._rules.context is not None
-            secured = await asyncio.get_running_loop().start_tls(
-                self._transport,
-                self,
-                self._rules.context(),
-                server_side=True,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            loop = asyncio.get_running_loop()
+            starting = loop.create_task(
+                loop.start_tls(
+                    self._transport,
+                    self,
+                    self._rules.context(),
+                    server_side=True,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                )
             )
+            await asyncio.sleep(0)  # TLS has the transport now, and gets what was read before
+            hello, self._early = self._early, b""
+            if hello:
+                loop.call_soon(_hand_over, self._transport.get_protocol(), hello)
+            secured = await starting
         except (OSError, GatewayError) as error:
             _log.info("handshake_failed", peer=self._peer, reason=str(error) or type(error).__name__)
         finally:
@@ -441,8 +440,7 @@ class Session(asyncio.Protocol):
             self._active = now  # the client waits for us
         due, text = self._active + self._rules.idle_seconds, "Idle for too long"
         if self._content_began is not None:
-            taken = min(self._machine.content_bytes, self._rules.limits.max_size_bytes)
-            content_due = self._content_began + CONTENT_SECONDS + taken / CONTENT_RATE
+            content_due = self._rules.content_due(self._content_began, self._machine.content_bytes)
             if content_due < due:
                 due, text = content_due, "The content takes too long"
         if now < due:
@@ -463,3 +461,14 @@ class Session(asyncio.Protocol):
         # A client that does not read must not keep the connection.
         self._timer = self._gateway.clock.call_later(LINGER_SECONDS, self._transport.abort)
         self._transport.close()
+
+
+def _hand_over(protocol: asyncio.BaseProtocol, octets: bytes) -> None:
+    """Give octets to the protocol that TLS put in our place."""
+    taker = cast(asyncio.BufferedProtocol, protocol)
+    while octets:
+        buffer = memoryview(taker.get_buffer(len(octets)))
+        size = min(len(buffer), len(octets))
+        buffer[:size] = octets[:size]
+        octets = octets[size:]
+        taker.buffer_updated(size)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable
 
 from ..errors import GatewayError, StorageFailed, TooLarge
 from ..mime.head import split
-from ..model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId, StagedBody
+from ..mime.large_body import LargeBody
+from ..model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId
 from . import Staging
 
 #: Chunks on their way into the store beyond which no more content is read.
@@ -23,16 +23,17 @@ class ContentSpool:
     collected by the store.
     """
 
-    def __init__(self, store: Staging, max_header_bytes: int, on_room: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Staging, max_header_bytes: int, on_room: Callable[[], None], max_mime_depth: int = 100
+    ) -> None:
         self._store = store
         self._max_header_bytes = max_header_bytes
+        self._max_mime_depth = max_mime_depth
         self._on_room = on_room
         self._held = bytearray()  # what is in memory: all of it until the head is known, then of the body
         self._head: bytes | None = None
         self._content_id = ContentId(b"")
-        self._chunks = 0
-        self._body_bytes = 0
-        self._digest = hashlib.sha256()
+        self._body: LargeBody | None = None  # once a chunk of it was staged
         self._pending = 0
         self._error: GatewayError | None = None
         self.size_bytes = 0
@@ -61,19 +62,20 @@ class ContentSpool:
 
         Raises:
             TooLarge: the header section is over its limit.
+            Refused: its parts are nested too deeply.
             GatewayError: a chunk could not be kept.
         """
         if self._head is None and self._error is None:
             self._head, body = split(bytes(self._held))
             self._held = bytearray(body)
             self._check_head(len(self._head))
-        while (self._chunks or len(self._held) > INLINE_BYTES) and self._held and self._error is None:
+        while (self._body or len(self._held) > INLINE_BYTES) and self._held and self._error is None:
             self._stage(min(CHUNK_BYTES, len(self._held)))
         if self._error is not None or self._head is None:
             raise self._error or StorageFailed("the content is not whole")
-        if not self._chunks:
+        if self._body is None:
             return Content(self._head, bytes(self._held))
-        return Content(self._head, StagedBody(self._content_id, self._chunks, self._body_bytes, self._digest.digest()))
+        return Content(self._head, self._body.staged(self._content_id))
 
     def _find_head(self) -> None:
         """Take the head off, if all of it has arrived."""
@@ -92,17 +94,20 @@ class ContentSpool:
             self._fail(TooLarge("the header section is too large"))
 
     def _stage(self, size_bytes: int) -> None:
-        chunk = bytes(self._held[:size_bytes])
+        with memoryview(self._held) as held:
+            chunk = bytes(held[:size_bytes])
         del self._held[:size_bytes]
-        self._content_id = self._content_id or ContentId(os.urandom(16))
+        if self._body is None:
+            assert self._head is not None
+            self._body = LargeBody(self._head, self._max_mime_depth)
+            self._content_id = ContentId(os.urandom(16))
+        n = self._body.chunks
         try:
-            future = self._store.stage(self._content_id, self._chunks, chunk)
+            self._body.add(chunk)
+            future = self._store.stage(self._content_id, n, chunk)
         except GatewayError as error:
             self._fail(error)
             return
-        self._chunks += 1
-        self._body_bytes += len(chunk)
-        self._digest.update(chunk)
         self._pending += 1
         future.add_done_callback(self._staged)
 

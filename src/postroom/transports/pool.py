@@ -68,6 +68,7 @@ class Link:
         "free_since",
         "given",
         "held",
+        "most",
     )
 
     def __init__(self, pool: ConnectionPool, connection: SmtpConnection) -> None:
@@ -76,6 +77,8 @@ class Link:
         self.held = 0  # slots reserved and not settled
         self.given = 0  # slots reserved ever
         self.answered = 0
+        most, offered = pool.account.messages_per_connection, connection.most_mails
+        self.most = most if offered is None else min(most, offered)  # slots that it may give (RFC 9422 section 4.1)
         self.free_since = pool.clock.monotonic()
         self.dead = False
         self._in_machine = 0
@@ -202,7 +205,7 @@ class ConnectionPool:
         self._by_held[link.held].pop(link, None)
         link.held += 1
         link.given += 1
-        if link.given < self.account.messages_per_connection:
+        if link.given < link.most:
             self._by_held[link.held][link] = None
         return link
 
@@ -217,10 +220,10 @@ class ConnectionPool:
     def slot_was_freed(self, link: Link) -> None:
         """Serve who waits; a link that has had its messages is ended."""
         self._by_held[link.held + 1].pop(link, None)
-        if not link.dead and link.given < self.account.messages_per_connection:
+        if not link.dead and link.given < link.most:
             self._by_held[link.held][link] = None
         if not link.held and not link.dead:
-            if self._closing or link.given >= self.account.messages_per_connection:
+            if self._closing or link.given >= link.most:
                 self._end(link)
             else:
                 self._watch_idle()

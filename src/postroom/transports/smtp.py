@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from ..model.account import Account
 from ..model.clock import Clock
-from ..model.outcome import Bounced, Deferred, Delivered, NotSent, Outcome, Scope, Unknown
+from ..model.outcome import Bounced, Deferred, Delivered, Failure, NotSent, Outcome, Scope, Unknown
 from ..model.reply import Reply
 from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
 from ..pending import Pending
 from ..policy.classify import Stage, classify
+from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
+from ..protocol.smtp.transaction import LeftOut
 from . import AccountUnavailable, ChunkReader, Slot, Transaction
 from .pool import ConnectionBudget, ConnectionPool, Link
 
@@ -19,17 +22,25 @@ class SmtpTransport:
     """The transport of an account of kind smtp."""
 
     def __init__(
-        self, account: Account, *, clock: Clock, budget: ConnectionBudget, helo_name: str, chunks: ChunkReader
+        self,
+        account: Account,
+        *,
+        clock: Clock,
+        budget: ConnectionBudget,
+        helo_name: str,
+        chunks: ChunkReader,
+        reply_limits: ReplyLimits = DEFAULT_LIMITS,
     ) -> None:
         self._account = account
         self._helo_name = account.helo_name or helo_name
         self._chunks = chunks
+        self._reply_limits = reply_limits
         self._pool = ConnectionPool(
             account, clock, budget, connect=self._connect, start=self._start, explain=explain_connect_failure
         )
 
     async def _connect(self) -> SmtpConnection:
-        return await connect(self._account, helo_name=self._helo_name)
+        return await connect(self._account, helo_name=self._helo_name, reply_limits=self._reply_limits)
 
     def _start(
         self, connection: SmtpConnection, transaction: Transaction, done: Callable[[TransactionResult], None]
@@ -65,7 +76,7 @@ class SmtpSlot:
                 return
             self._sent = True
             try:
-                found = outcomes(result, self._link.remote_host)
+                found = outcomes(result, self._link.remote_host, self._link.connection.transcript)
             except Exception as error:
                 told.set_exception(error)
             else:
@@ -88,8 +99,10 @@ class SmtpSlot:
         self._link.cancel()
 
 
-def outcomes(result: TransactionResult, remote_host: str) -> Sequence[Outcome]:
-    """One outcome per recipient of the transaction that `result` tells of."""
+def outcomes(
+    result: TransactionResult, remote_host: str, transcript: Callable[[TransactionResult], str]
+) -> Sequence[Outcome]:
+    """One outcome per recipient of the transaction that `result` tells of; `transcript` is asked where one failed."""
     final = result.final
     if (
         final is not None
@@ -97,13 +110,19 @@ def outcomes(result: TransactionResult, remote_host: str) -> Sequence[Outcome]:
         and all(reply is not None and reply.is_positive for reply in result.rcpt)
     ):
         return [Delivered(reply=final, remote_host=remote_host)] * len(result.rcpt)
-    return [_outcome(result, n, remote_host) for n in range(len(result.rcpt))]
+    found = [_outcome(result, n, remote_host) for n in range(len(result.rcpt))]
+    if not any(isinstance(outcome, Failure) for outcome in found):
+        return found
+    said = transcript(result)
+    return [dataclasses.replace(one, transcript=said) if isinstance(one, Failure) else one for one in found]
 
 
 def _outcome(result: TransactionResult, n: int, remote_host: str) -> Outcome:
     rcpt, final = result.rcpt[n], result.final
     if result.not_started:
         return NotSent(remote_host=remote_host)
+    if n in result.left_out:
+        return _not_asked(result.left_out[n], remote_host)
     if result.mail is not None and not result.mail.is_positive:
         return refused(Stage.MAIL, result.mail, remote_host)
     if rcpt is not None and not rcpt.is_positive:
@@ -125,17 +144,32 @@ def _broken(result: TransactionResult, n: int, remote_host: str) -> Outcome:
     """The outcome of a transaction that ended before its content was out, with no refusal to blame."""
     if result.error_kind == "aborted":
         return NotSent(remote_host=remote_host)  # we left: a shutdown is nobody's try
-    if result.error_kind == "local" and result.mail is None:
-        # The envelope can't be written for this relay: addresses that need SMTPUTF8 (RFC 6531 section 3.5).
-        envelope = result.envelope
-        if envelope.reverse_path.isascii() and envelope.recipients[n].isascii():
-            return NotSent(remote_host=remote_host)  # goes alone, without the others
-        return Bounced(status="5.6.7", reason=result.error, remote_host=remote_host)
     if result.error_kind == "local":
         return Deferred(status="4.3.0", reason=result.error, remote_host=remote_host)
-    # A relay that drops the connection on this message's own envelope may do so each time: it counts as a try.
-    scope = Scope.MESSAGE if result.error_kind == "network" else Scope.ACCOUNT
+    # A relay that drops or breaks the connection on this message's own envelope may do so each time: it is a try.
+    scope = Scope.MESSAGE if result.error_kind in ("network", "protocol") else Scope.ACCOUNT
     return Deferred(status="4.4.2", reason=result.error, scope=scope, remote_host=remote_host)
+
+
+#: What of a message needs SMTPUTF8, with the status of RFC 6531 section 3.5 for a relay that does not offer it.
+_NEEDS_UTF8 = {
+    LeftOut.REVERSE_PATH: ("5.6.7", "the sender's address"),
+    LeftOut.ADDRESS: ("5.6.7", "the recipient's address"),
+    LeftOut.HEADER: ("5.6.9", "the message's header"),
+}
+
+
+def _not_asked(why: LeftOut, remote_host: str) -> Outcome:
+    if why is LeftOut.LIMIT:
+        reason = "the relay takes no more recipients in one transaction; this one goes with the next"
+        return NotSent(reason=reason, remote_host=remote_host)
+    status, what = _NEEDS_UTF8[why]
+    return Bounced(
+        status=status,
+        reason=f"{what} is not ASCII, and the relay does not offer SMTPUTF8",
+        advice="send it through a relay that offers SMTPUTF8, or in ASCII alone",
+        remote_host=remote_host,
+    )
 
 
 def refused(stage: Stage, reply: Reply, remote_host: str) -> Outcome:
@@ -180,6 +214,7 @@ def explain_connect_failure(error: Exception) -> AccountUnavailable:
                 reply=error.reply,
                 retry_after=verdict.sleep,
                 stop=verdict.stop,
+                transcript=error.transcript,
             )
         )
     return AccountUnavailable(
@@ -189,5 +224,6 @@ def explain_connect_failure(error: Exception) -> AccountUnavailable:
             advice=_ADVICE.get(error.kind, ""),
             scope=Scope.ACCOUNT,
             stop=error.kind in _NEEDS_ATTENTION,
+            transcript=error.transcript,
         )
     )

@@ -198,6 +198,36 @@ async def test_a_described_message(api: httpx2.AsyncClient) -> None:
     assert b"Content-ID: <logo>" in content
 
 
+@pytest.mark.parametrize("sender", ["Jörg <jörg@example.org>", "Jörg <joerg@bücher.example>"])
+async def test_a_described_message_needs_smtputf8_only_for_a_local_part(api: httpx2.AsyncClient, sender: str) -> None:
+    described = {"from": sender, "to": ["Päivi <b@example.net>"], "subject": "Grüße", "text": "Grüße"}
+    response = await api.post("/v1/messages", json=described)
+    message = (await api.get(f"/v1/messages/{response.json()['id']}")).json()
+    needed = "jörg@" in sender
+    assert (message["smtputf8"], message["eight_bit"]) == (needed, needed)
+    content = (await api.get(f"/v1/messages/{message['id']}/content")).content
+    assert content.isascii() is not needed
+    assert content.partition(b"\r\n\r\n")[2].isascii()
+
+
+@pytest.mark.parametrize(("declared", "kept"), [({}, False), ({"smtputf8": "true"}, True)])
+async def test_who_sends_raw_says_that_the_header_needs_smtputf8(
+    api: httpx2.AsyncClient, declared: dict[str, str], kept: bool
+) -> None:
+    raw = "From: Jörg <a@example.org>\n\nx\n".encode()
+    response = await api.post("/v1/messages", params=ENVELOPE | declared, content=raw, headers=RAW)
+    message = (await api.get(f"/v1/messages/{response.json()['id']}")).json()
+    assert message["smtputf8"] is kept
+
+
+async def test_a_large_head_without_a_body_is_kept(api: httpx2.AsyncClient) -> None:
+    head = b"Subject: x\r\n" + b"X-Field: 0123456789\r\n" * 20_000 + b"\r\n"
+    response = await api.post("/v1/messages", params=ENVELOPE, content=head, headers=RAW)
+    assert response.status_code == 202, response.text
+    content = await api.get(f"/v1/messages/{response.json()['id']}/content")
+    assert b"X-Field: 0123456789\r\n" * 20_000 in content.content
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

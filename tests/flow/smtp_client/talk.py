@@ -15,6 +15,7 @@ from postroom.model.content import ContentId, StagedBody
 from postroom.model.envelope import Envelope
 from postroom.net.smtp_client import ContentSource, SmtpConnection, TransactionResult, connect
 from postroom.net.stream import Address
+from postroom.protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 
 HEAD = b"Subject: x\r\n\r\n"
 
@@ -30,6 +31,10 @@ class Line:
         """The next lines are these, to the octet."""
         for command in commands:
             assert (await self._reader.readline()) == command.encode() + b"\r\n"
+
+    async def line(self) -> bytes:
+        """The next line, with its end."""
+        return await self._reader.readline()
 
     async def content(self) -> bytes:
         """Everything up to the end of data."""
@@ -49,6 +54,20 @@ class Line:
     def say(self, *replies: str) -> None:
         """Write replies, all at once."""
         self._writer.write("".join(reply + "\r\n" for reply in replies).encode())
+
+    def write(self, octets: bytes) -> None:
+        """Write them as they are."""
+        self._writer.write(octets)
+
+    async def flood(self, octets: bytes) -> int:
+        """Write `octets` again and again until the client has gone; how many times."""
+        times = 0
+        while not self._writer.transport.is_closing():
+            self._writer.write(octets)
+            times += 1
+            await self._writer.drain()
+            await asyncio.sleep(0)
+        return times
 
     async def greet(self, *offered: str) -> None:
         """Greeting and EHLO, with these extensions."""
@@ -166,8 +185,10 @@ def staged(body: bytes, size: int) -> tuple[StagedBody, Callable[[StagedBody], A
 
 
 async def open_to(relay: Relay, **fields: Any) -> SmtpConnection:
-    """A connection to it."""
-    return await connect(relay.account(**fields), helo_name="client.test", resolver=relay.resolve)
+    """A connection to it; `reply_limits`, where given, are the client's, the rest is the account's."""
+    limits: ReplyLimits = fields.pop("reply_limits", DEFAULT_LIMITS)
+    account = relay.account(**fields)
+    return await connect(account, helo_name="client.test", reply_limits=limits, resolver=relay.resolve)
 
 
 async def hang_up(line: Line) -> None:

@@ -12,6 +12,7 @@ import pytest
 from postroom.model.envelope import Envelope
 from postroom.net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult
 from postroom.protocol.smtp import LocalProtocolError
+from postroom.protocol.smtp.transaction import LeftOut
 from tests.flow.smtp_client.talk import HEAD, Line, Relay, commands, hang_up, open_to, start
 
 
@@ -145,7 +146,7 @@ async def test_a_break_behind_the_content_leaves_it_unknown_and_the_next_unsent(
         assert (second.error_kind, second.content_written, second.not_started) == (kind, False, True)
 
 
-async def test_a_connection_that_takes_so_many_messages_andhang_up() -> None:
+async def test_a_relay_that_has_had_enough_messages_says_421_to_the_envelope_ahead() -> None:
     async def talk(line: Line) -> None:
         await line.greet("PIPELINING")
         await line.expect(*commands(0))
@@ -226,9 +227,12 @@ async def test_an_envelope_that_cannot_be_written_harms_nobody_else() -> None:
     async with Relay(talk) as relay:
         connection = await open_to(relay)
         bad: asyncio.Future[TransactionResult] = asyncio.get_running_loop().create_future()
+        unsafe: asyncio.Future[TransactionResult] = asyncio.get_running_loop().create_future()
         connection.start(Envelope("a@x.test", ("é@y.test",)), ContentSource(HEAD, b""), bad.set_result)
+        connection.start(Envelope("a@x.test", ("b>@y.test",)), ContentSource(HEAD, b""), unsafe.set_result)
         good = start(connection, 1)
-        assert (await bad).error_kind == "local"
+        assert (await bad).left_out == {0: LeftOut.ADDRESS}
+        assert (await unsafe).error_kind == "local"
         assert (await good).is_delivered(0)
         await connection.quit()
 

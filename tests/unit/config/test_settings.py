@@ -93,6 +93,7 @@ def test_every_fault_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ("listener", "word", "mend"),
     [
         ('profile = "devices"', "networks", "networks"),
+        ('profile = "devices"\nnetworks = ["0.0.0.0/0"]', "every address", "own networks"),
         ("allow_clear_login = true", "allow_clear_login", "devices"),
         ('minimum_tls = "1.0"', "minimum_tls", "devices"),
         ('networks = ["192.168.7.300"]', "192.168.7.300", "192.168.7.0/24"),

@@ -198,3 +198,29 @@ def test_refused(fields: dict[str, object], reason: str) -> None:
 def test_a_message_id_has_its_form(message_id: str) -> None:
     with pytest.raises(ValueError, match="Message-ID"):
         compose(ComposedMessage(sender=SENDER), date=datetime.now(UTC), message_id=message_id, boundary_seed=b"")
+
+
+def test_an_address_in_utf8_stands_in_the_header_alone() -> None:
+    message = ComposedMessage(
+        sender=Mailbox("jörg@a.test", "Jörg"),
+        to=(Mailbox("päivi@b.test", 'Päivi, "P"'), RECIPIENT),
+        subject="Grüße",
+        text="Die Ware ist unterwegs. Grüße aus Köln!\n",
+        html="<p>Grüße",
+        images=(InlineImage(content_id="logo@a.test", media_type="image/png", content=PNG, file_name="Bär.png"),),
+        attachments=(FILE, Attachment(file_name="Anhang.eml", content="Subject: Bär\r\n\r\nBär".encode())),
+        headers=(("X-Note", "für dich"),),
+    )
+    head, _, body = built(message).partition(b"\r\n\r\n")
+    assert body.isascii()
+    beyond = [line for line in head.decode().split("\r\n") if not line.isascii()]
+    assert beyond == [
+        "From: =?utf-8?b?SsO2cmc=?= <jörg@a.test>",
+        "To: =?utf-8?b?UMOkaXZpLCAiUCI=?= <päivi@b.test>, recipient@b.test",
+    ]
+    found = email.message_from_string(built(message).decode(), policy=email.policy.SMTPUTF8)
+    assert {part["content-transfer-encoding"] for part in found.walk() if not part.is_multipart()} == {
+        "quoted-printable",
+        "base64",
+    }
+    assert [address.addr_spec for address in found["to"].addresses] == ["päivi@b.test", "recipient@b.test"]

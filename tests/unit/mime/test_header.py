@@ -23,6 +23,7 @@ TEXT = st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"))
 texts = st.text(TEXT, max_size=300) | st.text('ab =?_"\\,()<>@é漢🙂.', max_size=120)
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=60)
 addresses = st.from_regex(r"[a-z]{1,30}(\.[a-z]{1,30})?@[a-z]{1,30}\.test", fullmatch=True)
+utf8_addresses = st.from_regex(r"[a-zäßñ漢я]{1,20}(\.[a-zé]{1,9})?@[a-z]{1,20}\.test", fullmatch=True)
 
 
 def parsed(field: bytes, policy: email.policy.Policy[Any] = email.policy.default) -> Any:
@@ -116,6 +117,18 @@ def test_an_address_beyond_ascii_is_utf8() -> None:
         header.addresses("To", [Mailbox("jörg@b.test", "Jörg Schulz")])
         == "To: =?utf-8?q?J=C3=B6rg_Schulz?= <jörg@b.test>\r\n".encode()
     )
+
+
+@given(st.lists(st.builds(Mailbox, utf8_addresses, texts.map(str.strip)), min_size=1, max_size=6))
+def test_nothing_but_the_address_is_utf8(mailboxes: list[Mailbox]) -> None:
+    field = header.addresses("To", mailboxes)
+    assert all(len(line) <= 76 for line in field.decode().split("\r\n"))
+    assert parse_mailboxes(field[3:]) == tuple(mailbox.address for mailbox in mailboxes)
+    found = email.message_from_string(field.decode() + "\r\n", policy=email.policy.SMTPUTF8)["to"].addresses
+    assert [address.addr_spec for address in found] == [mailbox.address for mailbox in mailboxes]
+    for mailbox in mailboxes:
+        field = field.replace(mailbox.address.encode(), b"", 1)
+    assert field.isascii()
 
 
 @given(st.lists(words, min_size=1, max_size=10))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.protocol.smtp import LocalProtocolError
-from postroom.protocol.smtp.content import ContentDecoder, ContentEncoder, encode, has_bare_line_end
+from postroom.protocol.smtp.content import ChunkDecoder, ContentDecoder, ContentEncoder, encode, has_bare_line_end
 
 #: Every mix of what matters around an end of data.
 WIRE = st.lists(
@@ -144,3 +144,52 @@ def test_the_first_line_may_end_the_data_even_in_pieces(pieces: list[bytes]) -> 
             break
     assert finished
     assert rest in (b"", b"RSET\r\n.\r\n")
+
+
+def unchunk(pieces: list[bytes], *, normalise: bool = False) -> tuple[bytes, bool, bool]:
+    decoder = ChunkDecoder(normalise)
+    content = b"".join(map(decoder.feed, pieces)) + decoder.finish()
+    return content, decoder.bare_cr, decoder.bare_lf
+
+
+@pytest.mark.parametrize(
+    ("pieces", "content"),
+    [
+        ([], b""),
+        ([b"", b""], b""),
+        ([b"a\r\n"], b"a\r\n"),
+        ([b"a\r", b"\n"], b"a\r\n"),
+        ([b"a"], b"a\r\n"),
+        ([b"a\r\n", b"b"], b"a\r\nb\r\n"),
+        ([b".\r\n", b"..\r\n.\r\n"], b".\r\n..\r\n.\r\n"),
+        ([b"a\r", b"\n", b""], b"a\r\n"),
+        ([b"\r", b"", b"\n"], b"\r\n"),
+    ],
+)
+def test_chunks_are_content_as_they_stand_and_end_a_line(pieces: list[bytes], content: bytes) -> None:
+    assert unchunk(pieces) == (content, False, False)
+
+
+@pytest.mark.parametrize("pieces", [[b"a\r"], [b"a\r", b"b"], [b"\r", b"\r\n"], [b"a\r\n\r"], [b"a\rb\r\n"]])
+def test_a_bare_cr_is_seen_over_the_borders_of_chunks(pieces: list[bytes]) -> None:
+    assert unchunk(pieces)[1]
+
+
+@pytest.mark.parametrize("pieces", [[b"\n"], [b"a", b"\n"], [b"a\r\n", b"\n"], [b"a\nb\r\n"]])
+def test_a_bare_lf_is_seen_over_the_borders_of_chunks_and_normalised_where_asked(pieces: list[bytes]) -> None:
+    assert unchunk(pieces)[1:] == (False, True)
+    content = unchunk(pieces, normalise=True)[0]
+    assert not has_bare_line_end(content)
+    assert content.replace(b"\r\n", b"\n") == b"".join(pieces).replace(b"\r\n", b"\n")
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b".", b"x", b"\r\n"]), max_size=12), st.booleans(), st.data())
+def test_any_chunks_of_one_content_are_read_alike(parts: list[bytes], normalise: bool, draw: st.DataObject) -> None:
+    whole = b"".join(parts)
+    cuts = sorted(draw.draw(st.sets(st.integers(0, len(whole)), max_size=6)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert unchunk(pieces, normalise=normalise) == unchunk([whole], normalise=normalise)
+    content, bare_cr, bare_lf = unchunk(pieces)
+    assert (bare_cr or bare_lf) is has_bare_line_end(whole)
+    if not bare_cr:
+        assert content == whole + (b"" if not whole or whole.endswith(b"\r\n") else b"\r\n")

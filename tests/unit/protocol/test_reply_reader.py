@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from postroom.model.reply import Reply
 from postroom.protocol.smtp import RemoteProtocolError
-from postroom.protocol.smtp.reply_reader import MAX_LINE_BYTES, MAX_REPLY_BYTES, ReplyReader
+from postroom.protocol.smtp.reply_reader import DEFAULT_LIMITS, KEPT_BYTES, ReplyLimits, ReplyReader
+
+MAX_LINE_BYTES, MAX_REPLY_BYTES = DEFAULT_LIMITS.line_bytes, DEFAULT_LIMITS.reply_bytes
 
 
 def read(data: bytes, command: str = "MAIL") -> list[Reply]:
@@ -128,3 +130,26 @@ def test_replies_that_all_differ_do_not_pile_up() -> None:
         reply = reader.next_reply(".")
         assert reply is not None and reply.lines == (f"queued as {n}",)
     assert len(reader._cache) <= 256
+
+
+def test_the_limits_are_what_the_settings_say() -> None:
+    limits = ReplyLimits(line_bytes=100, reply_bytes=250)
+    longest = b"250 " + b"x" * 94 + b"\r\n"
+    reader = ReplyReader(limits)
+    reader.receive(longest)
+    reply = reader.next_reply("MAIL")
+    assert reply is not None and len(reply.lines[0]) == 94
+    for too_much, what in ((b"250 x" + longest[4:], "line of more than 100"), (b"250-" + longest[4:], "than 250")):
+        reader = ReplyReader(limits)
+        reader.receive(too_much * 3)
+        with pytest.raises(RemoteProtocolError, match=what):
+            reader.next_reply("MAIL")
+
+
+def test_of_a_long_reply_only_the_beginning_is_kept_unless_all_of_it_is_needed() -> None:
+    data = b"".join(b"550-%04d %s\r\n" % (n, b"x" * 90) for n in range(2400)) + b"550 end\r\n"
+    (reply,) = read(data, "RCPT")
+    assert reply.code == 550 and reply.lines[0].startswith("0000 ")
+    assert KEPT_BYTES // 2 < sum(map(len, reply.lines)) < KEPT_BYTES
+    (whole,) = read(data.replace(b"550", b"250"), "EHLO")
+    assert len(whole.lines) == 2401

@@ -13,11 +13,12 @@ from collections import deque
 from ...model.reply import Reply
 from ..sasl import ClientStepper, SaslError, from_base64, to_base64
 from .client_events import Answered, ConnectionEnded, ContentWanted, Event, TransactionEnded
+from .client_limits import OfferedLimits
 from .client_states import ALLOWED, SESSION_MOVES, TRANSACTION_MOVES, Cause, SessionState, Step
 from .content import ContentEncoder, encode
 from .errors import LocalProtocolError, RemoteProtocolError
-from .reply_reader import ReplyReader
-from .transaction import END_OF_DATA_COMMAND, MailTransaction, envelope_commands
+from .reply_reader import DEFAULT_LIMITS, ReplyLimits, ReplyReader
+from .transaction import END_OF_DATA_COMMAND, MailTransaction
 
 _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 _NAMES = {SessionState.EHLO: "EHLO", SessionState.HELO: "HELO", SessionState.RESET: "RSET", SessionState.QUIT: "QUIT"}
@@ -32,7 +33,11 @@ _SEND_CONTENT, _SEND_END_OF_DATA = Cause.CONTENT, Cause.END_OF_DATA
 
 
 class SmtpClient:
-    """One connection. `extensions` has what the last EHLO offered, by keyword in capitals, with its parameters."""
+    """One connection.
+
+    `extensions` has what the last EHLO offered, by keyword in capitals, with its parameters; `limits` what its LIMITS
+    (RFC 9422) said, None where it was not offered.
+    """
 
     __slots__ = (
         "_ahead",
@@ -47,15 +52,16 @@ class SmtpClient:
         "_stepper",
         "extensions",
         "helo_name",
+        "limits",
         "pipelining",
         "remote_name",
         "replies",
         "state",
     )
 
-    def __init__(self, helo_name: str) -> None:
+    def __init__(self, helo_name: str, reply_limits: ReplyLimits = DEFAULT_LIMITS) -> None:
         self.helo_name = helo_name
-        self._reader = ReplyReader()
+        self._reader = ReplyReader(reply_limits)
         self._output: list[bytes] = []
         self._queued: deque[Event] = deque()
         self._current: MailTransaction | None = None
@@ -67,6 +73,7 @@ class SmtpClient:
         self._encoder: ContentEncoder | None = None
         self.state = SessionState.GREETING
         self.extensions: dict[str, str] = {}
+        self.limits: OfferedLimits | None = None
         self.pipelining = False
         self.remote_name = ""
         self.replies = 0  # taken so far: what has arrived counts as progress only when it is a whole reply
@@ -195,15 +202,19 @@ class SmtpClient:
 
     # Mail transactions
 
-    def begin(self, transaction: MailTransaction) -> None:
+    def begin(self, transaction: MailTransaction) -> bool:
         """Take one more transaction; its envelope is written as soon as the protocol allows.
+
+        False: every recipient is `left_out`; nothing of the transaction will be written, and no event tells of it.
 
         Raises:
             LocalProtocolError: one is ahead already, the session is not ready, or the envelope cannot be written.
         """
         if not self.may_begin:
             raise LocalProtocolError("no transaction can begin now")
-        transaction.lines = envelope_commands(transaction.envelope, transaction.size_bytes, self.extensions)
+        transaction.prepare(self.extensions, self.limits)
+        if not transaction.lines:
+            return False
         transaction.is_first = not self._begun
         self._begun = True
         current = self._current
@@ -215,6 +226,7 @@ class SmtpClient:
             self._ahead = transaction
             if current.step is _SENT and self.pipelining:
                 self._write_envelope(transaction)
+        return True
 
     def send_content(self, content: bytes) -> None:
         """Write the whole content of the transaction that wants it, with the envelope ahead behind it.
@@ -257,7 +269,9 @@ class SmtpClient:
         for transaction in unfinished:
             transaction.error = reason
             transaction.error_kind = kind
-            transaction.not_started = _is_untouched(transaction)
+            # Content that could not be written breaks the connection by itself, and would again.
+            is_at_fault = kind == "local" and transaction.step is _GO
+            transaction.not_started = not is_at_fault and transaction.is_untouched
         return unfinished
 
     # Inside: replies
@@ -306,12 +320,13 @@ class SmtpClient:
             transaction.mail = reply
             abandoned = not reply.is_positive
         else:
-            transaction.rcpt[n - 1] = reply
+            asked = transaction.asked
+            transaction.rcpt[n - 1 if asked is None else asked[n - 1]] = reply
             mail = transaction.mail
             if reply.is_positive and mail is not None and mail.is_positive:
                 transaction.accepted += 1
             abandoned = not transaction.accepted
-        last = n == len(transaction.rcpt)
+        last = n == len(transaction.lines) - 2
         if self.pipelining:
             if last:
                 transaction.step = TRANSACTION_MOVES[transaction.step, _SEND_DATA]
@@ -326,6 +341,12 @@ class SmtpClient:
         return None
 
     def _go(self, transaction: MailTransaction) -> Event | None:
+        if self._reader.has_unread:
+            # What came with the 354 can be no reply to a content that was not written yet.
+            reply = self._reader.next_reply("")
+            if reply is not None and reply.code == 421:
+                return self._closing(reply)
+            raise RemoteProtocolError("a reply before the content that it answers")
         if transaction.accepted:
             return ContentWanted(transaction)
         # RFC 2920 section 3.1: 354 though no recipient was accepted; send only the dot.
@@ -385,9 +406,12 @@ class SmtpClient:
                 parameters = self.extensions[keyword] + " " + parameters
             self.extensions[keyword] = parameters.strip()
         self.pipelining = "PIPELINING" in self.extensions
+        if "LIMITS" in self.extensions:
+            self.limits = OfferedLimits.parse(self.extensions["LIMITS"])
 
     def _forget(self) -> None:
         self.extensions = {}
+        self.limits = None
         self.pipelining = False
 
     def _closing(self, reply: Reply) -> Event:
@@ -399,7 +423,8 @@ class SmtpClient:
         if step is _ENVELOPE and transaction.answered == 0:
             transaction.mail = reply
         elif step is _ENVELOPE:
-            transaction.rcpt[transaction.answered - 1] = reply
+            n, asked = transaction.answered - 1, transaction.asked
+            transaction.rcpt[n if asked is None else asked[n]] = reply
         elif step is _DATA:
             transaction.data = reply
         elif step >= _CONTENT:
@@ -466,14 +491,3 @@ class SmtpClient:
     def _require_no_transaction(self) -> None:
         if self._current is not None:
             raise LocalProtocolError("a transaction is under way")
-
-
-def _is_untouched(transaction: MailTransaction) -> bool:
-    """Nothing of its content was written and it did not break the connection itself (see `not_started`)."""
-    if transaction.step in (_WAITING, _GO):
-        return True
-    if transaction.step is not _ENVELOPE or transaction.is_first:
-        return False
-    # Behind another one: a server that takes no more on this connection says so here, or just closes.
-    mail = transaction.mail
-    return mail is None or mail.code == 421

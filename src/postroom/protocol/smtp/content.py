@@ -1,4 +1,6 @@
-"""The transfer coder of DATA: dot stuffing, and the one end of data that counts (RFC 5321 sections 4.1.1.4, 4.5.2)."""
+"""The transfer coder of DATA: dot stuffing, and the one end of data that counts (RFC 5321 sections 4.1.1.4, 4.5.2).
+
+And of BDAT, which has neither (RFC 3030)."""
 
 from __future__ import annotations
 
@@ -75,10 +77,10 @@ class ContentDecoder:
     seen so far; a bare CR must be refused, a bare LF refused or, with `normalise_bare_lf`, it comes out as CRLF.
     """
 
-    __slots__ = ("_finished", "_held", "_normalise", "_skip", "bare_cr", "bare_lf")
+    __slots__ = ("_finished", "_held", "_skip", "bare_cr", "bare_lf", "normalises")
 
     def __init__(self, normalise_bare_lf: bool = False) -> None:
-        self._normalise = normalise_bare_lf
+        self.normalises = normalise_bare_lf
         # As if the CRLF of the DATA command came with the content; `_skip` takes it out again.
         self._held = b"\r\n"
         self._skip = 2
@@ -133,6 +135,47 @@ class ContentDecoder:
             data = data.replace(b"\r\n.", b"\r\n")
         if bare_lf:
             self.bare_lf = True
-            if self._normalise:
+            if self.normalises:
                 data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         return data
+
+
+class ChunkDecoder:
+    """The server's side of BDAT: give it the octets of all chunks, in whatever pieces, then `finish` once.
+
+    A dot is nothing special here. `bare_cr` and `bare_lf` are as in `ContentDecoder`, over the borders of chunks too.
+    """
+
+    __slots__ = ("_ends_line", "_held", "bare_cr", "bare_lf", "normalises")
+
+    def __init__(self, normalise_bare_lf: bool = False) -> None:
+        self.normalises = normalise_bare_lf
+        self._held = b""  # a CR whose next octet decides
+        self._ends_line = True
+        self.bare_cr = False
+        self.bare_lf = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The content that is certain by now."""
+        if self._held:
+            data = self._held + data
+        self._held = b"\r" if data.endswith(b"\r") else b""
+        if self._held:
+            data = data[:-1]
+        if not data:
+            return b""
+        pairs = data.count(b"\r\n")
+        if data.count(b"\r") != pairs:
+            self.bare_cr = True
+        if data.count(b"\n") != pairs:
+            self.bare_lf = True
+            if self.normalises:
+                data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        self._ends_line = data.endswith(b"\r\n")
+        return data
+
+    def finish(self) -> bytes:
+        """What is left: a CRLF where the last line has none, since only whole lines can go on by DATA."""
+        if self._held:
+            self.bare_cr = True
+        return b"" if self._ends_line else b"\r\n"

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from ...model.reply import Reply
 from .errors import RemoteProtocolError
 
-#: RFC 5321 section 4.5.3.1.5 allows 512 octets to a line; servers in the wild exceed this.
-MAX_LINE_BYTES = 8 * 1024
-MAX_REPLY_BYTES = 256 * 1024
 
-#: Relays repeat themselves: so many one-line replies are kept ready, by command and bytes.
+@dataclass(frozen=True, slots=True)
+class ReplyLimits:
+    """The longest line of a reply and the longest reply that are read, in octets with their line ends.
+
+    RFC 5321 section 4.5.3.1.5 allows 512 octets to a line; servers in the wild exceed this.
+    """
+
+    line_bytes: int = 8 * 1024
+    reply_bytes: int = 256 * 1024
+
+
+#: So much of a reply is kept: all of an EHLO reply is needed, of others only what people and rules read.
+KEPT_BYTES = 8 * 1024
+
+#: Relays repeat themselves: so many one-line replies of at most so many octets are kept ready, by command and bytes.
 _CACHED_REPLIES = 256
+_CACHED_BYTES = 256
+
+DEFAULT_LIMITS = ReplyLimits()
 
 # Any code with a first digit of 2 to 5 is legal (RFC 5321 section 4.3.2); the text may be missing altogether.
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?\Z", re.DOTALL)
@@ -24,9 +39,11 @@ _ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:[ \t]+|\Z)")
 class ReplyReader:
     """Give it bytes with `receive`, take replies with `next_reply`; a RemoteProtocolError is for good."""
 
-    __slots__ = ("_buffer", "_cache", "_error", "_lines", "_position", "_reply_bytes")
+    __slots__ = ("_buffer", "_cache", "_cached_bytes", "_error", "_limits", "_lines", "_position", "_reply_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ReplyLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._cached_bytes = min(_CACHED_BYTES, limits.line_bytes)
         self._buffer = b""
         self._position = 0
         self._lines: list[bytes] = []  # of a reply that is not whole yet
@@ -58,7 +75,7 @@ class ReplyReader:
         buffer, start = self._buffer, self._position
         end = buffer.find(b"\n", start)
         key: tuple[bytes, str] | None = None
-        if end >= 0 and buffer[start + 3 : start + 4] == b" " and not self._lines and end - start < MAX_LINE_BYTES:
+        if end >= 0 and buffer[start + 3 : start + 4] == b" " and not self._lines and end - start < self._cached_bytes:
             key = (buffer[start:end], command)
             reply = self._cache.get(key)
             if reply is not None:
@@ -82,7 +99,9 @@ class ReplyReader:
                 raise RemoteProtocolError(f"not a reply: {_quoted(line)}")
             if self._lines and self._lines[0][:3] != match[1]:
                 raise RemoteProtocolError(f"a reply with two codes: {_quoted(self._lines[0])} and {_quoted(line)}")
-            self._lines.append(line)
+            # What is not kept counts, and is checked like the rest.
+            if not self._lines or self._reply_bytes <= KEPT_BYTES or command == "EHLO":
+                self._lines.append(line)
             if match[2] != b"-":
                 lines, self._lines, self._reply_bytes = self._lines, [], 0
                 return _reply(lines, command)
@@ -93,13 +112,14 @@ class ReplyReader:
         start = self._position
         end = self._buffer.find(b"\n", start)
         size_bytes = (end + 1 if end >= 0 else len(self._buffer)) - start
-        if size_bytes > MAX_LINE_BYTES:
-            raise RemoteProtocolError(f"a reply line of more than {MAX_LINE_BYTES} octets")
+        limits = self._limits
+        if size_bytes > limits.line_bytes:
+            raise RemoteProtocolError(f"a reply line of more than {limits.line_bytes} octets")
         if end < 0:
             return None
         self._reply_bytes += size_bytes
-        if self._reply_bytes > MAX_REPLY_BYTES:
-            raise RemoteProtocolError(f"a reply of more than {MAX_REPLY_BYTES} octets")
+        if self._reply_bytes > limits.reply_bytes:
+            raise RemoteProtocolError(f"a reply of more than {limits.reply_bytes} octets")
         self._position = end + 1
         return self._buffer[start:end].removesuffix(b"\r")
 

@@ -6,45 +6,46 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable
 
+from ...model.envelope import Envelope
 from ..sasl import Credentials
 from . import server_replies as replies
-from .content import ContentDecoder
 from .errors import LocalProtocolError
 from .path import ArgumentError, parse_mail, parse_rcpt
+from .server_content import ChunkContent, DataContent
+from .server_envelope import build_envelope
 from .server_events import Content, ContentRefused, Event, Login, MailFrom, RcptTo, ReplySlot, StartTls
+from .server_greeting import ehlo_reply, helo_name
 from .server_lines import CommandLines, LineRefused
-from .server_login import MECHANISMS, LoginExchange, LoginRefused
-from .server_replies import GO_AHEAD, OK_MAIL, OK_RCPT, ehlo_reply, reply_line
+from .server_login import LoginExchange, LoginRefused
+from .server_refusals import mail_fault, out_of_order, rcpt_fault, unknown
+from .server_replies import GO_AHEAD, OK_MAIL, OK_RCPT, reply_line
 from .server_states import ALLOWED, TRANSITIONS, ServerLimits, State, Verb
 
-__all__ = ["TRANSITIONS", "ServerLimits", "ServerMachine", "State", "Verb"]
+__all__ = ["MAX_REPLIES", "TRANSITIONS", "ServerLimits", "ServerMachine", "State", "Verb"]
 
-#: Known, and not for clients of this server (RFC 5321 section 4.2.4: 502).
-_NOT_IMPLEMENTED = frozenset(b"EXPN ETRN ATRN TURN SEND SOML SAML XCLIENT XFORWARD BURL".split())
-#: Another protocol: a browser made to talk to a mail port must not get as far as the body of its request.
-_HTTP = frozenset(b"GET POST PUT HEAD DELETE PATCH OPTIONS TRACE CONNECT PRI".split())
-
-# Names in the wild hold underscores (RFC 5321 section 4.1.1.1 has none); anything else could break a trace header.
-_HELO_NAME = re.compile(rb"[A-Za-z0-9._-]{1,255}|\[[A-Za-z0-9.:-]{1,80}\]")
-
-#: Replies held back behind an open slot before commands wait too.
-_MAX_BEHIND = 4096
+#: Replies that wait behind an open slot, or to be sent, before commands wait too.
+MAX_REPLIES = 512
 
 # Bound once: a member of an enum is slow to reach on Python 3.11, and these are on the way of every message.
-_CONNECTED, _READY, _MAIL, _DATA = State.CONNECTED, State.READY, State.MAIL, State.DATA
+_CONNECTED, _READY, _DATA, _CHUNK = State.CONNECTED, State.READY, State.DATA, State.CHUNK
 _AUTH, _TLS, _CLOSED = State.AUTH, State.TLS, State.CLOSED
-_VERB_MAIL, _VERB_RCPT, _VERB_DATA, _END_OF_DATA = Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.END_OF_DATA
+_VERB_MAIL, _VERB_RCPT, _VERB_DATA, _VERB_BDAT = Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.BDAT
+_END_OF_CHUNK, _NO_MAIL = Verb.END_OF_CHUNK, MailFrom("")
+
+#: Read only once nothing waits for its commit: one message of a connection does at a time, and what changes the
+#: connection itself comes in its turn.
+_IN_TURN = frozenset((Verb.DATA, Verb.BDAT, Verb.STARTTLS))
 
 
 class ServerMachine:
     """One connection.
 
     `secure` is whether TLS is on, `starttls` whether it may be started, `clear_login` whether AUTH is offered without
-    it, `normalise_bare_lf` whether a bare LF in content becomes CRLF instead of being refused.
+    it, `normalise_bare_lf` whether a bare LF in content becomes CRLF instead of being refused, `any_helo` whether every
+    name is taken in EHLO, or none given, and parameters after a HELO.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ServerMachine:
         starttls: bool = False,
         clear_login: bool = False,
         normalise_bare_lf: bool = False,
+        any_helo: bool = False,
     ) -> None:
         self._limits = limits
         self._hostname = hostname
@@ -63,12 +65,12 @@ class ServerMachine:
         self._starttls = starttls
         self._clear_login = clear_login
         self._normalise_bare_lf = normalise_bare_lf
-        self._lines = CommandLines(limits.command_line_bytes, limits.auth_line_bytes)
+        self._any_helo = any_helo
+        self._lines = CommandLines(limits.command_line_bytes, limits.auth_line_bytes, any_helo=any_helo)
         self._out: list[bytes] = [f"220 {hostname} ESMTP Postroom\r\n".encode("ascii")]
         self._slots: deque[ReplySlot] = deque()
         self._reply: Callable[[bytes], None] = self._out.append
         self._asked: MailFrom | RcptTo | Login | None = None
-        self._asked_eight_bit = False
         self._draining = False
         self._errors = 0
         self._failed_logins = 0
@@ -76,19 +78,17 @@ class ServerMachine:
 
     def _forget(self) -> None:
         """As if the client had only just connected (RFC 3207 section 4.2); failures stay counted."""
-        self.state = _CONNECTED
+        self.state = _READY if self._any_helo else _CONNECTED
         self.helo = ""
         self.is_extended = False
         self.logged_in = False
         self.is_waiting = False
-        self.reverse_path = ""
-        self.recipients: list[str] = []
-        self.eight_bit = False
+        self._mail = _NO_MAIL
+        self._recipients: list[str] = []
+        self._asks: dict[int, RcptTo] = {}  # by number of the recipient: what had parameters
         self._over_limit = 0
         self._exchange: LoginExchange | None = None
-        self._decoder: ContentDecoder | None = None
-        self.content_bytes = 0
-        self._fault = b""
+        self._incoming: DataContent | ChunkContent | None = None
 
     # The driver's side
 
@@ -131,8 +131,23 @@ class ServerMachine:
         """Whether STARTTLS would be taken."""
         return self._starttls and not self.secure
 
+    @property
+    def is_in_content(self) -> bool:
+        """Whether content has begun and not ended."""
+        return self._incoming is not None
+
+    @property
+    def content_bytes(self) -> int:
+        """How much of the content has come."""
+        return self._incoming.size_bytes if self._incoming is not None else 0
+
+    def envelope(self, eight_bit: bool = False) -> Envelope:
+        """What the transaction has by now; `eight_bit` is whether its content was found to hold octets over 127."""
+        return build_envelope(self._mail, self._recipients, self._asks, eight_bit)
+
     def next_event(self) -> Event | None:
-        """The next thing to decide, or None: more octets, an answer by `fill` (`is_waiting`), or the end are needed.
+        """The next thing to decide, or None: more octets, an answer by `fill` (`is_waiting`), or the end are needed, or
+        `MAX_REPLIES` are there to be sent first.
 
         Raises:
             LocalProtocolError: the last event has not been answered.
@@ -141,12 +156,11 @@ class ServerMachine:
             raise LocalProtocolError("the last event has not been answered")
         while True:
             state = self.state
-            if state is _DATA:
-                data = self._lines.take_all()
-                if not data:
+            if state is _DATA or state is _CHUNK:
+                event: Event | None = self._content()
+                if event is None and self.state is state:
                     return None
-                event: Event | None = self._content(data)
-            elif state is _CLOSED or state is _TLS or self.is_waiting:
+            elif state is _CLOSED or state is _TLS or self.is_waiting or len(self._out) >= MAX_REPLIES:
                 return None
             else:
                 try:
@@ -164,13 +178,16 @@ class ServerMachine:
         """Yes to the last event."""
         asked, self._asked = self._asked, None
         if isinstance(asked, RcptTo):
-            self.recipients.append(asked.address)
+            if not asked.is_plain:
+                self._asks[len(self._recipients)] = asked
+            self._recipients.append(asked.address)
             self.state = ALLOWED[self.state][_VERB_RCPT]
             self._reply(OK_RCPT)
         elif isinstance(asked, MailFrom):
-            self.reverse_path = asked.path
-            self.recipients = []
-            self.eight_bit = self._asked_eight_bit
+            self._mail = asked
+            self._recipients = []
+            if self._asks:
+                self._asks = {}
             self._over_limit = 0
             self.state = ALLOWED[self.state][_VERB_MAIL]
             self._reply(OK_MAIL)
@@ -230,34 +247,36 @@ class ServerMachine:
 
     # Content
 
-    def _content(self, data: bytes) -> Content | ContentRefused | None:
-        decoder, limits = self._decoder, self._limits
-        assert decoder is not None
-        decoded, finished, rest = decoder.feed(data)
-        self.content_bytes += len(decoded)
-        if decoder.bare_lf or decoder.bare_cr or self.content_bytes > limits.max_size_bytes:
-            self._fault = self._content_fault(decoder)
-        if not finished:
-            if self._fault:
+    def _content(self) -> Content | ContentRefused | None:
+        incoming = self._incoming
+        assert incoming is not None
+        decoded = incoming.read(self._lines)
+        if not incoming.is_whole:
+            if incoming.fault and decoded is not None:
                 return ContentRefused()
             return Content(decoded, None) if decoded else None
-        self._lines.add(rest)
-        self._decoder = None
-        self.state = ALLOWED[_DATA][_END_OF_DATA]
-        if self._fault:
-            self._error(self._fault)
+        ending = incoming.ending
+        self.state = incoming.back or ALLOWED[self.state][ending]
+        if ending is not _END_OF_CHUNK or incoming.back:
+            self._incoming = None
+        if incoming.fault:
+            answer = self._error if incoming.is_error() else self._reply
+            answer(incoming.fault)
             return ContentRefused()
+        if ending is _END_OF_CHUNK:
+            self._reply(incoming.reply)
+            return Content(decoded, None) if decoded else None
         slot = ReplySlot()
         self._slots.append(slot)
         self._reply = slot.behind.append
-        return Content(decoded, slot)
+        return Content(decoded or b"", slot)
 
-    def _content_fault(self, decoder: ContentDecoder) -> bytes:
-        if decoder.bare_cr:
-            return replies.BARE_CR
-        if decoder.bare_lf and not self._normalise_bare_lf:
-            return replies.BARE_LF
-        return replies.TOO_LARGE if self.content_bytes > self._limits.max_size_bytes else b""
+    def _drop_chunks(self) -> ContentRefused | None:
+        """The transaction ends between two chunks: what has come of it is taken back."""
+        if self._incoming is None:
+            return None
+        self._incoming = None
+        return ContentRefused()
 
     # Commands
 
@@ -268,44 +287,36 @@ class ServerMachine:
             word = line[:-2].partition(b" ")[0].upper()
             verb = _COMMANDS.get(word)
             if verb is None:
-                self._unknown(word)
+                self._bad_line(unknown(word))
                 return None
-        if self._slots and self._must_wait(verb):
+        if self._slots and (verb in _IN_TURN or len(self._slots[-1].behind) >= MAX_REPLIES):
             self._lines.unread()
             self.is_waiting = True
             return None
-        if verb not in ALLOWED[self.state]:
-            self._out_of_order(verb)
+        if verb not in ALLOWED[self.state] and verb is not _VERB_BDAT:
+            self._error(out_of_order(self.state, verb))
             return None
         return _HANDLERS[verb](self, line[len(word) + 1 : -2])
 
-    def _must_wait(self, verb: Verb) -> bool:
-        """Whether a command is read only once the open slots are filled: one message of a connection waits for its
-        commit at a time, and what changes the connection itself comes in its turn."""
-        return verb is _VERB_DATA or verb is Verb.STARTTLS or len(self._slots[-1].behind) >= _MAX_BEHIND
+    def _ehlo(self, argument: bytes) -> Event | None:
+        reply = ehlo_reply(self._hostname, self._limits.max_size_bytes, self.offers_starttls, self.offers_auth)
+        return self._greet(Verb.EHLO, argument, reply)
 
-    def _ehlo(self, argument: bytes) -> None:
-        offers = ["PIPELINING", f"SIZE {self._limits.max_size_bytes}", "8BITMIME", "ENHANCEDSTATUSCODES"]
-        if self.offers_starttls:
-            offers.append("STARTTLS")
-        if self.offers_auth:
-            offers.append("AUTH " + " ".join(MECHANISMS))
-        self._greet(Verb.EHLO, argument, ehlo_reply(self._hostname, offers))
+    def _helo(self, argument: bytes) -> Event | None:
+        return self._greet(Verb.HELO, argument, f"250 {self._hostname}\r\n".encode("ascii"))
 
-    def _helo(self, argument: bytes) -> None:
-        self._greet(Verb.HELO, argument, f"250 {self._hostname}\r\n".encode("ascii"))
-
-    def _greet(self, verb: Verb, argument: bytes, reply: bytes) -> None:
-        name = argument.strip(b" \t")
-        if not _HELO_NAME.fullmatch(name):
+    def _greet(self, verb: Verb, argument: bytes, reply: bytes) -> Event | None:
+        name = helo_name(argument, takes_any=self._any_helo)
+        if name is None:
             self._error(replies.BAD_HELO)
-            return
-        self.helo = name.decode("ascii")
+            return None
+        self.helo = name
         self.is_extended = verb is Verb.EHLO
         self.state = ALLOWED[self.state][verb]
         self._reply(reply)
+        return self._drop_chunks()
 
-    def _mail(self, argument: bytes) -> Event | None:
+    def _mail_from(self, argument: bytes) -> Event | None:
         if self._draining:
             self._close(replies.SHUTTING_DOWN)
             return None
@@ -314,22 +325,24 @@ class ServerMachine:
         except ArgumentError as error:
             self._error(reply_line(error.reply_code, error.enhanced, str(error)))
             return None
-        if mail.size_bytes is not None and mail.size_bytes > self._limits.max_size_bytes:
-            self._error(replies.TOO_LARGE)
+        if mail.has_parameters and (fault := mail_fault(mail, self._limits, self.is_extended or self._any_helo)):
+            self._error(fault)
             return None
-        self._asked_eight_bit = mail.eight_bit
-        event = self._asked = MailFrom(mail.path)
-        return event
+        self._asked = mail
+        return mail
 
     def _rcpt(self, argument: bytes) -> Event | None:
         try:
-            address = parse_rcpt(argument)
+            rcpt = parse_rcpt(argument)
         except ArgumentError as error:
             self._error(reply_line(error.reply_code, error.enhanced, str(error)))
             return None
-        if len(self.recipients) < self._limits.max_recipients:
-            event = self._asked = RcptTo(address)
-            return event
+        if not rcpt.is_plain and (fault := rcpt_fault(rcpt, self._mail, self.is_extended or self._any_helo)):
+            self._error(fault)
+            return None
+        if len(self._recipients) < self._limits.max_recipients:
+            self._asked = rcpt
+            return rcpt
         # RFC 5321 section 4.5.3.1.10: an honest client sends the rest later, so this is no error until it is abuse.
         self._over_limit += 1
         answer = self._reply if self._over_limit <= self._limits.max_recipients else self._error
@@ -339,15 +352,28 @@ class ServerMachine:
     def _data(self, argument: bytes) -> None:
         if self._takes_none(argument):
             self.state = ALLOWED[self.state][_VERB_DATA]
-            self._decoder = ContentDecoder(self._normalise_bare_lf)
-            self.content_bytes = 0
-            self._fault = b""
+            self._incoming = DataContent(self._limits.max_size_bytes, self._normalise_bare_lf)
             self._reply(GO_AHEAD)
 
-    def _rset(self, argument: bytes) -> None:
-        if self._takes_none(argument):
-            self.state = ALLOWED[self.state][Verb.RSET]
-            self._reply(replies.OK)
+    def _bdat(self, argument: bytes) -> None:
+        """A chunk is announced, in order or not: its octets are never read as commands."""
+        incoming = self._incoming
+        if not isinstance(incoming, ChunkContent):
+            is_due = _VERB_BDAT in ALLOWED[self.state]
+            fault, back = (b"", None) if is_due else (out_of_order(self.state, _VERB_BDAT), self.state)
+            incoming = ChunkContent(self._limits.max_size_bytes, self._normalise_bare_lf, fault, back)
+        if not incoming.announce(argument):
+            self._close(replies.BAD_CHUNK)
+            return
+        self._incoming = incoming
+        self.state = _CHUNK
+
+    def _rset(self, argument: bytes) -> Event | None:
+        if not self._takes_none(argument):
+            return None
+        self.state = ALLOWED[self.state][Verb.RSET]
+        self._reply(replies.OK)
+        return self._drop_chunks()
 
     def _noop(self, argument: bytes) -> None:
         self._reply(replies.OK)
@@ -384,11 +410,8 @@ class ServerMachine:
     # Login (RFC 4954)
 
     def _auth(self, argument: bytes) -> Event | None:
-        if not self.offers_auth:
-            self._error(replies.ENCRYPT_FIRST)
-            return None
-        if self.logged_in:
-            self._error(replies.ALREADY_LOGGED_IN)
+        if not self.offers_auth or self.logged_in:
+            self._error(replies.ALREADY_LOGGED_IN if self.offers_auth else replies.ENCRYPT_FIRST)
             return None
         try:
             self._exchange = LoginExchange(argument)
@@ -417,8 +440,8 @@ class ServerMachine:
         if answer.authorization not in ("", answer.login):
             self._login_failed(replies.NO_PROXY_LOGIN)
             return None
-        event = self._asked = Login(answer.login, answer.password)
-        return event
+        self._asked = Login(answer.login, answer.password)
+        return self._asked
 
     def _end_exchange(self) -> None:
         self.state = ALLOWED[_AUTH][Verb.LOGGED_IN]
@@ -429,27 +452,8 @@ class ServerMachine:
     def _bad_line(self, refused: LineRefused) -> None:
         if self.state is _AUTH:
             self._end_exchange()
-        if refused.is_fatal:
-            self._close(refused.reply)
-        else:
-            self._error(refused.reply)
-
-    def _unknown(self, word: bytes) -> None:
-        if word in _HTTP:
-            self._close(replies.NOT_HTTP)
-        elif word == b"BDAT":
-            # Not offered and yet sent: the octets that follow are content and would be read as commands.
-            self._close(replies.NOT_IMPLEMENTED)
-        else:
-            self._error(replies.NOT_IMPLEMENTED if word in _NOT_IMPLEMENTED else replies.NOT_RECOGNISED)
-
-    def _out_of_order(self, verb: Verb) -> None:
-        if self.state is _CONNECTED:
-            self._error(replies.EHLO_FIRST)
-        elif verb is _VERB_DATA and self.state is _MAIL:
-            self._error(replies.NO_VALID_RECIPIENTS)
-        else:
-            self._error(replies.MAIL_FIRST if verb is _VERB_RCPT or verb is _VERB_DATA else replies.NOT_NOW)
+        answer = self._close if refused.is_fatal else self._error
+        answer(refused.reply)
 
     def _login_failed(self, reply: bytes) -> None:
         self._failed_logins += 1
@@ -470,7 +474,7 @@ class ServerMachine:
     def _close(self, reply: bytes) -> None:
         self.state = _CLOSED
         self._lines.take_all()
-        self._decoder = None
+        self._incoming = None
         self._asked = None
         if reply:
             self._reply(reply)
@@ -479,9 +483,10 @@ class ServerMachine:
 _HANDLERS: dict[Verb, Callable[[ServerMachine, bytes], Event | None]] = {
     Verb.EHLO: ServerMachine._ehlo,
     Verb.HELO: ServerMachine._helo,
-    Verb.MAIL: ServerMachine._mail,
+    Verb.MAIL: ServerMachine._mail_from,
     Verb.RCPT: ServerMachine._rcpt,
     Verb.DATA: ServerMachine._data,
+    Verb.BDAT: ServerMachine._bdat,
     Verb.RSET: ServerMachine._rset,
     Verb.NOOP: ServerMachine._noop,
     Verb.HELP: ServerMachine._help,

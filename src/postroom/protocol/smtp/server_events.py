@@ -14,27 +14,47 @@ class ReplySlot:
 
 
 class MailFrom:
-    """MAIL: answer with `accept` or `refuse`. `path` is "" for the null reverse-path."""
+    """MAIL: answer with `accept` or `refuse`. Shared between connections: do not change it.
 
-    __slots__ = ("path",)
+    `path` is "" for the null reverse-path, `size_bytes` what was declared (RFC 1870) or None; `eight_bit` is
+    BODY=8BITMIME (RFC 6152), `smtputf8` RFC 6531, `ret` and `envid` are as in `DsnRequest` (RFC 3461).
+    """
 
-    def __init__(self, path: str) -> None:
+    __slots__ = ("eight_bit", "envid", "has_parameters", "path", "ret", "size_bytes", "smtputf8")
+
+    def __init__(self, path: str, *, has_parameters: bool = False) -> None:
         self.path = path
+        self.has_parameters = has_parameters
+        self.size_bytes: int | None = None
+        self.eight_bit = False
+        self.smtputf8 = False
+        self.ret = ""
+        self.envid = ""
 
 
 class RcptTo:
-    """RCPT: answer with `accept` or `refuse`."""
+    """RCPT: answer with `accept` or `refuse`. Shared between connections: do not change it.
 
-    __slots__ = ("address",)
+    `notify` and `orcpt` are as in `DsnRequest`; `needs_smtputf8` says that the command was not ASCII.
+    """
 
-    def __init__(self, address: str) -> None:
+    __slots__ = ("address", "has_parameters", "is_plain", "needs_smtputf8", "notify", "orcpt")
+
+    def __init__(
+        self, address: str, notify: str = "", orcpt: str = "", *, has_parameters: bool = False, is_ascii: bool = True
+    ) -> None:
         self.address = address
+        self.notify = notify
+        self.orcpt = orcpt
+        self.has_parameters = has_parameters
+        self.needs_smtputf8 = not is_ascii
+        self.is_plain = is_ascii and not has_parameters
 
 
 class Content:
     """Decoded content. `slot` is None until the last piece, which may be empty; then its reply is due by `fill`.
 
-    At the last piece the machine's `reverse_path`, `recipients` and `eight_bit` are those of this message.
+    At the last piece the machine's `envelope` is that of this message.
     """
 
     __slots__ = ("data", "slot")
@@ -45,7 +65,7 @@ class Content:
 
 
 class ContentRefused:
-    """Content came that will be refused at its end by the machine itself: forget what there is of it."""
+    """Forget what there is of the content: the machine refuses it itself, or the client took it back between chunks."""
 
     __slots__ = ()
 

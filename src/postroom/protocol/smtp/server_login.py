@@ -25,6 +25,8 @@ class LoginExchange:
 
     def __init__(self, argument: bytes) -> None:
         name, _, self._initial = argument.partition(b" ")
+        if not name:
+            raise LoginRefused(501, "5.5.4", "Syntax: AUTH mechanism")
         stepper = server_stepper(name.decode("ascii"))
         if stepper is None:
             raise LoginRefused(504, "5.5.4", "Mechanism is not offered")

@@ -30,19 +30,22 @@ class State(StrEnum):
     MAIL = "mail"  # a reverse-path was taken
     RCPT = "rcpt"  # and a recipient
     DATA = "data"  # content comes
+    CHUNK = "chunk"  # the octets of a chunk come; also of one that is refused, which then leaves the state as it was
+    CHUNKS = "chunks"  # between two chunks
     AUTH = "auth"  # a login goes on
     TLS = "tls"  # the handshake goes on; nothing is read as SMTP
     CLOSED = "closed"
 
 
 class Verb(StrEnum):
-    """What moves a connection; the last three are no commands."""
+    """What moves a connection; the last five are no commands."""
 
     EHLO = "EHLO"
     HELO = "HELO"
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"
+    BDAT = "BDAT"
     RSET = "RSET"
     NOOP = "NOOP"
     HELP = "HELP"
@@ -51,18 +54,21 @@ class Verb(StrEnum):
     STARTTLS = "STARTTLS"
     QUIT = "QUIT"
     END_OF_DATA = "."
+    END_OF_CHUNK = "end of chunk"
+    END_OF_LAST = "end of last chunk"
     LOGGED_IN = "end of login"
     HANDSHAKE = "end of handshake"
 
 
 S, V = State, Verb
+_COMMANDING = (S.CONNECTED, S.READY, S.MAIL, S.RCPT, S.CHUNKS)
 
 #: Where what succeeds leads; what is not here is out of order (503). A command refused leaves the state as it was.
 TRANSITIONS: dict[tuple[State, Verb], State] = {
-    **{(state, verb): S.READY for state in (S.CONNECTED, S.READY, S.MAIL, S.RCPT) for verb in (V.EHLO, V.HELO)},
-    **{(state, verb): state for state in (S.CONNECTED, S.READY, S.MAIL, S.RCPT) for verb in (V.NOOP, V.HELP, V.VRFY)},
-    **{(state, V.RSET): S.READY for state in (S.READY, S.MAIL, S.RCPT)},
-    **{(state, V.QUIT): S.CLOSED for state in (S.CONNECTED, S.READY, S.MAIL, S.RCPT)},
+    **{(state, verb): S.READY for state in _COMMANDING for verb in (V.EHLO, V.HELO)},
+    **{(state, verb): state for state in _COMMANDING for verb in (V.NOOP, V.HELP, V.VRFY)},
+    **{(state, V.RSET): S.READY for state in (S.READY, S.MAIL, S.RCPT, S.CHUNKS)},
+    **{(state, V.QUIT): S.CLOSED for state in _COMMANDING},
     (S.CONNECTED, V.RSET): S.CONNECTED,
     (S.READY, V.AUTH): S.AUTH,  # not within a transaction (RFC 4954 section 4)
     (S.AUTH, V.LOGGED_IN): S.READY,
@@ -73,6 +79,10 @@ TRANSITIONS: dict[tuple[State, Verb], State] = {
     (S.RCPT, V.RCPT): S.RCPT,
     (S.RCPT, V.DATA): S.DATA,
     (S.DATA, V.END_OF_DATA): S.READY,
+    (S.RCPT, V.BDAT): S.CHUNK,  # RFC 3030 section 2
+    (S.CHUNK, V.END_OF_CHUNK): S.CHUNKS,
+    (S.CHUNKS, V.BDAT): S.CHUNK,
+    (S.CHUNK, V.END_OF_LAST): S.READY,
 }
 
 #: The same, by state.
