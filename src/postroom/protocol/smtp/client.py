@@ -46,6 +46,7 @@ class SmtpClient:
         "_encoder",
         "_eof",
         "_error",
+        "_goes_ahead",
         "_output",
         "_queued",
         "_reader",
@@ -71,6 +72,7 @@ class SmtpClient:
         self._error: RemoteProtocolError | None = None
         self._stepper: ClientStepper | None = None
         self._encoder: ContentEncoder | None = None
+        self._goes_ahead = False
         self.state = SessionState.GREETING
         self.extensions: dict[str, str] = {}
         self.limits: OfferedLimits | None = None
@@ -224,7 +226,7 @@ class SmtpClient:
                 self._write_envelope(transaction)
         else:
             self._ahead = transaction
-            if current.step is _SENT and self.pipelining:
+            if current.step is _SENT and self._goes_ahead:
                 self._write_envelope(transaction)
         return True
 
@@ -406,13 +408,15 @@ class SmtpClient:
                 parameters = self.extensions[keyword] + " " + parameters
             self.extensions[keyword] = parameters.strip()
         self.pipelining = "PIPELINING" in self.extensions
+        # Dovecot (2.3, known by its BURL) dies of an envelope ahead, when it has handed on the message in front of it.
+        self._goes_ahead = self.pipelining and "BURL" not in self.extensions
         if "LIMITS" in self.extensions:
             self.limits = OfferedLimits.parse(self.extensions["LIMITS"])
 
     def _forget(self) -> None:
         self.extensions = {}
         self.limits = None
-        self.pipelining = False
+        self.pipelining = self._goes_ahead = False
 
     def _closing(self, reply: Reply) -> Event:
         ended = self._ended(reply.text, reply)
@@ -467,7 +471,7 @@ class SmtpClient:
         transaction.step = TRANSACTION_MOVES[transaction.step, _SEND_END_OF_DATA]
         transaction.content_written = True
         ahead = self._ahead
-        if ahead is not None and self.pipelining:
+        if ahead is not None and self._goes_ahead:
             self._write_envelope(ahead)
 
     def _send(self, cause: Cause, line: bytes) -> None:
