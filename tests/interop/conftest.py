@@ -17,6 +17,9 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from tests.conftest import Served
+from tests.interop.exim import exim_client, exim_relay, make_exim
+
+__all__ = ["exim_client", "exim_relay", "make_exim"]  # fixtures
 
 
 @dataclass(frozen=True)

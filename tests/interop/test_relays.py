@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import smtplib
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ import pytest
 
 from bench.gateways import Postfix
 from bench.traffic import answers, wait_until
-from tests.conftest import PEERS_MUST_BE_THERE, Served
+from tests.conftest import Served
 from tests.interop.conftest import AioRelay, Certificates, add_relay, rows_of, wait_for_account, wait_for_rows
+from tests.interop.postfix import log_of, running_postfix
 
 SENDER = "sender@source.example"
 FINAL = ("delivered", "bounced", "expired", "cancelled", "captured")
@@ -61,31 +60,10 @@ def attempts_of(served: Served) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def postfix(peer: Peer, certificates: Certificates) -> Iterator[Callable[[int], Postfix]]:
-    """`postfix(relay_port)` starts a private Postfix that relays to that port, once a test; its log is `maillog`."""
-    peer("postfix")
-    if os.geteuid() != 0:
-        if PEERS_MUST_BE_THERE:
-            pytest.fail("a private Postfix needs root", pytrace=False)
-        pytest.skip("a private Postfix needs root")
-    running: list[Postfix] = []
-
-    folder = Path(tempfile.mkdtemp(prefix="postroom-postfix-"))
-    folder.chmod(0o755)  # Postfix's own user must get through; pytest's folders are closed
-    chain = folder / "chain.pem"
-    chain.write_bytes(certificates.chain.read_bytes())
-
-    def start(relay_port: int) -> Postfix:
-        main_cf = Path(__file__).with_name("postfix.cf")
-        relay = Postfix(main_cf, folder, relay_port, chain=str(chain), log=str(folder / "maillog"))
-        running.append(relay)
-        relay.start()
-        return relay
-
-    yield start
-    for relay in running:
-        relay.stop()
-    shutil.rmtree(folder)
+def postfix(certificates: Certificates) -> Iterator[Callable[[int], Postfix]]:
+    """`postfix(relay_port)` starts a private Postfix that relays to that port."""
+    with ExitStack() as running:
+        yield lambda relay_port: running.enter_context(running_postfix(certificates, relay_port))
 
 
 @pytest.mark.parametrize("security", ["none", "starttls"])
@@ -107,7 +85,7 @@ def test_postfix_relays_what_we_hand_it(
     assert all("queued as" in row["reply"] for row in rows)
     (content,) = beyond.arrivals.contents()
     assert content.partition(b"\r\n\r\n")[2].rstrip(b"\r\n") == body.rstrip(b"\r\n")
-    log = (relay.folder.parent / "maillog").read_text()
+    log = log_of(relay)
     assert log.count("status=sent") == 2
     assert "improper command pipelining" not in log
 
@@ -145,7 +123,7 @@ def test_a_load_through_postfix_loses_and_doubles_nothing(
     assert [row["recipient"] for row in rows if row["state"] != "delivered"] == []
     assert {row["tries"] for row in rows} == {1}
     assert len(beyond.arrivals.envelopes) == 500
-    log = (relay.folder.parent / "maillog").read_text()
+    log = log_of(relay)
     assert re.findall(r"lost connection after (?!CONNECT)\w+", log) == []  # the fixture asked whether it greets
     assert "improper command pipelining" not in log
 
