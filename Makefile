@@ -1,9 +1,12 @@
 # The commands of this project; each sets up what it needs by itself.
-.PHONY: help run demo test check fix bench soak docs lock clean
+.PHONY: help run demo test check fix bench soak fuzz docs lock clean
 
 PYTHON ?=
 PART ?= relay
 ROUNDS ?= 20
+TARGET ?= all
+RUNS ?= 100000
+SEED ?= 1
 export PYTHON
 BIN = .venv/bin
 
@@ -12,6 +15,7 @@ help:
 	@echo "make demo    send real messages through a gateway and a local relay, and show what arrived"
 	@echo "make test    the tests            make check   style, types, layers, docs in step"
 	@echo "make bench   beside Postfix       make soak    the crash test, many times over"
+	@echo "make fuzz    every fuzz target, RUNS inputs each"
 	@echo "make docs    write the generated pages again"
 	@echo "make lock    take the newest dependencies      make clean   forget .venv and caches (not ./data)"
 
@@ -48,6 +52,10 @@ bench:
 soak:
 	@scripts/setup dev
 	@CRASH_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -n 2 tests/e2e/test_crash.py $(ARGS)
+
+fuzz:
+	@scripts/setup dev
+	@$(BIN)/python -m tests.fuzz $(TARGET) --runs $(RUNS) --seed $(SEED) $(ARGS)
 
 docs:
 	@scripts/setup dev

@@ -95,8 +95,10 @@ class Desk:
             machine.accept()
         elif machine.offers_auth:
             machine.refuse(530, "5.7.0", "Authentication required")
-        else:
+        elif machine.offers_starttls:
             machine.refuse(530, "5.7.0", "Must issue a STARTTLS command first")
+        else:
+            machine.refuse(530, "5.7.0", 'Authentication required (profile = "devices", allow_clear_login = true)')
 
     def _take(self, slot: events.ReplySlot) -> None:
         machine, content = self.machine, b"".join(self._pieces)
@@ -189,13 +191,14 @@ async def over_a_socket(transcript: Transcript, certificate: dict[str, str], tru
     async with listening(gateway, ListenerSettings.model_validate(settings), **options.smtp) as door:
         tls: dict[str, Any] = {"ssl": trusting, "server_hostname": "localhost"} if options.tls == "implicit" else {}
         client = RawClient(*await asyncio.open_connection(*door.address, **tls))
-        for turn in transcript.turns:
-            await _turn(transcript, turn, client, trusting)
-        if transcript.turns[-1] != "server closes":
-            if client.writer.can_write_eof():
+        try:
+            for turn in transcript.turns:
+                await _turn(transcript, turn, client, trusting)
+            if transcript.turns[-1] != "server closes" and client.writer.can_write_eof():
                 client.writer.write_eof()
                 assert await client.reader.read() == b"", transcript.name
-        client.close()
+        finally:
+            client.close()
     _compare(transcript, [(one.envelope, gateway.content(one.content)) for one in gateway.submissions], as_split=True)
 
 

@@ -141,6 +141,15 @@ def test_one_flight_a_message() -> None:
     assert far_side.flights == 51
 
 
+def test_none_goes_ahead_to_dovecot_which_would_die_of_it() -> None:
+    far_side = FarSide(offered=("BURL imap", "SIZE 1000"))
+    sender = Sender(greeted(far_side), far_side, [transaction(n) for n in range(3)])
+    far_side.flights = 0
+    sender.run([10_000])
+    assert len(far_side.taken) == 3
+    assert far_side.flights == 3 * 2  # envelope, content
+
+
 def test_without_pipelining_each_command_waits_for_the_reply_before() -> None:
     far_side = FarSide(pipelining=False)
     sender = Sender(greeted(far_side), far_side, [transaction(n, 2) for n in range(3)])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocol import client_play, server_play
@@ -63,6 +63,7 @@ def test_a_server_transcript_in_memory(transcript: Transcript, pieces: server_pl
 
 
 @servers
+@settings(max_examples=25)  # of each file; there are many
 @given(cut_at)
 def test_a_server_transcript_in_memory_cut_anywhere(transcript: Transcript, sizes: list[int]) -> None:
     server_play.in_memory(transcript, lambda octets: cut(octets, sizes))
@@ -84,6 +85,7 @@ def test_a_client_transcript_in_memory(transcript: Transcript, pieces: server_pl
 
 
 @clients
+@settings(max_examples=25)  # of each file; there are many
 @given(cut_at)
 def test_a_client_transcript_in_memory_cut_anywhere(transcript: Transcript, sizes: list[int]) -> None:
     client_play.in_memory(transcript, lambda octets: cut(octets, sizes))

@@ -77,6 +77,8 @@ class CommandLines:
             self._skipping = not end
             return self.next(is_login=is_login) if end else None
         if size > self._limit and not (size <= self._login_limit and (is_login or self._is_auth(start))):
+            if buffer[start] == _TLS_HANDSHAKE:
+                raise LineRefused(TLS_NOT_STARTED, is_fatal=True)
             self._at = end or len(buffer)
             self._skipping = not end
             raise LineRefused(LINE_TOO_LONG, is_fatal=announces_octets(buffer[start : start + 4]))
