@@ -175,7 +175,7 @@ def test_200_clients_whose_content_trickles_hold_up_nobody_and_arrive(gateway: T
 
 def test_200_clients_that_send_and_read_nothing_hold_up_nobody(gateway: Target) -> None:
     # Of each connection one read of the loop waits in memory, and what went out behind the last write it took.
-    with gateway.unharmed(CROWD * 256 * 1024), contextlib.ExitStack() as crowd:
+    with gateway.unharmed(CROWD * 384 * 1024), contextlib.ExitStack() as crowd:
         clients = [crowd.enter_context(Client(gateway.ports[0], far=True)) for _ in range(CROWD)]
         while sum(client.push(b"EHLO a\r\n" * 100_000) for client in clients):
             gateway.serves_others()  # between two looks at each of them the loop has looked at all

@@ -82,7 +82,7 @@ class Line:
     async def drip(self) -> None:
         """A reply that never ends, an octet now and then, until the client has gone."""
         self._writer.write(b"250-")
-        while not self._reader.at_eof():
+        while not (self._reader.at_eof() or self._writer.is_closing()):
             self._writer.write(b"x")
             await asyncio.sleep(0.01)
 
