@@ -34,6 +34,7 @@ from .policy.patterns import matches_any
 from .policy.retry import Schedule
 from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import maintenance
+from .queue.bounce import NotificationRules, Reporter, ReportTo
 from .queue.delivery import RetryRules
 from .queue.intake import Intake
 from .queue.lane import LaneRules
@@ -82,6 +83,19 @@ async def own_name() -> str:
     return next((canonical for *_, canonical, _ in found if "." in canonical), name)
 
 
+def notification_rules(settings: Settings, hostname: str) -> NotificationRules:
+    """Who is told of failures and delays, as the settings say."""
+    wanted = settings.notifications
+    return NotificationRules(
+        to=ReportTo(wanted.to),
+        postmaster=settings.postmaster,
+        sender=wanted.sender,
+        account=wanted.account,
+        hostname=hostname,
+        retry_window=settings.retry_window,
+    )
+
+
 class Gateway:
     """One mail room on one data folder. Make it with `open`, begin delivering with `start`, end with `stop`."""
 
@@ -105,12 +119,16 @@ class Gateway:
         rules = LaneRules(
             RetryRules(Schedule.parse(settings.retry_schedule, "retry_schedule"), settings.retry_window),
             Schedule.parse(settings.account_sleep, "account_sleep"),
+            lambda: self._reporter.notice(),
         )
         self.scheduler = Scheduler(store, clock, rules, self._make_transport, random_unit)
         self._intake = Intake(
             store, clock, accounts.snapshot, self.scheduler.offer, self.hostname, settings.smtp.max_mime_depth
         )
-        self._maintenance: asyncio.Task[None] | None = None
+        self._reporter = Reporter(
+            store, clock, self._intake, notification_rules(settings, hostname), applications.find, os.urandom
+        )
+        self._background: list[asyncio.Task[None]] = []
         accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
 
     @classmethod
@@ -152,15 +170,21 @@ class Gateway:
         )
         if recovered:
             _log.warning("recovered_after_crash", deliveries=recovered)
-        rules = maintenance.MaintenanceRules(self.settings.retry_window, self.settings.give_up, self.settings.retention)
-        self._maintenance = asyncio.create_task(maintenance.run(self.store, self.clock, rules))
+        settings = self.settings
+        rules = maintenance.MaintenanceRules(
+            settings.retry_window, settings.give_up, settings.retention, settings.notifications.delay_warning
+        )
+        self._background = [
+            asyncio.create_task(maintenance.run(self.store, self.clock, rules, self._reporter.notice)),
+            asyncio.create_task(self._reporter.run()),
+        ]
 
     async def stop(self) -> None:
         """End deliveries under way, keep their outcomes, close the store."""
-        if self._maintenance is not None:
-            self._maintenance.cancel()
+        for task in self._background:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._maintenance
+                await task
         await self.scheduler.stop()
         await self.store.close()
 

@@ -81,10 +81,11 @@ class Circuit:
 
 @dataclass(frozen=True, slots=True)
 class LaneRules:
-    """What a lane needs of the settings."""
+    """What a lane needs of the settings; `noted` is called when something was noted for a report."""
 
     retry: RetryRules
     sleep: Schedule
+    noted: Callable[[], None] = lambda: None
 
 
 class Lane:
@@ -325,6 +326,7 @@ class Lane:
             claim.message_id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host,
             results, said,
         )  # fmt: skip
+        begun.is_noted = any(result.notice for result in results)
         begun.slot.settle()
         if failure is not None:
             self._fail(failure, connecting=False)
@@ -349,6 +351,8 @@ class Lane:
             return
         begun.slot.durable()
         self._ended(begun)
+        if begun.is_noted:
+            self._rules.noted()
         if due:
             self._look_at(min(due))
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from ..model.account import Account
 from ..model.application import Application
 from ..model.content import ContentId, StagedBody
+from ..model.notice import NoticedMessage
 from ..model.queue import (
     AttemptRecord,
     DeliveryState,
@@ -192,6 +193,20 @@ class QueueStore(Protocol):
     def reap(self, ended_before: datetime, staged_before: datetime) -> asyncio.Future[int]:
         """Remove messages all of whose deliveries ended before the first time, and chunks that no message owns staged
         before the second; at most 500 messages at a time; how many rows of `message` went."""
+
+    async def noticed(self, noted_before: datetime) -> Sequence[NoticedMessage]:
+        """Messages of which a report is due, some at a time: something was noted of them before the time, or is noted
+        and all their deliveries have ended."""
+
+    def report(
+        self, noticed: NoticedMessage, message: NewMessage | None, kind: str = "", detail: str = ""
+    ) -> asyncio.Future[bool]:
+        """Keep the report `message` (None: nobody is told) and forget what it tells of, in one transaction, with an
+        event `kind` on the message that it is about. False if it was told already: nothing is kept then."""
+
+    def warn(self, accepted_before: datetime, now: datetime) -> asyncio.Future[int]:
+        """Note the delay of what waits of messages accepted before the time, once for each; at most 1,000 messages at
+        a time; how many deliveries were noted."""
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """Keep an event that is not about one message."""

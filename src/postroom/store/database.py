@@ -15,6 +15,7 @@ from ..errors import Fault, InvalidInput
 from ..model.account import Account
 from ..model.application import Application
 from ..model.content import ContentId, StagedBody
+from ..model.notice import NoticedMessage
 from ..model.queue import AttemptRecord, DeliveryState, DueMessage, FencingToken, LaneId, MessageId, NewMessage
 from ..pending import Pending
 from . import (
@@ -26,6 +27,7 @@ from . import (
     Selection,
     definitions,
     hot,
+    notices,
     selections,
     sqlite,
     views,
@@ -222,6 +224,29 @@ class Database:
             return removed
 
         return asyncio.ensure_future(find_and_remove())
+
+    async def noticed(self, noted_before: datetime) -> Sequence[NoticedMessage]:
+        """See `QueueStore.noticed`."""
+        return await self._readers.read(lambda reader: notices.gathered(reader, noted_before))
+
+    def report(
+        self, noticed: NoticedMessage, message: NewMessage | None, kind: str = "", detail: str = ""
+    ) -> asyncio.Future[bool]:
+        """See `QueueStore.report`."""
+        size = message.content.size_bytes if message is not None else 0
+        return self._submit(Kind.ALONE, notices.report(noticed, message, kind, detail, self._now()), size_bytes=size)
+
+    def warn(self, accepted_before: datetime, now: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.warn`."""
+
+        async def find_and_note() -> int:
+            messages, up_to = await self._readers.read(lambda reader: notices.delayed(reader, accepted_before))
+            if not messages:
+                return 0
+            noted: int = await self._submit(Kind.ALONE, notices.warn(messages, up_to, now))
+            return noted
+
+        return asyncio.ensure_future(find_and_note())
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """See `QueueStore.record`."""

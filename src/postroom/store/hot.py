@@ -77,6 +77,8 @@ _INSERT_ATTEMPT = Rows(
 
 DETAIL_CHARACTERS = 200
 
+NOTE = "INSERT INTO notice (message_id, n, kind, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+
 
 class StagedChunk(NamedTuple):
     """One chunk on its way into the store, and when it came."""
@@ -275,6 +277,7 @@ def complete(transaction: Transaction, attempts: Sequence[AttemptRecord]) -> Seq
 def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Sequence[DeliveryResult]]]) -> None:
     attempt_rows: list[Any] = []
     event_rows: list[Any] = []
+    notice_rows: list[tuple[bytes, int, str, int]] = []
     for record, results in changed:
         identity = record.message_id
         account = record.account
@@ -301,6 +304,10 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
             transcript = ""  # it is the whole transaction's: once is enough
             detail = f"{result.status} {result.reply}".strip()[:DETAIL_CHARACTERS]
             event_rows += (ended, state, identity, result.n, account, detail)
+            if result.notice:
+                notice_rows.append((identity, result.n, result.notice, ended))
+    if notice_rows:
+        transaction.raw.executemany(NOTE, notice_rows)
     if attempt_rows:
         _INSERT_ATTEMPT.run(transaction.raw, attempt_rows)
         _INSERT_EVENT.run(transaction.raw, event_rows)

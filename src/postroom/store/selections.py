@@ -14,6 +14,7 @@ from typing import Any
 from ..model.queue import DeliveryState, FencingToken, LaneId, MessageId
 from . import Selection
 from .definitions import next_number
+from .notices import note_picked
 from .readers import Reader
 from .rows import Rows
 from .schema import ASIDE_SQL, DEFERRED_SQL, SENDING_SQL, WAITING_SQL, first_id_at, micros
@@ -177,6 +178,7 @@ def expire(
 
     def work(transaction: Transaction) -> int:
         _PICK_OVERDUE.run(transaction.raw, [value for key in keys for value in key], limits)
+        note_picked(transaction, now)
         return _move_picked(transaction, EXPIRE, now)
 
     return work
@@ -223,7 +225,7 @@ def remove(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
             f"DELETE FROM chunk WHERE content_id IN (SELECT content_id FROM content WHERE message_id IN ({marks}))",
             messages,
         )
-        for table in ("content", "attempt", "event", "delivery"):
+        for table in ("content", "attempt", "event", "notice", "delivery"):
             raw.execute(f"DELETE FROM {table} WHERE message_id IN ({marks})", messages)
         return raw.execute(f"DELETE FROM message WHERE id IN ({marks})", messages).rowcount
 
