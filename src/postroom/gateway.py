@@ -16,6 +16,7 @@ import structlog
 
 from .accounts.service import AccountService
 from .applications.service import ApplicationService
+from .backup import Backup, backup
 from .config import Settings
 from .errors import Fault, GatewayError, InvalidInput, NotFound, StateConflict
 from .mime.head import split
@@ -216,6 +217,10 @@ class Gateway:
             large.add(chunk)
             await self.store.stage(content_id, index, chunk)
         return Content(head, large.staged(content_id))
+
+    async def backup(self, folder: Path, *, with_keys: bool) -> Backup:
+        """Back up the data folder while it is in use; see `backup.backup`."""
+        return await backup(self.settings, folder, with_keys=with_keys, now=self.clock.now())
 
     # The queue by hand --------------------------------------------------------------------------------------------
 
