@@ -20,7 +20,7 @@ from .quantities import Count, Duration, MailAddress, RetrySchedule, Size, durat
 __all__ = ["ListenerSettings", "NotificationSettings", "RelaySettings", "SettingDoc", "Settings", "SmtpSettings"]
 
 #: Names of the environment that start with POSTROOM_ and are no settings.
-OTHER_NAMES = frozenset({"POSTROOM_CONFIG", "POSTROOM_KEYS", "POSTROOM_REQUIRE_PEERS"})
+OTHER_NAMES = frozenset({"POSTROOM_CONFIG", "POSTROOM_CRASH_AT", "POSTROOM_KEYS", "POSTROOM_REQUIRE_PEERS"})
 
 
 class ListenerSettings(BaseModel):

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 import structlog
 
+from ..crashing import reach
 from ..errors import GatewayError
 from ..mime.address import Mailbox
 from ..mime.dsn import Report, ReportedRecipient, compose_report
@@ -118,6 +119,7 @@ class Reporter:
             _log.warning("report_impossible", message=noticed.id.hex(), reason=str(error))
             await self._store.report(noticed, None, "report_failed", str(error))
             return
+        reach("D7")
         kinds = ", ".join(sorted({notice.kind.value for notice in noticed.notices}))
         if await self._store.report(noticed, message, "reported", f"{kinds}: to {', '.join(to)} through {account}"):
             self._intake.hand_over(message)

@@ -18,6 +18,7 @@ from functools import partial
 
 import structlog
 
+from ..crashing import reach
 from ..errors import NotRunning
 from ..model.account import Account
 from ..model.clock import Clock, Timer
@@ -287,6 +288,7 @@ class Lane:
                 if claimed.exception() is not None:
                     self._later("store", STORE_PATIENCE, self.look)
                 return
+        reach("D1")
         try:
             sending = begun.slot.deliver(delivery.transaction(begun.message))
         except Exception as error:
@@ -307,6 +309,7 @@ class Lane:
         if error is not None:
             self._fault(begun, error)
             return
+        reach("D5")
         outcomes, now = answered.result(), self._clock.now()
         failure, said, then = None, "", None
         if not delivery.all_succeeded(outcomes):
@@ -349,6 +352,7 @@ class Lane:
         if then is not None:
             self._keep(begun, then, [*due, self._clock.now()])
             return
+        reach("D6")
         begun.slot.durable()
         self._ended(begun)
         if begun.is_noted:
