@@ -9,6 +9,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .accounts.service import AccountService
 from .applications.service import ApplicationService
 from .backup import Backup, backup
 from .config import Settings
+from .crashing import reach
 from .errors import Fault, GatewayError, InvalidInput, NotFound, StateConflict
 from .mime.head import split
 from .mime.large_body import LargeBody
@@ -97,6 +99,14 @@ def notification_rules(settings: Settings, hostname: str) -> NotificationRules:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class KeyRotation:
+    """Whether a key was added, and of how many accounts the secrets were sealed anew."""
+
+    added: bool
+    resealed: int
+
+
 class Gateway:
     """One mail room on one data folder. Make it with `open`, begin delivering with `start`, end with `stop`."""
 
@@ -109,7 +119,9 @@ class Gateway:
         clock: Clock,
         random_unit: Callable[[], float],
         hostname: str,
+        keyring: Keyring,
     ) -> None:
+        self._keyring = keyring
         self.settings = settings
         self.store = store
         self.accounts = accounts
@@ -158,7 +170,7 @@ class Gateway:
         await accounts.load()
         await applications.load()
         hostname = settings.hostname or await own_name()
-        return cls(settings, store, accounts, applications, clock, random_unit, hostname)
+        return cls(settings, store, accounts, applications, clock, random_unit, hostname, keyring)
 
     async def start(self, deliver: bool = True) -> None:
         """Recover what a crash left and begin to deliver (or only to accept)."""
@@ -221,6 +233,17 @@ class Gateway:
     async def backup(self, folder: Path, *, with_keys: bool) -> Backup:
         """Back up the data folder while it is in use; see `backup.backup`."""
         return await backup(self.settings, folder, with_keys=with_keys, now=self.clock.now())
+
+    async def rotate_keys(self) -> KeyRotation:
+        """A new key seals from now on, and what older ones sealed is sealed anew; they stay, for generated passwords
+        and older backups. Keys that come from elsewhere are replaced there; here only the sealing is done anew.
+
+        Raises:
+            InvalidInput: the keys file can't be written, or a secret can't be opened.
+        """
+        added = await asyncio.to_thread(self._keyring.rotate)
+        reach("D8-keys")
+        return KeyRotation(added, await self.store.reseal())
 
     # The queue by hand --------------------------------------------------------------------------------------------
 

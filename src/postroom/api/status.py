@@ -1,4 +1,4 @@
-"""`/v1/status`, `/v1/check` and `/v1/drain`: how the gateway is."""
+"""`/v1/status`, `/v1/check`, `/v1/drain`, `/v1/backup` and `/v1/keys/rotate`: how the gateway is and is kept."""
 
 from __future__ import annotations
 
@@ -55,6 +55,13 @@ async def make_backup(gateway: TheGateway, order: BackupOrder) -> dict[str, Any]
         raise InvalidInput(Fault("folder", f"{order.folder!r} is not an absolute path", "begin it with /"))
     made: dict[str, Any] = to_json(await gateway.backup(folder, with_keys=order.with_keys))
     return made
+
+
+@routes.post("/keys/rotate")
+async def rotate_keys(gateway: TheGateway) -> dict[str, Any]:
+    """A new key for what is sealed from now on, and everything sealed so far sealed anew under it."""
+    done: dict[str, Any] = to_json(await gateway.rotate_keys())
+    return done
 
 
 @routes.post("/drain")

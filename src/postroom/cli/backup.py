@@ -1,4 +1,4 @@
-"""`postroom backup` and `postroom restore`: the data folder, copied while in use and brought back."""
+"""`postroom backup`, `restore` and `keys`: the data folder copied while in use and brought back, its keys replaced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .connection import run
+from .connection import ask, run
 from .options import AsJson, Data, settings
 from .output import print_json, print_table
 
@@ -17,6 +17,26 @@ PATIENCE_SECONDS = 3600.0
 
 Folder = Annotated[Path, typer.Argument(help="The backup's folder.")]
 _LISTED = ("message_id", "recipient", "reverse_path", "subject", "accepted")
+
+
+keys = typer.Typer(help="The keys that seal stored secrets.", no_args_is_help=True)
+
+
+@keys.callback()
+def _keys() -> None:
+    """The keys that seal stored secrets."""
+
+
+@keys.command("rotate")
+def rotate(data: Data = None, as_json: AsJson = False) -> None:
+    """Add a new key above the others and seal every stored secret anew under it."""
+    done = ask(data, "POST", "/v1/keys/rotate")
+    if as_json:
+        print_json(done)
+        return
+    added = "a new key was added" if done["added"] else "no key was added: they do not come from the keys file"
+    typer.echo(f"{added}; the secrets of {done['resealed']} accounts are sealed under the first key")
+    typer.echo("Older keys stay: generated passwords and older backups need them.")
 
 
 def backup(

@@ -259,6 +259,10 @@ class DefinitionStore(Protocol):
     def remove_account(self, account_id: int) -> asyncio.Future[None]:
         """Remove; StateConflict while deliveries that have not ended wait for it."""
 
+    def reseal(self) -> asyncio.Future[int]:
+        """Seal every secret anew under the first key, in one transaction; of how many accounts. InvalidInput if one
+        can't be opened."""
+
     def save_application(self, application: Application) -> asyncio.Future[Application]:
         """Insert (id 0) or replace under the next revision; `InvalidInput` if the name is taken."""
 

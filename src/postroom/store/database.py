@@ -310,6 +310,12 @@ class Database:
         """See `DefinitionStore.remove_account`."""
         return self._submit(Kind.ALONE, definitions.remove_account(account_id))
 
+    def reseal(self) -> asyncio.Future[int]:
+        """See `DefinitionStore.reseal`."""
+        if self._keyring is None:
+            raise InvalidInput(Fault("keys", "there are none", "open the store with a keyring"))
+        return self._submit(Kind.ALONE, definitions.reseal(self._keyring))
+
     def save_application(self, application: Application) -> asyncio.Future[Application]:
         """See `DefinitionStore.save_application`."""
         return self._submit(Kind.ALONE, definitions.save_application(application))

@@ -79,6 +79,19 @@ def save_account(given: Account, keyring: Keyring | None) -> Callable[[Transacti
     return work
 
 
+def reseal(keyring: Keyring) -> Callable[[Transaction], int]:
+    """Work for the writer: see `DefinitionStore.reseal`."""
+
+    def work(transaction: Transaction) -> int:
+        sealed = transaction.core.execute(select(account.c.id, account.c.sealed).where(account.c.sealed != b"")).all()
+        for row in sealed:
+            fresh = keyring.seal(keyring.open(row.sealed))
+            transaction.core.execute(update(account).where(account.c.id == row.id).values(sealed=fresh))
+        return len(sealed)
+
+    return work
+
+
 def remove_account(account_id: int) -> Callable[[Transaction], None]:
     """Work for the writer: see `DefinitionStore.remove_account`."""
 
