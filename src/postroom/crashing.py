@@ -6,6 +6,7 @@ point is a call that does nothing.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 
@@ -33,28 +34,53 @@ POINTS = {
 }
 
 
-def _reach(point: str) -> None:
-    """`point` was reached."""
+def _pass(point: str) -> None:
+    """A point of a process that shall live."""
 
 
-def arm(wanted: str) -> Callable[[str], None]:
-    """What `reach` shall be for the value `wanted` of the variable; SystemExit where it names no point."""
-    if not wanted:
-        return _reach
+class Trap:
+    """Ends the process when `point` is reached for the `nth` time."""
+
+    def __init__(self, point: str, nth: int) -> None:
+        self._point = point
+        self._left = nth
+
+    def reach(self, point: str) -> None:
+        """End here, if this is it."""
+        if self._is_it(point):
+            _end()
+
+    def written(self, point: str) -> None:
+        """End as soon as what was handed to the loop for writing has left the process."""
+        if self._is_it(point):
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, loop.call_soon, _end)  # uvloop writes when its turn ends
+
+    def _is_it(self, point: str) -> bool:
+        if point != self._point:
+            return False
+        self._left -= 1
+        return not self._left
+
+
+def _end() -> None:
+    os._exit(EXIT_STATUS)
+
+
+def trap(wanted: str) -> Trap | None:
+    """The trap that the value `wanted` of the variable sets; SystemExit where it names no point."""
     point, _, nth = wanted.partition(":")
+    if not wanted:
+        return None
     if point not in POINTS or not (nth or "1").isdecimal():
         raise SystemExit(f"{VARIABLE}: {wanted!r} is no point and number, as in D4:2 (points: {', '.join(POINTS)})")
-    left = int(nth or "1")
+    return Trap(point, int(nth or "1"))
 
-    def crash(reached: str) -> None:
-        nonlocal left
-        if reached == point:
-            left -= 1
-            if not left:
-                os._exit(EXIT_STATUS)
 
-    return crash
-
+_set = trap(os.environ.get(VARIABLE, ""))
 
 #: Called at each point with its name.
-reach: Callable[[str], None] = arm(os.environ.get(VARIABLE, ""))
+reach: Callable[[str], None] = _set.reach if _set is not None else _pass
+
+#: Called behind what was written.
+written: Callable[[str], None] = _set.written if _set is not None else _pass

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
+from ..crashing import reach, written
 from ..model.content import StagedBody
 from ..model.envelope import Envelope
 from ..model.reply import Reply
@@ -363,12 +364,14 @@ class SmtpConnection(asyncio.Protocol):
             )
 
     def _write_content(self, transaction: _Sending) -> None:
+        reach("D2")
         content = transaction.content
         if not isinstance(content.body, bytes):
             self._feeder = self._loop.create_task(self._feed(transaction, content.body))
             return
         try:
             self.machine.send_content(content.head + content.body)
+            written("D4")
         except LocalProtocolError as error:
             self._end(str(error), "local")
 
@@ -387,8 +390,10 @@ class SmtpConnection(asyncio.Protocol):
                         return  # refused before its end
                     machine.send_chunk(chunk[start : start + _PIECE_BYTES])
                     self._flush()
+                    written("D3")
             machine.end_content()
             self._flush()
+            written("D4")
         except asyncio.CancelledError:
             raise
         except Exception as error:

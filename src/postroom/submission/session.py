@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 import structlog
 
+from ..crashing import reach, written
 from ..errors import GatewayError, TooLarge, Unauthenticated
 from ..mime.head import split
 from ..model.application import Application
@@ -305,6 +306,7 @@ class Session(asyncio.Protocol):
         self._active = self._monotonic()
         spool.add(data)
         if slot is None:
+            reach("A1")
             return
         self._spool = None
         self._content_began = None
@@ -362,6 +364,7 @@ class Session(asyncio.Protocol):
         if self._has_ended:
             return
         if error is None:
+            reach("A4")
             text = message_id_text(future.result().id)
             self._machine.fill(slot, f"250 2.0.0 Ok: queued as {text}\r\n".encode("ascii"))
         elif isinstance(error, GatewayError):
@@ -372,6 +375,7 @@ class Session(asyncio.Protocol):
             self.abort()
             return
         self._pump()
+        written("A5")
 
     def _refuse(self, slot: events.ReplySlot, error: GatewayError) -> None:
         code, status, text = refusal(error)

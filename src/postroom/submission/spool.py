@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from ..crashing import reach
 from ..errors import GatewayError, StorageFailed, TooLarge
 from ..mime.head import split
 from ..mime.large_body import LargeBody
@@ -117,6 +118,7 @@ class ContentSpool:
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or error is not None:
             self._fail(error if isinstance(error, GatewayError) else StorageFailed("a chunk could not be kept"))
+        reach("A3")
         if was_full and not self.is_full:
             self._on_room()
 
