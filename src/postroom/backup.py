@@ -19,9 +19,11 @@ from .config import Settings
 from .errors import Fault, InvalidInput, StorageFailed
 from .model.queue import DeliveryState
 from .secrets import KEYS_FILE, Keyring
-from .store import DeliveryFilter, DeliveryRow, Selection
-from .store.backup import CopyFacts, copy, copy_file, digest, sync, verify
+from .store import DeliveryFilter, DeliveryRow, Selection, Store
+from .store.backup import CopyFacts, copy, copy_file, digest, give_name, need_room, settle, sync, verify
 from .store.database import open_store
+from .store.notices import RESTORED
+from .store.schema import micros
 
 DATABASE = "postroom.db"
 MANIFEST = "manifest.json"
@@ -67,6 +69,10 @@ def _backup(settings: Settings, folder: Path, with_keys: bool, now: datetime) ->
         raise InvalidInput(Fault("with_keys", f"there is no {keys}", "the keys come from elsewhere: keep them there"))
     try:
         folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        cut_off = folder.is_dir() and not (folder / MANIFEST).exists()
+        mend = "name a new folder" + (", or remove this one if it is a backup that was cut off" if cut_off else "")
+        raise InvalidInput(Fault("folder", f"{folder} is there already", mend)) from None
     except OSError as error:
         raise InvalidInput(Fault("folder", f"{folder} can't be made: {error.strerror}", "name a new folder")) from None
     try:
@@ -86,7 +92,7 @@ def _backup(settings: Settings, folder: Path, with_keys: bool, now: datetime) ->
 
 
 def _write_manifest(folder: Path, facts: CopyFacts, now: datetime) -> None:
-    """Last, so that a folder with a manifest is a whole backup."""
+    """Last and in one piece, so that a folder with a manifest is a whole backup."""
     manifest = {
         "postroom": __version__,
         "made": now.isoformat(),
@@ -95,10 +101,12 @@ def _write_manifest(folder: Path, facts: CopyFacts, now: datetime) -> None:
         "messages": facts.messages,
         "deliveries": facts.deliveries,
     }
-    path = folder / MANIFEST
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
-    path.chmod(0o600)
-    sync(path)
+    fresh = folder / f"{MANIFEST}.writing"
+    fresh.touch(mode=0o600, exist_ok=False)
+    fresh.write_text(json.dumps(manifest, indent=2) + "\n")
+    sync(fresh)
+    sync(folder)
+    os.rename(fresh, folder / MANIFEST)
     sync(folder)
 
 
@@ -106,58 +114,69 @@ async def restore(settings: Settings, folder: Path, *, replace: bool, now: datet
     """Put the backup in `folder` into the data folder of `settings`, whose lock the caller holds.
 
     The restored database takes its name only when everything pending in it is held: a restore that is cut off leaves
-    the folder as it was. With `replace`, a database that is there is set aside under another name.
+    the folder as it was, or is done. With `replace`, a database that is there is set aside under another name.
 
     Raises:
         InvalidInput: no whole backup, a database is there, or the keys that opened it are missing.
+        StorageFull: there is not enough room.
         StorageFailed: the backup is damaged.
     """
-    target = settings.database_path
+    target, keys = settings.database_path, settings.data / KEYS_FILE
     if target.exists() and not replace:
         fault = f"{settings.data} holds a database already"
         raise InvalidInput(Fault("data", fault, "name another folder with --data, or set it aside with --replace"))
     fresh = target.with_name(f"{DATABASE}.restoring")
-    await asyncio.to_thread(_bring, folder, fresh)
-    had_keys = (settings.data / KEYS_FILE).exists()
+    made = await asyncio.to_thread(_bring, folder, fresh)
+    had_keys = keys.exists()
     try:
         if (folder / KEYS_FILE).is_file() and not had_keys:
-            copy_file(folder / KEYS_FILE, settings.data / KEYS_FILE)
-        held, first, messages = await _hold_all(settings, fresh, now)
+            copy_file(folder / KEYS_FILE, keys)
+        held, first, messages = await _hold_all(settings, fresh, made, now)
+        set_aside = await asyncio.to_thread(_take_place, fresh, target, now)
     except BaseException:
         _remove(fresh)
         if not had_keys:
-            (settings.data / KEYS_FILE).unlink(missing_ok=True)
+            keys.unlink(missing_ok=True)
         raise
-    set_aside = _set_aside(target, now) if target.exists() else ""
-    os.replace(fresh, target)
-    sync(target.parent)
+    _remove(fresh)  # what was beside it
     if (folder / CONFIGURATION).is_file() and not (settings.data / CONFIGURATION).exists():
         copy_file(folder / CONFIGURATION, settings.data / CONFIGURATION)
     return Restored(messages, held, first, set_aside)
 
 
-def _bring(folder: Path, fresh: Path) -> None:
+def _bring(folder: Path, fresh: Path) -> str:
+    """Copy the database of the backup, proved, to `fresh`; when the backup was made."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        expected = str(manifest["sha256"])
+        expected, made = str(manifest["sha256"]), str(manifest["made"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         fault = f"{folder} is no whole backup: {error}"
         raise InvalidInput(Fault("folder", fault, "name a folder that `postroom backup` made")) from None
-    if digest(folder / DATABASE) != expected:
-        raise StorageFailed(f"{folder / DATABASE} is not what the manifest says: it was changed or damaged")
     _remove(fresh)
-    copy_file(folder / DATABASE, fresh)
+    need_room(fresh.parent, (folder / DATABASE,))
+    try:
+        copy_file(folder / DATABASE, fresh)
+    except OSError as error:
+        raise StorageFailed(f"{folder / DATABASE} can't be copied: {error}") from error
+    if digest(fresh) != expected:  # of the copy: so what was read is what was proved
+        _remove(fresh)
+        raise StorageFailed(f"{folder / DATABASE} is not what the manifest says: it was changed or damaged")
     verify(fresh)
+    return made
 
 
-async def _hold_all(settings: Settings, path: Path, now: datetime) -> tuple[int, tuple[DeliveryRow, ...], int]:
+async def _hold_all(
+    settings: Settings, path: Path, made: str, now: datetime
+) -> tuple[int, tuple[DeliveryRow, ...], int]:
     """Hold what is pending in the database at `path`; how many, the first of them, and how many messages it holds."""
     keyring = Keyring.load(settings.data, settings)
     store = await open_store(path, keyring, lambda: now)
     try:
-        await store.accounts()  # what no key opens is found now, not at the first start
+        await _try_keys(store, keyring)
         await store.recover(now)
-        held = await store.hold(Selection(), now)
+        why = f"it was pending in the backup of {made[:19]}Z that was restored: it may have been sent since"
+        held = await store.hold(Selection(), now, why)
+        await store.save_setting(RESTORED, str(micros(now)))
         await store.record("restored", detail=f"{held} held")
         rows = await store.deliveries(DeliveryFilter(states=(DeliveryState.HELD,), limit=LISTED))
     finally:
@@ -166,13 +185,33 @@ async def _hold_all(settings: Settings, path: Path, now: datetime) -> tuple[int,
     return held, tuple(rows), facts.messages
 
 
-def _set_aside(target: Path, now: datetime) -> str:
-    name = target.with_name(f"{DATABASE}.{now.strftime('%Y%m%dT%H%M%SZ')}")
-    for suffix in ("-wal", "-shm", ""):  # the log belongs to its database
-        found = Path(f"{target}{suffix}")
-        if found.exists():
-            os.rename(found, f"{name}{suffix}")
-    return str(name)
+async def _try_keys(store: Store, keyring: Keyring) -> None:
+    """What no key opens is found now, not at the first start.
+
+    Raises:
+        InvalidInput: a key is missing.
+    """
+    await store.accounts()
+    for application in await store.applications():
+        if application.credential and not keyring.knows(application.credential):
+            fault = f"the key under which the password of application {application.name} was made is missing"
+            raise InvalidInput(Fault("keys", fault, "put back the keys file that this data folder was used with"))
+
+
+def _take_place(fresh: Path, target: Path, now: datetime) -> str:
+    """Give `fresh` the name `target`; under which name a database that had it lies then. There is one at any moment."""
+    aside = ""
+    if target.exists():
+        aside = f"{target}.{now.strftime('%Y%m%dT%H%M%S.%fZ')}"
+        settle(target)
+        for suffix in ("-wal", "-shm"):  # of a damaged one: a log must not lie beside a database that is not its own
+            if Path(f"{target}{suffix}").exists():
+                os.rename(f"{target}{suffix}", f"{aside}{suffix}")
+        give_name(target, Path(aside))
+        sync(target.parent)
+    os.replace(fresh, target)
+    sync(target.parent)
+    return aside
 
 
 def _remove(path: Path) -> None:

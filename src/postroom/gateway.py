@@ -38,13 +38,14 @@ from .policy.retry import Schedule
 from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import maintenance
 from .queue.bounce import NotificationRules, Reporter, ReportTo
+from .queue.clock_watch import ClockWatch
 from .queue.delivery import RetryRules
 from .queue.intake import Intake
 from .queue.lane import LaneRules
 from .queue.scheduler import Scheduler
-from .queue.why import explain
+from .queue.why import explain, marks
 from .secrets import Keyring
-from .store import Selection, Store
+from .store import MessageView, Selection, Store
 from .store.database import open_store
 from .transports import Transport
 from .transports.pool import ConnectionBudget
@@ -96,7 +97,16 @@ def notification_rules(settings: Settings, hostname: str) -> NotificationRules:
         account=wanted.account,
         hostname=hostname,
         retry_window=settings.retry_window,
+        max_returned_bytes=wanted.max_returned_bytes,
     )
+
+
+def naming(account: str, applications: ApplicationService, settings: Settings) -> tuple[str, ...]:
+    """What names an account."""
+    named = [f"application {name}" for name in applications.naming(account)]
+    if settings.notifications.account.lower() == account.lower():
+        named.append("the setting notifications.account")
+    return tuple(named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +139,13 @@ class Gateway:
         self.clock = clock
         self.hostname = hostname
         self._budget = ConnectionBudget(settings.max_connections_in_all)
+        self._clock_watch = ClockWatch(clock)
         rules = LaneRules(
-            RetryRules(Schedule.parse(settings.retry_schedule, "retry_schedule"), settings.retry_window),
+            RetryRules(
+                Schedule.parse(settings.retry_schedule, "retry_schedule"),
+                settings.retry_window,
+                self._clock_watch.is_believed,
+            ),
             Schedule.parse(settings.account_sleep, "account_sleep"),
             lambda: self._reporter.notice(),
         )
@@ -166,7 +181,8 @@ class Gateway:
         store = await open_store(folder / "postroom.db", keyring, clock.now, on_broken=on_broken)
         accounts = AccountService(store)
         applications = ApplicationService(store, keyring)
-        accounts.named_by, applications.account_name = applications.naming, accounts.spelling
+        accounts.named_by = lambda name: naming(name, applications, settings)
+        applications.account_name = accounts.spelling
         await accounts.load()
         await applications.load()
         hostname = settings.hostname or await own_name()
@@ -176,6 +192,7 @@ class Gateway:
         """Recover what a crash left and begin to deliver (or only to accept)."""
         if not deliver:
             return
+        self._clock_watch.was_last_seen(await self.store.last_seen())
         recovered = await self.scheduler.start(
             self.accounts.snapshot(),
             paused=not self.settings.sending_enabled,
@@ -184,11 +201,20 @@ class Gateway:
         if recovered:
             _log.warning("recovered_after_crash", deliveries=recovered)
         settings = self.settings
+        reporting = settings.notifications.account
+        if reporting and self.accounts.spelling(reporting) is None:
+            what = "reports go by the route of their messages until there is an account of that name"
+            _log.error("no_such_account", setting="notifications.account", account=reporting, what=what)
         rules = maintenance.MaintenanceRules(
-            settings.retry_window, settings.give_up, settings.retention, settings.notifications.delay_warning
+            settings.retry_window,
+            settings.give_up,
+            settings.retention,
+            settings.notifications.delay_warning,
+            max(Schedule.parse(settings.retry_schedule, "retry_schedule").steps),
         )
+        told = maintenance.Told(self._reporter.notice, self.scheduler.clock_jumped)
         self._background = [
-            asyncio.create_task(maintenance.run(self.store, self.clock, rules, self._reporter.notice)),
+            asyncio.create_task(maintenance.run(self.store, self.clock, rules, self._clock_watch, told)),
             asyncio.create_task(self._reporter.run()),
         ]
 
@@ -228,6 +254,7 @@ class Gateway:
             chunk = body[start : start + CHUNK_BYTES]
             large.add(chunk)
             await self.store.stage(content_id, index, chunk)
+        reach("A3")
         return Content(head, large.staged(content_id))
 
     async def backup(self, folder: Path, *, with_keys: bool) -> Backup:
@@ -313,6 +340,7 @@ class Gateway:
         now = self.clock.now()
         return [
             explain(
+                view,
                 row,
                 accounts.get(row.lane),
                 self.scheduler.circuit(row.lane),
@@ -322,6 +350,11 @@ class Gateway:
             )
             for row in view.deliveries
         ]
+
+    @staticmethod
+    def marks(view: MessageView) -> list[tuple[str, ...]]:
+        """What is not known of each delivery: whether the relay has it, or has it twice."""
+        return [marks(view, row) for row in view.deliveries]
 
     async def status(self) -> dict[str, object]:
         """Accounts with their circuits and counts, for `status` and the dashboard."""

@@ -7,12 +7,15 @@ import hmac
 import os
 import re
 import secrets
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from .config import Settings
+from .config.folder import unusable
+from .crashing import reach
 from .errors import Fault, InvalidInput
 
 KEYS_VARIABLE = "POSTROOM_KEYS"
@@ -30,6 +33,7 @@ class Keyring:
 
     def __init__(self, keys: Sequence[str | bytes], file: Path | None = None) -> None:
         self._file = file  # where they were read, and where one more can be written
+        self._one_rotation = threading.Lock()
         self._take([key.encode() if isinstance(key, str) else key for key in keys])
 
     def _take(self, material: list[bytes]) -> None:
@@ -76,6 +80,10 @@ class Keyring:
         expected = _keyed_hash(key or bytes(32), password)
         return hmac.compare_digest(expected, credential[_KEY_ID_BYTES:]) and key is not None
 
+    def knows(self, credential: bytes) -> bool:
+        """Whether the key under which `credential` was made is among these."""
+        return credential[:_KEY_ID_BYTES] in self._hash_keys
+
     def rotate(self) -> bool:
         """Put a new key above the others, in the file first; False where the keys do not come from a file of ours.
 
@@ -84,11 +92,15 @@ class Keyring:
         """
         if self._file is None:
             return False
-        text = Fernet.generate_key().decode() + "\n" + self._file.read_text("ascii")
+        with self._one_rotation:  # a second one must read what the first has written, or its key would be lost
+            return self._rotate(self._file)
+
+    def _rotate(self, file: Path) -> bool:
+        text = Fernet.generate_key().decode() + "\n" + file.read_text("ascii")
         try:
-            _replace(self._file, text)
+            _replace(file, text)
         except OSError as error:
-            fault = f"{self._file} can't be written: {error.strerror}"
+            fault = f"{file} can't be written: {error.strerror}"
             raise InvalidInput(Fault("keys", fault, "make room, or give this user the right to it")) from None
         self._take([key.encode() for key in _keys_of(text)])
         return True
@@ -101,6 +113,7 @@ class Keyring:
 
         Raises:
             InvalidInput: the keys are missing, unreadable, open to others or no keys.
+            GatewayError: they can't be made.
         """
         text, source = os.environ.get(KEYS_VARIABLE, ""), KEYS_VARIABLE
         directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
@@ -134,8 +147,11 @@ def _read_or_make(path: Path, in_use: bool) -> str:
         if in_use:
             fault = f"{path} is missing and the folder holds data sealed with it"
             raise InvalidInput(Fault("keys", fault, f"put it back, or give the keys in {KEYS_VARIABLE}")) from None
-        _make(path)
-        mode = path.stat().st_mode
+        try:
+            _make(path)
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise unusable(path, error) from None
     if mode & 0o077:
         raise InvalidInput(Fault("keys", f"{path} is open to other users", f"chmod 600 {path}"))
     try:
@@ -157,8 +173,11 @@ def _make(path: Path) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace the file whole or not at all."""
+    """Replace the file whole or not at all; what a crash left beside it goes too."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
     fresh = _write_beside(path, text)
+    reach("D8-keys")
     try:
         os.replace(fresh, path)
     except OSError:

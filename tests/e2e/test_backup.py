@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Served, run_postroom
+from tests.e2e.attackers import Api
 
 Serve = Callable[..., Served]
 SECRET = "marked-secret"
@@ -21,16 +22,17 @@ SECRET = "marked-secret"
 def filled(serve: Serve) -> Served:
     """A gateway with an account that is off, and three messages that wait for it."""
     served = serve()
-    account = ("relay", "--host", "127.0.0.1", "--port", "9", "--security", "none", "--no-enabled")
-    login = ("--username", "ann", "--password-stdin")
-    served.run("accounts", "add", *account, *login, "--for", "local", "--allow-sender", "*", stdin=SECRET + "\n")
+    grant = {"application": "local", "senders": ["*"]}
+    fields = {"name": "relay", "host": "127.0.0.1", "enabled": False, "username": "ann", "password": SECRET}
+    Api(served.data / "control.sock").ask("POST", "accounts", fields | {"grant": grant})
     for number in range(3):
         send(served, f"r{number}@y.test")
     return served
 
 
 def send(served: Served, recipient: str) -> None:
-    served.run("send", "--from", "a@x.test", "--to", recipient, "--subject", "hi", "--text", "hello")
+    """A message by the control socket."""
+    Api(served.data / "control.sock").ask("POST", "messages", raw=b"From: a@x.test\r\n\r\nhello\r\n", to=recipient)
 
 
 def on(data: Path, *arguments: str, check: bool = True) -> Any:
@@ -68,14 +70,12 @@ def test_keys_stay_behind_unless_asked_for(filled: Served, tmp_path: Path) -> No
     assert "keys are not in it" in filled.run("backup", str(folder)).stdout
     assert "keys" not in [path.name for path in folder.iterdir()]
     assert SECRET.encode() not in (folder / "postroom.db").read_bytes()
-    again.mkdir(mode=0o700)
-    (again / "keys").write_bytes((filled.data / "keys").read_bytes()[::-1])
-    (again / "keys").chmod(0o600)
     refused = on(again, "restore", str(folder), check=False)
     assert refused.returncode != 0
-    assert "key" in refused.stderr
-    assert [path.name for path in again.iterdir() if path.name.startswith("postroom.db")] == []
+    assert "put back the keys file" in refused.stderr
+    assert not (again / "postroom.db").exists()
     (again / "keys").write_bytes((filled.data / "keys").read_bytes())
+    (again / "keys").chmod(0o600)
     on(again, "restore", str(folder))
     assert len(states(again)) == 3
 
@@ -96,22 +96,3 @@ def test_what_is_there_is_not_overwritten(filled: Served, tmp_path: Path) -> Non
     assert "later@y.test" not in states(filled.data)
     (aside,) = [path for path in filled.data.glob("postroom.db.2*") if not path.name.endswith(("-wal", "-shm"))]
     assert b"later@y.test" in aside.read_bytes()
-
-
-@pytest.mark.parametrize("damage", ["flipped", "cut", "no manifest"])
-def test_a_damaged_backup_is_refused(filled: Served, tmp_path: Path, damage: str) -> None:
-    folder, again = tmp_path / "backup", tmp_path / "again"
-    filled.run("backup", str(folder), "--with-keys")
-    database = folder / "postroom.db"
-    content = bytearray(database.read_bytes())
-    if damage == "flipped":
-        content[len(content) // 2] ^= 0xFF
-        database.write_bytes(content)
-    elif damage == "cut":
-        database.write_bytes(content[: len(content) // 2])
-    else:
-        (folder / "manifest.json").unlink()
-    refused = on(again, "restore", str(folder), check=False)
-    assert refused.returncode != 0
-    assert "Traceback" not in refused.stderr
-    assert not (again / "postroom.db").exists()

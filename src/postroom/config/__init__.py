@@ -133,7 +133,11 @@ class NotificationSettings(BaseModel):
     sender: MailAddress = Field("", description="From address of reports; empty: MAILER-DAEMON at `hostname`")
     account: str = Field("", max_length=64, description="account that reports go through; empty: by routing")
     delay_warning: Duration = Field(
-        duration("4h"), description="age at which the sender is told, once, that a message still waits"
+        duration("4h"), description="age at which the sender is told, once, that a message still waits; 0s: never"
+    )
+    max_returned_bytes: Size = Field(
+        size("1MiB"),
+        description="largest message that comes back whole where its sender asks (RET=FULL); else its header",
     )
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from .content import Content
 from .envelope import Address
-from .queue import MessageId
+from .queue import DeliveryState, MessageId
 from .record import record
 
 
@@ -30,32 +30,41 @@ def is_asked(kind: NoticeKind, notify: str) -> bool:
 
 @record
 class Notice:
-    """One delivery of which a report shall tell: its recipient, and how its last attempt ended.
+    """One delivery of which a report shall tell: its recipient, where it is now, and how its last attempt ended.
 
-    `status` is an enhanced status code, `reply` the words of the other side or of Postroom; `remote_host` is empty
-    where no other side was reached.
+    `status` is an enhanced status code, `reply` the words of the other side or of Postroom: of the other side where
+    `command` names what they answered. `remote_host` is empty where no other side was reached. `window_from` starts the
+    retry window.
     """
 
     n: int
     kind: NoticeKind
     recipient: Address
     orcpt: str
+    state: DeliveryState
+    window_from: datetime
     status: str
     reply: str
+    command: str
     advice: str
     remote_host: str
     last_attempt: datetime | None
 
+    @property
+    def is_moot(self) -> bool:
+        """A delay of what has ended since: there is nothing to tell any more."""
+        return self.kind is NoticeKind.DELAYED and self.state.is_final
+
 
 @record
 class NoticedMessage:
-    """A message with what is to be told of it. `content` has its head; the body only where it was kept in one piece."""
+    """A message with what is to be told of it. `content` has its head, and its body only where RET asks for it."""
 
     id: MessageId
     door: str
     application: str
     reverse_path: Address
-    smtputf8: bool
+    eight_bit: bool
     accepted: datetime
     subject: str
     header_message_id: str

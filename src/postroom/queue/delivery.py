@@ -27,10 +27,11 @@ _SUCCESS: dict[type[Outcome], DeliveryState] = {
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """How long and how often one message is tried."""
+    """How long and how often one message is tried; nothing ends for its age while not `may_expire` (see ClockWatch)."""
 
     schedule: Schedule
     window: timedelta
+    may_expire: Callable[[], bool] = lambda: True
 
 
 class Begun:
@@ -102,7 +103,8 @@ def _result(
     success = _SUCCESS.get(type(outcome))
     if success is not None:
         status = (reply.enhanced if reply is not None else "") or "2.0.0"
-        notice = _notice(message, delivery, NoticeKind.RELAYED) if delivery.notify and not outcome.reports else ""
+        is_told = delivery.notify and success is DeliveryState.DELIVERED and not outcome.reports
+        notice = _notice(message, delivery, NoticeKind.RELAYED) if is_told else ""
         return DeliveryResult(
             n=delivery.n, state=success, outcome=success.value, status=status, reply=words, command=command,
             notice=notice,
@@ -142,7 +144,7 @@ def _try_again(
         delay = outcome.retry_after
     due = now + delay
     is_unknown = isinstance(outcome, Unknown)
-    expired = window_has_ended(message.window_from, rules.window, due)
+    expired = window_has_ended(message.window_from, rules.window, due) and rules.may_expire()
     return DeliveryResult(
         n=delivery.n,
         state=DeliveryState.EXPIRED if expired else DeliveryState.DEFERRED,

@@ -19,7 +19,7 @@ from ..model.content import Content
 from ..model.envelope import Address, DsnRequest, Envelope
 from ..model.ids import MessageIds, message_id_text
 from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, NewDelivery, NewMessage
-from ..model.submission import Accepted, Submission
+from ..model.submission import Accepted, Door, Submission
 from ..pending import Pending
 from ..policy.patterns import matches_any
 from ..policy.routing import route
@@ -85,7 +85,8 @@ class Intake:
         fields = scan(submission.content.head)
         if submission.resubmits is None:  # a resubmitted message was looked at, and carries our own trace
             self._refuse_loop(fields)
-            if isinstance(body := submission.content.body, bytes):
+            body = submission.content.body
+            if isinstance(body, bytes) and submission.door is not Door.NOTIFICATION:  # which holds what was looked at
                 refuse_deep_parts(fields.head, body, self._max_mime_depth)
         check_header_sender(submission, fields)
         account = route(self._accounts(), application, submission.account)

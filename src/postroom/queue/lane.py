@@ -153,6 +153,13 @@ class Lane:
         self._look_again = self._loading is not None
         self._wake()
 
+    def clock_jumped(self) -> None:
+        """When to look next was reckoned by another time of day."""
+        timer = self._timers.pop("due", None)
+        if timer is not None:
+            timer.cancel()
+        self.look()
+
     def change(self, account: Account) -> None:
         """The account was edited: the next transaction uses it, those under way end under the old definition."""
         if account.revision != self.account.revision:
@@ -309,7 +316,6 @@ class Lane:
         if error is not None:
             self._fault(begun, error)
             return
-        reach("D5")
         outcomes, now = answered.result(), self._clock.now()
         failure, said, then = None, "", None
         if not delivery.all_succeeded(outcomes):
@@ -323,6 +329,7 @@ class Lane:
                     return
                 outcomes = [outcome for n, outcome in enumerate(outcomes) if n not in unsent]
             failure, said = delivery.account_failure(outcomes), delivery.transcript(outcomes)
+        reach("D5")
         claim = begun.claim
         results = delivery.results(begun.message, outcomes, self._rules.retry, now, self._random)
         record = AttemptRecord(

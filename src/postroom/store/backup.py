@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import StorageFailed
+from ..errors import StorageFailed, StorageFull
+from ..model.quantity import format_size
 from . import sqlite
 from .migrations import revision
 from .schema import APPLICATION_ID, HEAD
 
 _READ_BYTES = 1024 * 1024
+
+#: A file of SQLite begins with it.
+_MAGIC = b"SQLite format 3\0"
+
+#: What a copy leaves free: the gateway that may run on the same disk must not be stopped by it.
+_RESERVE_BYTES = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +38,15 @@ class CopyFacts:
 def copy(path: Path, target: Path) -> CopyFacts:
     """Copy the database at `path`, as it is at one moment, to the new file `target` (0600), and prove it.
 
-    Others may read and write meanwhile: in write-ahead mode one step under one snapshot disturbs nobody.
+    Others may read and write meanwhile: in write-ahead mode one step under one snapshot disturbs nobody, but the log
+    grows by all that is written until it ends.
 
     Raises:
+        StorageFull: there is not enough room for it.
         StorageFailed: the copy can't be written, or is not what it should be; it is removed then.
         FileExistsError: `target` is there.
     """
+    need_room(target.parent, (path, Path(f"{path}-wal")))
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         _copy(path, target)
@@ -91,6 +103,31 @@ def _verified(raw: sqlite3.Connection, path: Path) -> CopyFacts:
     return CopyFacts(found, digest(path), messages, counted)
 
 
+def settle(path: Path) -> None:
+    """Bring what is in the log of a database that nobody uses into its file, and remove the log, where that is
+    possible; what is no database stays as it is."""
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:  # SQLite throws the log of an empty file away
+            return
+    with contextlib.suppress(sqlite3.Error):
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
+            raw.execute("PRAGMA synchronous=FULL")
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def need_room(folder: Path, files: tuple[Path, ...]) -> None:
+    """Whether copies of `files` fit into `folder` with something to spare.
+
+    Raises:
+        StorageFull: they don't.
+    """
+    wanted = sum(file.stat().st_size for file in files if file.exists())
+    free = shutil.disk_usage(folder).free
+    if free < wanted + _RESERVE_BYTES:
+        spare = format_size(_RESERVE_BYTES)
+        raise StorageFull(f"{folder} has {free} octets free, and the copy takes {wanted}; {spare} must stay free")
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
@@ -98,14 +135,36 @@ def digest(path: Path) -> str:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file to the new file `target` (0600), durable when this returns."""
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with source.open("rb") as read, os.fdopen(descriptor, "wb") as written:
-        while part := read.read(_READ_BYTES):
-            written.write(part)
-        written.flush()
-        os.fsync(written.fileno())
+    """Copy a file to the new file `target` (0600), whole or not at all, and durable when this returns."""
+    fresh = target.with_name(f"{target.name}.copying")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with source.open("rb") as read, os.fdopen(descriptor, "wb") as written:
+            while part := read.read(_READ_BYTES):
+                written.write(part)
+            written.flush()
+            os.fsync(written.fileno())
+        give_name(fresh, target)
+    finally:
+        fresh.unlink(missing_ok=True)
     sync(target.parent)
+
+
+def give_name(path: Path, name: Path) -> None:
+    """Let a file also be known as `name`, or only so where the file system has no links.
+
+    Raises:
+        FileExistsError: something is called so.
+    """
+    try:
+        os.link(path, name)
+    except FileExistsError:
+        raise
+    except OSError:
+        if name.exists():
+            raise FileExistsError(name) from None
+        os.rename(path, name)
 
 
 def sync(path: Path) -> None:

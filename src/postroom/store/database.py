@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -25,6 +25,7 @@ from . import (
     EventRow,
     MessageView,
     Selection,
+    clock_jumps,
     definitions,
     hot,
     notices,
@@ -94,6 +95,10 @@ def _open(file: Path, durable: bool) -> tuple[sqlite3.Connection, Connection, Re
         migrate(raw, core)
         raw.execute(selections.PICKED)
         return raw, core, Readers(file)
+    except sqlite3.Error as error:
+        core.close()
+        raw.close()
+        raise sqlite.unopened(file, error) from error
     except BaseException:
         core.close()
         raw.close()
@@ -166,9 +171,9 @@ class Database:
         """See `QueueStore.recover`."""
         return self._submit(Kind.ALONE, selections.recover(now))
 
-    def hold(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+    def hold(self, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
         """See `QueueStore.hold`."""
-        return self._move(selections.HOLD, selection, now)
+        return self._move(selections.HOLD, selection, now, why)
 
     def release(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
         """See `QueueStore.release`."""
@@ -182,8 +187,8 @@ class Database:
         """See `QueueStore.cancel`."""
         return self._move(selections.CANCEL, selection, now)
 
-    def _move(self, move: Move, selection: Selection, now: datetime) -> asyncio.Future[int]:
-        work = selections.step(move, selection, now)
+    def _move(self, move: Move, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
+        work = selections.step(move, selection, now, why)
         # The first step is handed over now, so that the verb takes effect at its place among other calls.
         first = self._submit(Kind.ALONE, work)
 
@@ -240,13 +245,33 @@ class Database:
         """See `QueueStore.warn`."""
 
         async def find_and_note() -> int:
-            messages, up_to = await self._readers.read(lambda reader: notices.delayed(reader, accepted_before))
-            if not messages:
-                return 0
-            noted: int = await self._submit(Kind.ALONE, notices.warn(messages, up_to, now))
+            noted = 0
+            while delays := await self._readers.read(lambda reader: notices.delayed(reader, accepted_before, now)):
+                noted += await self._submit(Kind.ALONE, notices.warn(delays, now))
             return noted
 
         return asyncio.ensure_future(find_and_note())
+
+    def bring_back(self, now: datetime, by: timedelta, later_than: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.bring_back`."""
+
+        async def walk() -> int:
+            moved = 0
+            for lane, priority in await self._readers.read(clock_jumps.lanes):
+                place: clock_jumps.Place | None = clock_jumps.place(later_than)
+                while place is not None:
+                    work = clock_jumps.due_earlier(lane, priority, place, by, now)
+                    count, place = await self._submit(Kind.ALONE, work)
+                    moved += count
+            while await self._submit(Kind.ALONE, clock_jumps.windows_from_now(now)):
+                pass
+            return moved
+
+        return asyncio.ensure_future(walk())
+
+    async def last_seen(self) -> datetime | None:
+        """See `QueueStore.last_seen`."""
+        return await self._readers.read(views.read_last_seen)
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """See `QueueStore.record`."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 
 from sqlalchemy import Row, Table, delete, insert, select, update
 
+from ..crashing import reach
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind
 from ..model.application import Application
@@ -87,6 +88,7 @@ def reseal(keyring: Keyring) -> Callable[[Transaction], int]:
         for row in sealed:
             fresh = keyring.seal(keyring.open(row.sealed))
             transaction.core.execute(update(account).where(account.c.id == row.id).values(sealed=fresh))
+        reach("D8-keys")
         return len(sealed)
 
     return work

@@ -11,12 +11,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..crashing import reach
+from ..crashing import fails, reach
 from ..errors import StorageFailed
 from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
 from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
-from . import Claim
+from . import Claim, sqlite
 from .rows import Rows
 from .schema import micros
 from .writer import Transaction, Uneven
@@ -96,6 +96,8 @@ def stage(transaction: Transaction, chunks: Sequence[StagedChunk]) -> Sequence[N
     first = [value for c in chunks if not c.n for value in (c.content_id, c.staged)]
     if first:
         _INSERT_STAGING.run(raw, first)
+    if fails("O1-body"):
+        raise sqlite.no_room()
     _INSERT_CHUNK.run(raw, [value for c in chunks for value in (c.content_id, c.n, c.data)])
     return [None] * len(chunks)
 
@@ -309,6 +311,7 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
             if result.notice:
                 notice_rows.append((identity, result.n, result.notice, ended))
     if notice_rows:
+        reach("D7-notice")
         transaction.raw.executemany(NOTE, notice_rows)
     if attempt_rows:
         _INSERT_ATTEMPT.run(transaction.raw, attempt_rows)

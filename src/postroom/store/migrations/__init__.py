@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from ...crashing import reach
 from ..schema import HEAD
 
 
@@ -32,7 +31,6 @@ def migrate(raw: sqlite3.Connection, core: Connection) -> bool:
     raw.execute("BEGIN IMMEDIATE")
     try:
         command.upgrade(config, "head")
-        reach("D8")
         raw.execute("COMMIT")
     except (CommandError, DBAPIError, sqlite3.Error) as error:
         raise StorageFailed(f"the database cannot be migrated: {error}") from error
