@@ -3,6 +3,8 @@
 
 PYTHON ?=
 PART ?= relay
+KILLS ?= 200
+MESSAGES ?= 20000
 ROUNDS ?= 20
 TARGET ?= all
 RUNS ?= 100000
@@ -14,7 +16,7 @@ help:
 	@echo "make run     start the gateway on ./data and say how to send a first message"
 	@echo "make demo    send real messages through a gateway and a local relay, and show what arrived"
 	@echo "make test    the tests            make check   style, types, layers, docs in step"
-	@echo "make bench   beside Postfix       make soak    the crash test, many times over"
+	@echo "make bench   beside Postfix       make soak    the crash tests, many times over"
 	@echo "make fuzz    every fuzz target, RUNS inputs each"
 	@echo "make docs    write the generated pages again"
 	@echo "make lock    take the newest dependencies      make clean   forget .venv and caches (not ./data)"
@@ -51,7 +53,11 @@ bench:
 
 soak:
 	@scripts/setup dev
-	@CRASH_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -n 2 tests/e2e/test_crash.py $(ARGS)
+	@mkdir -p bench/scratch
+	@CRASH_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -n 2 tests/e2e/test_crash_points*.py $(ARGS)
+	@CRASH_KILLS=$(KILLS) CRASH_MESSAGES=$(MESSAGES) CRASH_REPORT=bench/scratch/soak.json \
+	    $(BIN)/python -m pytest -s tests/e2e/test_crash.py $(ARGS)
+	@$(BIN)/python -m scripts.soak bench/scratch/soak.json
 
 fuzz:
 	@scripts/setup dev

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,7 @@ PEERS: dict[str, tuple[str, str]] = {
     "msmtp": ("msmtp", "apt-get install msmtp"),
     "exim": ("exim4", "apt-get download exim4-daemon-light, dpkg -x it into tests/interop/peers/exim: see .ci/run"),
     "strace": ("strace", "apt-get install strace"),
+    "cc": ("cc", "apt-get install gcc libc6-dev"),
     "openssl": ("openssl", "apt-get install openssl"),
     "node": ("node", "apt-get install nodejs"),
     "dovecot": ("/usr/lib/dovecot/submission-login", "apt-get install dovecot-submissiond"),
@@ -152,19 +153,22 @@ def run_postroom(
     return result
 
 
-def start_serving(data: Path, listeners: str, **settings: str) -> Served:
+def start_serving(
+    data: Path, listeners: str, prefix: Sequence[str] = (), stderr: int = subprocess.STDOUT, /, **settings: str
+) -> Served:
     """`postroom serve` as a process on `data` with `listeners` (JSON), once it says that it is ready.
 
-    Its `port` is that of the first listener, also where 0 was asked for. To be ended with `end_serving`.
+    Its `port` is that of the first listener, also where 0 was asked for; `prefix` goes before the command, and its log
+    to `stderr`. To be ended with `end_serving`.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
     environment |= {"POSTROOM_DATA": str(data), "POSTROOM_SMTP__LISTENERS": listeners, **settings}
     process = subprocess.Popen(
-        [sys.executable, "-m", "postroom", "serve"],
+        [*prefix, sys.executable, "-m", "postroom", "serve"],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
     )
     served = Served(data, 0, process, environment)

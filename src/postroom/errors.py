@@ -10,6 +10,7 @@ GatewayError
 ├── Busy                  over a limit that passes by itself
 ├── StorageFull           no room for what should be stored
 ├── StorageFailed         the store could not keep it (nothing was kept)
+│   └── MaybeStored       the store failed while it kept it: nobody knows whether it did
 └── NotRunning            the gateway, or what is asked of it, is not there
 
 An edge (SMTP, REST, CLI) speaks of an error in its own tongue by `EDGES`; texts shown to strangers are generic,
@@ -87,6 +88,10 @@ class StorageFailed(GatewayError):
     """The store could not keep it; nothing was kept."""
 
 
+class MaybeStored(StorageFailed):
+    """The disk failed while it was being kept; whether it was is not known. SMTP gives no reply then."""
+
+
 class NotRunning(GatewayError):
     """The gateway, or the part of it that was asked for, is not running."""
 
@@ -111,6 +116,7 @@ EDGES: dict[type[GatewayError], Edge] = {
     Busy: Edge(451, "4.3.2", 429, 75),
     StorageFull: Edge(452, "4.3.1", 507, 75),
     StorageFailed: Edge(451, "4.3.0", 503, 75),
+    MaybeStored: Edge(451, "4.3.0", 503, 75),
     NotRunning: Edge(451, "4.3.2", 503, 69),
     GatewayError: Edge(451, "4.3.0", 500, 70),
 }

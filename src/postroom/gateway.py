@@ -9,6 +9,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import structlog
 
 from .accounts.service import AccountService
 from .applications.service import ApplicationService
+from .backup import Backup, backup
 from .config import Settings
+from .crashing import reach
 from .errors import Fault, GatewayError, InvalidInput, NotFound, StateConflict
 from .mime.head import split
 from .mime.large_body import LargeBody
@@ -34,13 +37,15 @@ from .policy.patterns import matches_any
 from .policy.retry import Schedule
 from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import maintenance
+from .queue.bounce import NotificationRules, Reporter, ReportTo
+from .queue.clock_watch import ClockWatch
 from .queue.delivery import RetryRules
 from .queue.intake import Intake
 from .queue.lane import LaneRules
 from .queue.scheduler import Scheduler
-from .queue.why import explain
+from .queue.why import explain, marks
 from .secrets import Keyring
-from .store import Selection, Store
+from .store import MessageView, Selection, Store
 from .store.database import open_store
 from .transports import Transport
 from .transports.pool import ConnectionBudget
@@ -82,6 +87,36 @@ async def own_name() -> str:
     return next((canonical for *_, canonical, _ in found if "." in canonical), name)
 
 
+def notification_rules(settings: Settings, hostname: str) -> NotificationRules:
+    """Who is told of failures and delays, as the settings say."""
+    wanted = settings.notifications
+    return NotificationRules(
+        to=ReportTo(wanted.to),
+        postmaster=settings.postmaster,
+        sender=wanted.sender,
+        account=wanted.account,
+        hostname=hostname,
+        retry_window=settings.retry_window,
+        max_returned_bytes=wanted.max_returned_bytes,
+    )
+
+
+def naming(account: str, applications: ApplicationService, settings: Settings) -> tuple[str, ...]:
+    """What names an account."""
+    named = [f"application {name}" for name in applications.naming(account)]
+    if settings.notifications.account.lower() == account.lower():
+        named.append("the setting notifications.account")
+    return tuple(named)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRotation:
+    """Whether a key was added, and of how many accounts the secrets were sealed anew."""
+
+    added: bool
+    resealed: int
+
+
 class Gateway:
     """One mail room on one data folder. Make it with `open`, begin delivering with `start`, end with `stop`."""
 
@@ -94,7 +129,9 @@ class Gateway:
         clock: Clock,
         random_unit: Callable[[], float],
         hostname: str,
+        keyring: Keyring,
     ) -> None:
+        self._keyring = keyring
         self.settings = settings
         self.store = store
         self.accounts = accounts
@@ -102,15 +139,24 @@ class Gateway:
         self.clock = clock
         self.hostname = hostname
         self._budget = ConnectionBudget(settings.max_connections_in_all)
+        self._clock_watch = ClockWatch(clock)
         rules = LaneRules(
-            RetryRules(Schedule.parse(settings.retry_schedule, "retry_schedule"), settings.retry_window),
+            RetryRules(
+                Schedule.parse(settings.retry_schedule, "retry_schedule"),
+                settings.retry_window,
+                self._clock_watch.is_believed,
+            ),
             Schedule.parse(settings.account_sleep, "account_sleep"),
+            lambda: self._reporter.notice(),
         )
         self.scheduler = Scheduler(store, clock, rules, self._make_transport, random_unit)
         self._intake = Intake(
             store, clock, accounts.snapshot, self.scheduler.offer, self.hostname, settings.smtp.max_mime_depth
         )
-        self._maintenance: asyncio.Task[None] | None = None
+        self._reporter = Reporter(
+            store, clock, self._intake, notification_rules(settings, hostname), applications.find, os.urandom
+        )
+        self._background: list[asyncio.Task[None]] = []
         accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
 
     @classmethod
@@ -135,16 +181,18 @@ class Gateway:
         store = await open_store(folder / "postroom.db", keyring, clock.now, on_broken=on_broken)
         accounts = AccountService(store)
         applications = ApplicationService(store, keyring)
-        accounts.named_by, applications.account_name = applications.naming, accounts.spelling
+        accounts.named_by = lambda name: naming(name, applications, settings)
+        applications.account_name = accounts.spelling
         await accounts.load()
         await applications.load()
         hostname = settings.hostname or await own_name()
-        return cls(settings, store, accounts, applications, clock, random_unit, hostname)
+        return cls(settings, store, accounts, applications, clock, random_unit, hostname, keyring)
 
     async def start(self, deliver: bool = True) -> None:
         """Recover what a crash left and begin to deliver (or only to accept)."""
         if not deliver:
             return
+        self._clock_watch.was_last_seen(await self.store.last_seen())
         recovered = await self.scheduler.start(
             self.accounts.snapshot(),
             paused=not self.settings.sending_enabled,
@@ -152,15 +200,30 @@ class Gateway:
         )
         if recovered:
             _log.warning("recovered_after_crash", deliveries=recovered)
-        rules = maintenance.MaintenanceRules(self.settings.retry_window, self.settings.give_up, self.settings.retention)
-        self._maintenance = asyncio.create_task(maintenance.run(self.store, self.clock, rules))
+        settings = self.settings
+        reporting = settings.notifications.account
+        if reporting and self.accounts.spelling(reporting) is None:
+            what = "reports go by the route of their messages until there is an account of that name"
+            _log.error("no_such_account", setting="notifications.account", account=reporting, what=what)
+        rules = maintenance.MaintenanceRules(
+            settings.retry_window,
+            settings.give_up,
+            settings.retention,
+            settings.notifications.delay_warning,
+            max(Schedule.parse(settings.retry_schedule, "retry_schedule").steps),
+        )
+        told = maintenance.Told(self._reporter.notice, self.scheduler.clock_jumped)
+        self._background = [
+            asyncio.create_task(maintenance.run(self.store, self.clock, rules, self._clock_watch, told)),
+            asyncio.create_task(self._reporter.run()),
+        ]
 
     async def stop(self) -> None:
         """End deliveries under way, keep their outcomes, close the store."""
-        if self._maintenance is not None:
-            self._maintenance.cancel()
+        for task in self._background:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._maintenance
+                await task
         await self.scheduler.stop()
         await self.store.close()
 
@@ -191,7 +254,23 @@ class Gateway:
             chunk = body[start : start + CHUNK_BYTES]
             large.add(chunk)
             await self.store.stage(content_id, index, chunk)
+        reach("A3")
         return Content(head, large.staged(content_id))
+
+    async def backup(self, folder: Path, *, with_keys: bool) -> Backup:
+        """Back up the data folder while it is in use; see `backup.backup`."""
+        return await backup(self.settings, folder, with_keys=with_keys, now=self.clock.now())
+
+    async def rotate_keys(self) -> KeyRotation:
+        """A new key seals from now on, and what older ones sealed is sealed anew; they stay, for generated passwords
+        and older backups. Keys that come from elsewhere are replaced there; here only the sealing is done anew.
+
+        Raises:
+            InvalidInput: the keys file can't be written, or a secret can't be opened.
+        """
+        added = await asyncio.to_thread(self._keyring.rotate)
+        reach("D8-keys")
+        return KeyRotation(added, await self.store.reseal())
 
     # The queue by hand --------------------------------------------------------------------------------------------
 
@@ -261,6 +340,7 @@ class Gateway:
         now = self.clock.now()
         return [
             explain(
+                view,
                 row,
                 accounts.get(row.lane),
                 self.scheduler.circuit(row.lane),
@@ -270,6 +350,11 @@ class Gateway:
             )
             for row in view.deliveries
         ]
+
+    @staticmethod
+    def marks(view: MessageView) -> list[tuple[str, ...]]:
+        """What is not known of each delivery: whether the relay has it, or has it twice."""
+        return [marks(view, row) for row in view.deliveries]
 
     async def status(self) -> dict[str, object]:
         """Accounts with their circuits and counts, for `status` and the dashboard."""

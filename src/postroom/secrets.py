@@ -7,12 +7,15 @@ import hmac
 import os
 import re
 import secrets
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from .config import Settings
+from .config.folder import unusable
+from .crashing import reach
 from .errors import Fault, InvalidInput
 
 KEYS_VARIABLE = "POSTROOM_KEYS"
@@ -28,12 +31,16 @@ _KEY_ID_BYTES = 4
 class Keyring:
     """Keys for sealing and hashing. The first seals; every one opens, so a key is replaced by adding one above it."""
 
-    def __init__(self, keys: Sequence[str | bytes]) -> None:
+    def __init__(self, keys: Sequence[str | bytes], file: Path | None = None) -> None:
+        self._file = file  # where they were read, and where one more can be written
+        self._one_rotation = threading.Lock()
+        self._take([key.encode() if isinstance(key, str) else key for key in keys])
+
+    def _take(self, material: list[bytes]) -> None:
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in keys])
+            self._fernet = MultiFernet([Fernet(key) for key in material])
         except ValueError as error:
             raise InvalidInput(Fault("keys", f"a key can't be used: {error}", _KEY_MEND)) from None
-        material = [key.encode() if isinstance(key, str) else key for key in keys]
         self._hash_keys = {
             hashlib.blake2b(key, digest_size=_KEY_ID_BYTES, person=b"key id").digest(): hashlib.blake2b(
                 key, digest_size=32, person=b"credentials"
@@ -73,6 +80,31 @@ class Keyring:
         expected = _keyed_hash(key or bytes(32), password)
         return hmac.compare_digest(expected, credential[_KEY_ID_BYTES:]) and key is not None
 
+    def knows(self, credential: bytes) -> bool:
+        """Whether the key under which `credential` was made is among these."""
+        return credential[:_KEY_ID_BYTES] in self._hash_keys
+
+    def rotate(self) -> bool:
+        """Put a new key above the others, in the file first; False where the keys do not come from a file of ours.
+
+        Raises:
+            InvalidInput: the file can't be written; nothing has changed then.
+        """
+        if self._file is None:
+            return False
+        with self._one_rotation:  # a second one must read what the first has written, or its key would be lost
+            return self._rotate(self._file)
+
+    def _rotate(self, file: Path) -> bool:
+        text = Fernet.generate_key().decode() + "\n" + file.read_text("ascii")
+        try:
+            _replace(file, text)
+        except OSError as error:
+            fault = f"{file} can't be written: {error.strerror}"
+            raise InvalidInput(Fault("keys", fault, "make room, or give this user the right to it")) from None
+        self._take([key.encode() for key in _keys_of(text)])
+        return True
+
     @classmethod
     def load(cls, data: Path, settings: Settings) -> Keyring:
         """The keys of this process: from POSTROOM_KEYS, systemd's credentials directory, or the file in `data`.
@@ -81,20 +113,27 @@ class Keyring:
 
         Raises:
             InvalidInput: the keys are missing, unreadable, open to others or no keys.
+            GatewayError: they can't be made.
         """
         text, source = os.environ.get(KEYS_VARIABLE, ""), KEYS_VARIABLE
         directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
         if not text and directory and (Path(directory) / CREDENTIAL).is_file():
             text, source = (Path(directory) / CREDENTIAL).read_text("ascii"), f"{directory}/{CREDENTIAL}"
+        file = None
         if not text:
-            text, source = _read_or_make(data / KEYS_FILE, settings.database_path.exists()), str(data / KEYS_FILE)
-        keys = [key for line in text.splitlines() for key in re.split(r"[,\s]+", line.partition("#")[0]) if key]
+            file = data / KEYS_FILE
+            text, source = _read_or_make(file, settings.database_path.exists()), str(file)
+        keys = _keys_of(text)
         if not keys:
             raise InvalidInput(Fault("keys", f"{source} holds no key", _KEY_MEND))
-        return cls(keys)
+        return cls(keys, file)
 
 
 _KEY_MEND = "a key is 32 octets in URL-safe base64, one a line"
+
+
+def _keys_of(text: str) -> list[str]:
+    return [key for line in text.splitlines() for key in re.split(r"[,\s]+", line.partition("#")[0]) if key]
 
 
 def _keyed_hash(key: bytes, password: str) -> bytes:
@@ -108,8 +147,11 @@ def _read_or_make(path: Path, in_use: bool) -> str:
         if in_use:
             fault = f"{path} is missing and the folder holds data sealed with it"
             raise InvalidInput(Fault("keys", fault, f"put it back, or give the keys in {KEYS_VARIABLE}")) from None
-        _make(path)
-        mode = path.stat().st_mode
+        try:
+            _make(path)
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise unusable(path, error) from None
     if mode & 0o077:
         raise InvalidInput(Fault("keys", f"{path} is open to other users", f"chmod 600 {path}"))
     try:
@@ -119,21 +161,48 @@ def _read_or_make(path: Path, in_use: bool) -> str:
 
 
 def _make(path: Path) -> None:
-    """Make the file whole or not at all: written beside its place under O_EXCL, then linked to a name still free."""
+    """Make the file whole or not at all: written beside its place, then linked to a name that is still free."""
+    fresh = _write_beside(path, Fernet.generate_key().decode() + "\n")
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        return  # another process was first; its keys count
+    finally:
+        fresh.unlink()
+    _sync_folder(path.parent)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace the file whole or not at all; what a crash left beside it goes too."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
+    fresh = _write_beside(path, text)
+    reach("D8-keys")
+    try:
+        os.replace(fresh, path)
+    except OSError:
+        fresh.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _write_beside(path: Path, text: str) -> Path:
+    """A new file (0600, under O_EXCL) in the folder of `path`, durable."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(Fernet.generate_key() + b"\n")
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
-            return  # another process was first; its keys count
-    finally:
+    except OSError:
         fresh.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        raise
+    return fresh
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:

@@ -161,6 +161,10 @@ class ScriptedRelay:
         """What it took for one recipient."""
         return [one for one in list(self.taken) if recipient in one.recipients]
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it on the relay's loop; what it returns."""
+        return self._background.run(work)
+
     def stop(self) -> None:
         """Close everything."""
         self._background.run(self._stop())

@@ -72,6 +72,19 @@ def test_accounts(postroom: Commands) -> None:
     assert (status, error) == (66, "postroom: account: there is none called 'relay' (accounts are sandbox)\n")
 
 
+def test_keys_are_rotated(postroom: Commands) -> None:
+    postroom.run(*HOLD, "--username", "ann", "--password-stdin", stdin="marked-secret\n")
+    old = (postroom.data / "keys").read_text()
+    done = postroom.json("keys", "rotate")
+    assert (done["added"], done["resealed"]) == (True, 1)
+    new, kept = (postroom.data / "keys").read_text().split("\n", 1)
+    assert kept == old
+    (postroom.data / "keys").write_text(new)  # the secret no longer needs the old key
+    if not postroom.is_up:
+        assert postroom.json("accounts", "list")["accounts"][0]["has_password"]
+    assert postroom.json("keys", "rotate")["resealed"] == 1
+
+
 def test_bad_fields_are_named(postroom: Commands) -> None:
     status, error = postroom.fails("accounts", "add", "relay", "--host", "smtp://x", "--command-timeout", "2000")
     assert status == 64

@@ -1,7 +1,9 @@
-"""SIGKILL under load, counted at an independent relay: nothing acknowledged is lost, nothing else appears.
+"""SIGKILL under load, again and again: nothing acknowledged is lost, nothing else appears, and little comes twice.
 
-The relay is aiosmtpd in a process of its own and lives through the crash; clients are smtplib. CRASH_ROUNDS repeats it
-(`make soak`); each round's random choices come from its number and CRASH_SEED.
+One data folder lives through all kills. The relay is aiosmtpd in a process of its own; clients are smtplib. The relay
+sends the SIGKILL itself, or keeps its answers while a client does, and so knows what is open at that moment.
+CRASH_KILLS and CRASH_MESSAGES say how much (`make soak` more), CRASH_SEED repeats the choices, CRASH_REPORT names a
+file for the figures.
 """
 
 from __future__ import annotations
@@ -9,70 +11,35 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
-import threading
-from collections import Counter
+import smtplib
+import socket
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from postroom.store.selections import RECOVERED
 from tests.conftest import Served
-from tests.e2e.crash_clients import Clients
+from tests.e2e.crash_clients import Clients, Fate, Moment
+from tests.e2e.crash_report import LEAST_OPEN, Judgement, Row, expected
+from tests.e2e.sink_process import RecordingSink
 
-ROUNDS = int(os.environ.get("CRASH_ROUNDS", "1"))
+KILLS = int(os.environ.get("CRASH_KILLS", "10"))
+MESSAGES = int(os.environ.get("CRASH_MESSAGES", str(60 * KILLS)))
 SEED = int(os.environ.get("CRASH_SEED", "0")) or random.randrange(1, 1_000_000)
-PATIENCE = 60.0
+CONNECTIONS = 24
+ASKED_AT_MOST = 100
 UNFINISHED = ("queued", "sending", "deferred", "held")
 
+#: After what the kill comes: events at the sink, and so many milliseconds at most; moments of a client, at once.
+MOMENTS = ("open", "envelope", "took", "answered", *Moment, *Moment)
+MOST_MILLISECONDS = 20.0
+
 Serve = Callable[..., Served]
-
-
-class RecordingSink:
-    """The relay's process, and the lines that it has said."""
-
-    def __init__(self, record: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("recording_sink.py")), str(record)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._lines: list[str] = []
-        self._news = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.port = int(self.wait_for(lambda lines: lines[0] if lines else None).removeprefix("port "))
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._news:
-                self._lines.append(line.rstrip("\n"))
-                self._news.notify_all()
-
-    def wait_for(self, found: Callable[[list[str]], str | None]) -> str:
-        """What `found` makes of the lines, once it is something."""
-        with self._news:
-            assert self._news.wait_for(lambda: found(self._lines), PATIENCE), "the relay did not see it"
-            return found(self._lines) or ""
-
-    def lines(self) -> list[str]:
-        """All so far."""
-        with self._news:
-            return list(self._lines)
-
-    def answer_at_once(self) -> None:
-        """No more delays."""
-        self._process.send_signal(signal.SIGUSR1)
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.communicate()
-        self._reader.join()
 
 
 @pytest.fixture
@@ -83,23 +50,12 @@ def sink(tmp_path: Path) -> Iterator[RecordingSink]:
     relay.stop()
 
 
-def taken(lines: list[str]) -> Counter[str]:
-    """How often the relay took each message."""
-    return Counter(line.removeprefix("took ") for line in lines if line.startswith("took "))
-
-
-def count_of(lines: list[str], *words: str) -> int:
-    """How many lines begin with one of the words."""
-    return sum(line.partition(" ")[0] in words for line in lines)
-
-
-def deliveries(served: Served, *states: str) -> list[dict[str, Any]]:
-    """All deliveries (in these states) as the command shows them, page by page."""
-    wanted = [word for state in states for word in ("--state", state)]
+def deliveries(served: Served) -> list[dict[str, Any]]:
+    """All deliveries as the command shows them, page by page."""
     found: list[dict[str, Any]] = []
     cursor: list[str] = []
     while True:
-        page = json.loads(served.run("queue", "list", "--json", "--limit", "1000", *wanted, *cursor).stdout)
+        page = json.loads(served.run("queue", "list", "--json", "--limit", "1000", *cursor).stdout)
         found += page["deliveries"]
         if not page["next"]:
             return found
@@ -112,58 +68,110 @@ def unfinished(served: Served) -> int:
     return sum(number for of in accounts for state, number in of["counts"].items() if state in UNFINISHED)
 
 
-def is_now(lines: list[str], word: str, number: int) -> bool:
-    """The relay has said `word` so often, and holds a message that it has not answered."""
-    return count_of(lines, word) >= number and count_of(lines, "took") > count_of(lines, "answered")
+class Marks:
+    """What each start has marked, by the events that it left: a mark stays, so marks alone don't say which start."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._last = 0
+
+    def new(self) -> list[str]:
+        """The recipients marked since the last call."""
+        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as reader:
+            rows = reader.execute(
+                "SELECT event.id, recipient FROM event JOIN delivery USING (message_id, n)"
+                " WHERE event.id > ? AND detail = ? ORDER BY event.id",
+                (self._last, RECOVERED),
+            ).fetchall()
+        self._last = max((identity for identity, _ in rows), default=self._last)
+        return [recipient for _, recipient in rows]
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("round_number", range(ROUNDS))
-def test_sigkill_under_load_loses_nothing_and_repeats_little(
-    serve: Serve, sink: RecordingSink, round_number: int
-) -> None:
-    chance = random.Random(f"{SEED}/{round_number}")
-    moment = chance.choice(("took", "answered")), chance.randrange(8, 40)
-    print(f"CRASH_SEED={SEED} round {round_number}: SIGKILL at {moment[0]!r} number {moment[1]}")
-    served = serve()
+def kill(served: Served, sink: RecordingSink, clients: Clients, names: int, moment: str, milliseconds: float) -> None:
+    """One kill, once so many names are at the sink: by the sink, or by a client while the sink keeps its answers."""
+    kills, holds = sink.counts["killed"], sink.counts["holding"]
+    if moment in set(Moment):
+
+        def blow() -> None:
+            served.process.kill()
+            sink.order("killed")
+
+        sink.order("hold", names, LEAST_OPEN)
+        sink.wait_for(lambda: sink.counts["holding"] > holds)
+        clients.strike(Moment(moment), blow)
+    else:
+        sink.order("kill", names, LEAST_OPEN, served.process.pid, moment, milliseconds)
+    sink.wait_for(lambda: sink.counts["killed"] > kills)
+    served.process.wait()
+
+
+def start_again(serve: Serve, served: Served, sink: RecordingSink, clients: Clients) -> Served:
+    """On the same folder and port, while clients knock."""
+    clients.gateway_went()
+    sink.wait_until_all_closed()
+    sink.order("restarted")
+    again = serve(data=served.data, port=served.port, POSTROOM_RETRY_SCHEDULE="1s")
+    clients.gateway_came()
+    return again
+
+
+def drain(served: Served, sink: RecordingSink, clients: Clients) -> None:
+    """Until nothing is left, or nothing happens any more."""
+    sink.order("at-once")
+    awaited = {name for one in clients.submissions if one.fate is Fate.ACKNOWLEDGED for name in expected(one)}
+    if sink.comes(lambda: awaited <= sink.recipients):  # else the report says what is missing
+        for _ in range(ASKED_AT_MOST):
+            assert served.process.poll() is None
+            if not unfinished(served):
+                break
+
+
+@pytest.mark.timeout(120 + 20 * KILLS)
+def test_sigkill_under_load_loses_nothing_and_repeats_little(serve: Serve, sink: RecordingSink) -> None:
+    chance, began = random.Random(SEED), time.monotonic()
+    print(f"CRASH_SEED={SEED} CRASH_KILLS={KILLS} CRASH_MESSAGES={MESSAGES}")
+    served = serve(POSTROOM_RETRY_SCHEDULE="1s")
     relay = ["--host", "127.0.0.1", "--port", str(sink.port), "--security", "none"]
-    served.run("accounts", "add", "relay", *relay, "--for", "local", "--allow-sender", "*")
+    pool = ["--max-connections", str(CONNECTIONS), "--messages-per-connection", "20"]
+    served.run("accounts", "add", "relay", *relay, *pool, "--for", "local", "--allow-sender", "*@source.example")
+    marks, marked = Marks(served.data / "postroom.db"), []
 
-    clients = Clients(served.port, SEED + round_number)
+    clients = Clients(served.port, str(SEED), lambda: len(sink.names))
+    sink.on_took = clients.look_again
     clients.start()
-    sink.wait_for(lambda lines: "now" if is_now(lines, *moment) else None)
-    closed_before = count_of(sink.lines(), "closed")
-    served.kill()
-    ledger = clients.join()
-    sink.wait_for(lambda lines: "all" if count_of(lines, "open") == count_of(lines, "closed") else None)
-    before = sink.lines()
-    connections = count_of(before, "open") - closed_before
-    unanswered_at_sink = count_of(before, "took") - count_of(before, "answered")
-    assert unanswered_at_sink > 0, "the kill met no open delivery"
-    assert len(ledger.acknowledged) > sum(taken(before).values()), "the kill met no queue"
+    moments = [moment for _ in range(-(-KILLS // len(MOMENTS))) for moment in chance.sample(MOMENTS, len(MOMENTS))]
+    for number, moment in enumerate(moments[:KILLS], 1):
+        names = number * MESSAGES // (KILLS + 1)
+        kill(served, sink, clients, names, moment, chance.uniform(0, MOST_MILLISECONDS))
+        served = start_again(serve, served, sink, clients)
+        marked.append(marks.new())
+    submissions = clients.finish(MESSAGES)
+    drain(served, sink, clients)
 
-    sink.answer_at_once()
-    served = serve(data=served.data, port=served.port)
-    while unfinished(served):
-        assert served.process.poll() is None
-
-    arrived = taken(sink.lines())
-    assert ledger.acknowledged - arrived.keys() == set(), "acknowledged and lost"
-    assert arrived.keys() - ledger.acknowledged - ledger.unanswered == set(), "delivered though never taken"
-    rows = deliveries(served)
-    assert {row["state"] for row in rows} == {"delivered"}
-    marked = {row["recipient"].partition("@")[0] for row in rows if row["may_be_sent_twice"]}
-    twice = {name for name, times in arrived.items() if times > 1}
-    print(f"{len(arrived)} arrived, {len(twice)} twice, {len(marked)} marked, {connections} connections at the kill")
-    assert max(arrived.values()) <= 2
-    assert twice - marked == set(), "sent twice and not marked"
-    assert len(twice) <= 2 * connections
-    assert len(marked) <= 3 * connections
-    shown = json.loads(served.run("queue", "show", message_of(rows, marked), "--json").stdout)
-    assert shown["deliveries"][0]["may_be_sent_twice"]
+    rows = [Row(row["recipient"], row["state"], row["may_be_sent_twice"]) for row in deliveries(served)]
+    judgement = Judgement(submissions, sink.lines(), marked, rows, moments)
+    print(judgement.table())
+    figures = {"seed": SEED, "messages": MESSAGES, "seconds": round(time.monotonic() - began), **judgement.figures()}
+    if path := os.environ.get("CRASH_REPORT"):
+        Path(path).write_text(json.dumps(figures, indent=1))
+    assert judgement.faults == []
+    assert len(judgement.kills) == KILLS
     assert served.stop() == 0
 
 
-def message_of(rows: list[dict[str, Any]], names: set[str]) -> str:
-    """The id of one of the messages to these recipients."""
-    return next(str(row["message_id"]) for row in rows if row["recipient"].partition("@")[0] in names)
+def test_after_a_sigkill_port_folder_and_control_socket_are_free_at_once(serve: Serve) -> None:
+    first = serve()
+    with smtplib.SMTP("127.0.0.1", first.port) as client, socket.socket() as behind:
+        client.ehlo()
+        behind.connect(("127.0.0.1", first.port))
+        first.kill()
+        assert (first.data / "control.sock").is_socket()
+        assert (first.data / "postroom.lock").read_text().startswith(f"{first.process.pid} ")
+        second = serve(data=first.data, port=first.port)  # while the clients of the first one have not closed
+        assert second.port == first.port
+        with smtplib.SMTP("127.0.0.1", second.port) as other:
+            assert other.noop()[0] == 250
+        assert second.run("queue", "list").stdout == "no deliveries\n"
+        client.close()
+    assert second.stop() == 0
+    assert not (first.data / "control.sock").exists()

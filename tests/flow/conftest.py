@@ -208,6 +208,7 @@ class Room:
     accounts: list[Account]
     transports: defaultdict[str, ScriptedTransport]
     application: Application
+    noted: list[Callable[[], None]]  # called when something was noted for a report
 
     async def submit(self, *recipients: str, body: bytes = b"hello\r\n", **fields: Any) -> MessageId:
         """Take a message from a@x.test; its id once it is durable."""
@@ -268,13 +269,21 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
     store = Observed(await open_store(tmp_path / "postroom.db", None, clock.now))
     accounts = [relay()]
     transports: defaultdict[str, ScriptedTransport] = defaultdict(ScriptedTransport)
+    noted: list[Callable[[], None]] = []
+
+    def ring() -> None:
+        for call in noted:
+            call()
+
     rules = LaneRules(
-        RetryRules(Schedule.parse("1m, 5m*2, 15m, 1h*4, 4h"), timedelta(days=2)), Schedule.parse("30s, 1m, 5m")
+        RetryRules(Schedule.parse("1m, 5m*2, 15m, 1h*4, 4h"), timedelta(days=2)),
+        Schedule.parse("30s, 1m, 5m"),
+        ring,
     )
     scheduler = Scheduler(store, clock, rules, lambda account: transports[account.name], lambda: 0.5)
     intake = Intake(store, clock, lambda: accounts, scheduler.offer, "mx.test")
     application = Application(id=1, name="erp", senders=("*",))
     await scheduler.start(accounts, paused=False, hold_pending=False)
-    yield Room(clock, store, intake, scheduler, accounts, transports, application)
+    yield Room(clock, store, intake, scheduler, accounts, transports, application, noted)
     await scheduler.stop()
     await store.close()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from postroom import errors
+from postroom import crashing, errors
 from postroom.cli import app
 from postroom.config import Settings
 from postroom.errors import EDGES, GatewayError
@@ -140,3 +140,16 @@ def test_tests_that_the_docs_name_exist() -> None:
                 missing.append(f"{path.relative_to(ROOT)}: {file}::{test}")
     assert named > 20
     assert missing == []
+
+
+def test_every_crash_point_is_in_the_code_and_has_its_row_and_its_test() -> None:
+    page = (DOCS / "reliability.md").read_text()
+    section = page.partition("\n## Crash points\n")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"(?m)^\| ([A-Z][0-9](?:-[a-z]+)?) \|.*\| (.*) \|$", section))
+    assert list(rows) == [*crashing.POINTS, *crashing.FAULTS, *crashing.ALIASES]
+    tests = "".join(path.read_text() for path in (ROOT / "tests" / "e2e").glob("test_crash_points*.py"))
+    assert [name for name in rows if not re.search(rf'["(]{name}[:"]', tests)] == []
+    assert [name for name, proof in rows.items() if "test_crash_points" not in proof and proof != "the same"] == []
+    code = "".join(path.read_text() for path in python_files("src"))
+    placed = set(re.findall(r'\b(?:reach|written|fails)\("([A-Z][\w-]*)"', code))
+    assert placed == crashing.POINTS.keys() | crashing.FAULTS.keys()

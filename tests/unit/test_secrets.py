@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,24 @@ def test_generated_passwords_are_long_unlike_and_unambiguous() -> None:
 def test_a_keyring_does_not_show_its_keys() -> None:
     key = Fernet.generate_key()
     assert key.decode() not in repr(vars(Keyring([key]))) + repr(Keyring([key]))
+
+
+def test_rotations_at_the_same_time_lose_no_key(tmp_path: Path) -> None:
+    keys = _load(tmp_path)
+    together = threading.Barrier(8)
+
+    def rotate() -> bytes:
+        together.wait()
+        assert keys.rotate()
+        return keys.seal(b"marked")
+
+    with ThreadPoolExecutor(8) as threads:
+        sealed = [one.result() for one in [threads.submit(rotate) for _ in range(8)]]
+    assert len((tmp_path / "keys").read_text().split()) == 9
+    assert {_load(tmp_path).open(one) for one in sealed} == {b"marked"}
+
+
+def test_whose_key_is_there_is_known() -> None:
+    keys = Keyring([Fernet.generate_key()])
+    assert keys.knows(keys.hash_credential("right"))
+    assert not Keyring([Fernet.generate_key()]).knows(keys.hash_credential("right"))

@@ -15,8 +15,8 @@ from .fields import parse_account, show_account
 class AccountService:
     """Accounts of one gateway. Reading is at once, from the snapshot; changes are awaited.
 
-    `on_change` is called after each change, when the snapshot is new already. `named_by` tells which applications name
-    an account, so that a name that rights hang on is not given away.
+    `on_change` is called after each change, when the snapshot is new already. `named_by` tells what names an account
+    (applications, a setting), so that a name that rights hang on is not given away.
     """
 
     def __init__(self, store: DefinitionStore) -> None:
@@ -81,7 +81,7 @@ class AccountService:
         Raises:
             NotFound: there is no such account.
             InvalidInput: a field is bad, or the new name is taken.
-            StateConflict: a new name, while an application names the account.
+            StateConflict: a new name, while something names the account.
         """
         async with self._one_change:
             current = self.get(name)
@@ -102,7 +102,7 @@ class AccountService:
 
         Raises:
             NotFound: there is no such account.
-            StateConflict: deliveries wait for it, or an application names it.
+            StateConflict: deliveries wait for it, or something names it.
         """
         async with self._one_change:
             account = self.get(name)
@@ -137,10 +137,9 @@ class AccountService:
                 raise InvalidInput(Fault("name", f"{account.name!r} is taken", "choose another name"))
 
     def _refuse_named(self, name: str, change: str) -> None:
-        applications = self.named_by(name)
-        if applications:
-            who = ", ".join(applications)
-            raise StateConflict(f"account {name!r} can't be {change} while these applications name it: {who}")
+        named_by = self.named_by(name)
+        if named_by:
+            raise StateConflict(f"account {name!r} can't be {change} while it is named by: {', '.join(named_by)}")
 
     def _place_of_new(self, kind: AccountKind) -> int:
         if kind is AccountKind.SANDBOX:

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from ..crashing import reach
 from ..errors import Fault, InvalidInput, TooLarge
 from ..mime.head import split
 from ..mime.large_body import LargeBody
@@ -139,6 +140,7 @@ class _Receiver:
             await self._stage(self._body, len(self._buffer))
         if self._writing is not None:
             await self._writing
+        reach("A3")
         return Content(self._head, self._body.staged(self._id))
 
     def _refuse_long_head(self, head: bytes) -> None:

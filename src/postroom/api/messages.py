@@ -224,10 +224,12 @@ async def _view(gateway: TheGateway, message_id: str) -> MessageView:
 
 @routes.get("/{message_id}")
 async def get_message(gateway: TheGateway, message_id: str) -> dict[str, Any]:
-    """One message with its deliveries, attempts and events; its content apart."""
+    """One message with its deliveries, attempts and events; its content apart. `marks` of a delivery say what is not
+    known of it: whether the relay has it, or has it twice."""
     view = await _view(gateway, message_id)
     shown: dict[str, Any] = to_json(view)
-    shown["deliveries"] = [show_delivery(gateway, row) for row in view.deliveries]
+    marked = zip(view.deliveries, gateway.marks(view), strict=True)
+    shown["deliveries"] = [show_delivery(gateway, row) | {"marks": list(marks)} for row, marks in marked]
     return shown
 
 

@@ -1,11 +1,13 @@
-"""`/v1/status`, `/v1/check` and `/v1/drain`: how the gateway is."""
+"""`/v1/status`, `/v1/check`, `/v1/drain`, `/v1/backup` and `/v1/keys/rotate`: how the gateway is and is kept."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import Fault, InvalidInput, NotRunning
 from ..model.quantity import QuantityFault, parse_duration
@@ -34,6 +36,32 @@ async def check_gateway(gateway: TheGateway) -> dict[str, Any]:
         is_running=bool(status.get("running")),
     )
     return {"findings": to_json(findings)}
+
+
+class BackupOrder(BaseModel):
+    """Where to put a backup."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: str = Field(description="absolute path of the folder to make, on the gateway's machine")
+    with_keys: bool = Field(False, description="take the keys along, which open every stored secret")
+
+
+@routes.post("/backup")
+async def make_backup(gateway: TheGateway, order: BackupOrder) -> dict[str, Any]:
+    """A copy of the data folder as it is at one moment, proved to be whole; mail goes on meanwhile."""
+    folder = Path(order.folder)
+    if not folder.is_absolute():
+        raise InvalidInput(Fault("folder", f"{order.folder!r} is not an absolute path", "begin it with /"))
+    made: dict[str, Any] = to_json(await gateway.backup(folder, with_keys=order.with_keys))
+    return made
+
+
+@routes.post("/keys/rotate")
+async def rotate_keys(gateway: TheGateway) -> dict[str, Any]:
+    """A new key for what is sealed from now on, and everything sealed so far sealed anew under it."""
+    done: dict[str, Any] = to_json(await gateway.rotate_keys())
+    return done
 
 
 @routes.post("/drain")

@@ -62,16 +62,20 @@ class ApplicationService:
         """All applications by name."""
         return self._applications
 
+    def find(self, name: str) -> Application | None:
+        """The application called `name`, without regard to case, if there is one."""
+        wanted = name.lower()
+        return next((application for application in self._applications if application.name.lower() == wanted), None)
+
     def get(self, name: str) -> Application:
         """The application called `name`, without regard to case.
 
         Raises:
             NotFound: there is none.
         """
-        wanted = name.lower()
-        for application in self._applications:
-            if application.name.lower() == wanted:
-                return application
+        found = self.find(name)
+        if found is not None:
+            return found
         known = ", ".join(application.name for application in self._applications)
         mend = f"applications are {known}" if known else "`postroom applications add` adds one"
         raise NotFound(Fault("application", f"there is none called {name!r}", mend))

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import GatewayError, InvalidInput, edge
-from . import accounts, applications, check, docs, queue, send, serve
+from . import accounts, applications, backup, check, docs, queue, send, serve
 
 app = typer.Typer(
     name="postroom",
@@ -27,6 +27,9 @@ app.add_typer(queue.app, name="queue")
 app.command("why")(queue.why)
 app.command("status")(check.status)
 app.command("check")(check.check)
+app.add_typer(backup.keys, name="keys")
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.add_typer(docs.app, name="docs")
 
 

@@ -86,6 +86,9 @@ def show_message(
         print_fields({name: message[name] for name in _MESSAGE})
         typer.echo("\ndeliveries")
         print_table(_DELIVERIES, message["deliveries"])
+        for one in message["deliveries"]:
+            for mark in one["marks"]:
+                typer.echo(f"{plain(one['recipient'])}: {plain(mark)}")
         typer.echo("\nattempts")
         print_table(_ATTEMPTS, message["attempts"])
         typer.echo("\nevents")
@@ -125,8 +128,9 @@ def why(message_id: Id, data: Data = None, as_json: AsJson = False) -> None:
     for one in answer["deliveries"]:
         typer.echo(f"{one['recipient']} is {one['state']} (account {one['account']})")
         final = DeliveryState(one["state"]).is_final
-        shown = {"because": one["reason"], "since" if final else "until": one["until"], "advice": one["advice"]}
-        print_fields({f"  {name}": value for name, value in (shown | {"command": one["command"]}).items()})
+        shown = {"because": one["reason"], "since" if final else "until": one["until"], "note": "; ".join(one["marks"])}
+        shown |= {"advice": one["advice"], "command": one["command"]}
+        print_fields({f"  {name}": value for name, value in shown.items()})
 
 
 def _change(

@@ -11,16 +11,16 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .describe import SettingDoc, describe
-from .quantities import Count, Duration, RetrySchedule, Size, duration, fault, size
+from .quantities import Count, Duration, MailAddress, RetrySchedule, Size, duration, fault, size
 
-__all__ = ["ListenerSettings", "RelaySettings", "SettingDoc", "Settings", "SmtpSettings"]
+__all__ = ["ListenerSettings", "NotificationSettings", "RelaySettings", "SettingDoc", "Settings", "SmtpSettings"]
 
 #: Names of the environment that start with POSTROOM_ and are no settings.
-OTHER_NAMES = frozenset({"POSTROOM_CONFIG", "POSTROOM_KEYS", "POSTROOM_REQUIRE_PEERS"})
+OTHER_NAMES = frozenset({"POSTROOM_CONFIG", "POSTROOM_CRASH_AT", "POSTROOM_KEYS", "POSTROOM_REQUIRE_PEERS"})
 
 
 class ListenerSettings(BaseModel):
@@ -122,6 +122,25 @@ class RelaySettings(BaseModel):
     max_reply_bytes: Count = Field(262144, ge=512, description="longest reply of a relay, all its lines, in octets")
 
 
+class NotificationSettings(BaseModel):
+    """Reports about mail that came by SMTP or sendmail (SPEC section 3)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    to: Literal["sender", "postmaster", "both", "none"] = Field(
+        "sender", description="who is told of mail that could not be delivered; postmaster and both need `postmaster`"
+    )
+    sender: MailAddress = Field("", description="From address of reports; empty: MAILER-DAEMON at `hostname`")
+    account: str = Field("", max_length=64, description="account that reports go through; empty: by routing")
+    delay_warning: Duration = Field(
+        duration("4h"), description="age at which the sender is told, once, that a message still waits; 0s: never"
+    )
+    max_returned_bytes: Size = Field(
+        size("1MiB"),
+        description="largest message that comes back whole where its sender asks (RET=FULL); else its header",
+    )
+
+
 class Settings(BaseSettings):
     """Everything that comes from the environment or the TOML file; immutable."""
 
@@ -139,6 +158,8 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="text or json; auto: text on a terminal")
+    postmaster: MailAddress = Field("", description="address of the person who looks after this gateway")
+    notifications: NotificationSettings = Field(NotificationSettings(), description="reports to senders")
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
     relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
     sending_enabled: bool = Field(True, description="master switch: off, nothing leaves; mail is still taken")
@@ -155,6 +176,15 @@ class Settings(BaseSettings):
     )
     retention: Duration = Field(duration("30d"), description="how long ended messages are kept")
     max_connections_in_all: Count = Field(200, description="most open outgoing connections")
+
+    @field_validator("notifications")
+    @classmethod
+    def _has_a_postmaster_to_tell(cls, value: NotificationSettings, info: ValidationInfo) -> NotificationSettings:
+        if value.to in ("postmaster", "both") and not info.data.get("postmaster"):
+            raise fault(
+                f"`to` is {value.to!r} and there is no postmaster", 'name one: postmaster = "postmaster@example.org"'
+            )
+        return value
 
     @classmethod
     def load(cls, data: Path | None = None, **overrides: Any) -> Settings:
@@ -199,6 +229,6 @@ class Settings(BaseSettings):
 def unknown_environment(names: dict[str, str] | None = None) -> list[str]:
     """Names like POSTROOM_RETNTION that belong to no setting."""
     known = {entry.environment for entry in Settings.describe()} | OTHER_NAMES
-    known |= {"POSTROOM_SMTP", "POSTROOM_SMTP__LISTENERS", "POSTROOM_RELAY"}
+    known |= {"POSTROOM_SMTP", "POSTROOM_SMTP__LISTENERS", "POSTROOM_RELAY", "POSTROOM_NOTIFICATIONS"}
     given = os.environ if names is None else names
     return sorted(name for name in given if name.startswith("POSTROOM_") and name.upper() not in known)

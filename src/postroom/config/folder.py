@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -10,7 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import Fault, InvalidInput, NotRunning
+from ..errors import Fault, GatewayError, InvalidInput, NotRunning, StorageFull
 
 LOCK_NAME = "postroom.lock"
 
@@ -25,22 +26,53 @@ COMMAND_SECONDS = 10.0
 _LONGEST_PATH = 103
 
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM})
+
+
+def unusable(path: Path, error: OSError) -> GatewayError:
+    """Why a file of the data folder, or the folder itself, can't be used, and the mend."""
+    if error.errno in _NO_ROOM:
+        return StorageFull(f"there is no room for {path}: make room on its file system, then try again")
+    if error.errno in _NO_DESCRIPTOR:
+        return NotRunning(f"no file descriptor is left for {path}: raise the limit (ulimit -n, or LimitNOFILE=)")
+    if error.errno == errno.EROFS:
+        fault, mend = f"{path} is on a file system that is read-only", "mount it for writing (the kernel's log says why"
+        return InvalidInput(Fault("data", fault, f"{mend} it is so), or name another folder with --data"))
+    if error.errno in _NO_RIGHT:
+        mend = f"run as its owner, or hand it over: chown -R {os.geteuid()} {path.parent}; chmod 600 {path}"
+        return InvalidInput(Fault("data", f"{path} can't be opened for writing by this user", mend))
+    mend = "name another folder with --data or POSTROOM_DATA, or give this user the right to it"
+    return InvalidInput(Fault("data", f"{path} can't be used: {error.strerror or error}", mend))
+
+
 def make_data_folder(data: Path) -> None:
     """Make the folder with mode 0700 if there is none, and close it to other users if it was open.
 
     Raises:
         InvalidInput: it can't be made, is no folder, or belongs to somebody else.
+        StorageFull: there is no room for it.
     """
     try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not data.is_dir():
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync(data.parent)  # else a power cut could take the folder away with everything in it
         owner = data.stat().st_uid
         if owner != os.geteuid():
             mend = f"run as that user, or hand it over: chown -R {os.geteuid()} {data}"
             raise InvalidInput(Fault("data", f"{data} belongs to the user with the id {owner}", mend))
         data.chmod(0o700)
     except OSError as error:
-        mend = "name another folder with --data or POSTROOM_DATA, or give this user the right to it"
-        raise InvalidInput(Fault("data", f"{data} can't be used: {error.strerror}", mend)) from None
+        raise unusable(data, error) from None
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class FolderLock:
@@ -52,16 +84,24 @@ class FolderLock:
         self._descriptor = -1
 
     def take(self) -> bool:
-        """Take the lock if it is free, and write this process's id into it; whether it is held now."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Take the lock if it is free, and write this process's id into it; whether it is held now.
+
+        Raises:
+            GatewayError: the file can't be made or opened.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unusable(self.path, error) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return False
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} {self._purpose}\n".encode(), 0)
         self._descriptor = descriptor
+        with contextlib.suppress(OSError):  # on a full disk the lock holds, and only does not say whose it is
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {self._purpose}\n".encode(), 0)
         return True
 
     def give_back(self) -> None:

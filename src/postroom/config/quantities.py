@@ -1,4 +1,4 @@
-"""Durations, sizes and schedules as types of settings: read from text, refused as bare numbers."""
+"""Durations, sizes, schedules and addresses as types of settings: read from text, refused as bare numbers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Annotated, Any, LiteralString
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from ..errors import InvalidInput
+from ..mime.typed import typed_address
 from ..model.quantity import QuantityFault, format_duration, format_size, parse_duration, parse_size
 from ..policy.retry import Schedule
 
@@ -47,6 +48,14 @@ def size(text: str) -> int:
     return parse_size(text)
 
 
+def _address(text: str) -> str:
+    try:
+        return typed_address(text) if text else ""
+    except ValueError as error:
+        raise fault(str(error), "write it like postmaster@example.org") from None
+
+
+MailAddress = Annotated[str, AfterValidator(_address)]
 Duration = Annotated[
     timedelta, BeforeValidator(_mended(parse_duration, "duration")), PlainSerializer(format_duration, return_type=str)
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -30,6 +31,38 @@ class _ToStructlog(logging.Handler):
         log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
+class _Logger:
+    """Writes lines to standard error. A log that can't be written, on a full disk or to a reader that has gone, stops
+    nothing; how many lines that were is told once it can."""
+
+    def __init__(self) -> None:
+        self._lost = 0
+        self._lock = threading.Lock()
+
+    def msg(self, line: str) -> None:
+        """Write one line."""
+        with self._lock:
+            lost = self._lost
+            if not self._write(line):
+                self._lost += 1
+                return
+            self._lost = 0
+        if lost:
+            structlog.get_logger().warning("log_lines_lost", lines=lost)
+
+    def _write(self, line: str) -> bool:
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except (OSError, ValueError):  # ValueError: it was closed
+            return False
+        return True
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+_LOGGER = _Logger()
+
+
 def configure_logs(level: str, form: str) -> None:
     """Log to standard error from `level` up, as `text`, `json`, or (`auto`) text on a terminal and JSON elsewhere."""
     as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
@@ -47,7 +80,7 @@ def configure_logs(level: str, form: str) -> None:
             on_terminal if as_text else as_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: _LOGGER,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(

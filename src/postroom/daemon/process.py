@@ -8,7 +8,9 @@ import errno
 import gc
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
+from typing import NoReturn
 
 import structlog
 
@@ -16,9 +18,10 @@ from ..api.control import ControlSocket
 from ..config import ListenerSettings, Settings
 from ..config.folder import SERVE, FolderLock, make_data_folder
 from ..diagnosis.ports import describe_holder
-from ..errors import GatewayError, InvalidInput, NotRunning, StorageFailed
+from ..errors import GatewayError, InvalidInput, NotRunning, StorageFailed, edge
 from ..gateway import Gateway
 from ..submission.listener import Listener, clients_of
+from .descriptors import room_for_clients
 from .first_start import provision
 from .hints import first_message
 from .logs import configure_logs
@@ -45,10 +48,11 @@ def run(settings: Settings, *, hints: bool = False) -> None:
     """
     os.umask(0o077)
     configure_logs(settings.log_level, settings.log_format)
+    room = room_for_clients(settings.max_connections_in_all)
     make_data_folder(settings.data)
     with FolderLock(settings.data, SERVE), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            runner.run(_serve(settings, hints))
+            runner.run(_serve(settings, hints, room))
         except BaseExceptionGroup as group:  # what ends the body of the task group comes wrapped
             if len(group.exceptions) == 1 and isinstance(group.exceptions[0], GatewayError):
                 raise group.exceptions[0] from None
@@ -63,7 +67,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, hints: bool) -> None:
+async def _serve(settings: Settings, hints: bool, room: Callable[[], int]) -> None:
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,7 +82,7 @@ async def _serve(settings: Settings, hints: bool) -> None:
     try:
         await provision(gateway)
         await gateway.start()
-        async with asyncio.TaskGroup() as group, _doors(gateway, group) as listeners:
+        async with asyncio.TaskGroup() as group, _doors(gateway, group, room) as listeners:
             loop.add_signal_handler(signal.SIGHUP, lambda: _reload(gateway))
             _say_ready(settings, listeners, hints)
             # What start-up made stays: it need not be looked at again and again.
@@ -94,14 +98,23 @@ async def _serve(settings: Settings, hints: bool) -> None:
             # What is still being sent is marked at the next start, as after a crash.
             _log.warning("ended_before_all_was_sent")
     if broken:
-        raise StorageFailed(f"the store has failed and the gateway has left: {broken[0]}")
+        _leave(broken[0])
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """End as a crash does: every other way lets SQLite close the file, with syncs of what could not be synced."""
+    told = StorageFailed(f"the store has failed and the gateway has left: {error}")
+    mend = "look at the disk and the kernel's log, then start again: what was acknowledged is kept"
+    with contextlib.suppress(OSError):
+        print(f"postroom: {told}; {mend}", file=sys.stderr, flush=True)
+    os._exit(edge(told).exit_status)
 
 
 @contextlib.asynccontextmanager
-async def _doors(gateway: Gateway, group: asyncio.TaskGroup) -> AsyncIterator[list[Listener]]:
-    """Listeners and control socket, open inside the block."""
+async def _doors(gateway: Gateway, group: asyncio.TaskGroup, room: Callable[[], int]) -> AsyncIterator[list[Listener]]:
+    """Listeners and control socket, open inside the block; `room` is for how many connections of clients."""
     smtp = gateway.settings.smtp
-    clients = clients_of(smtp)
+    clients = clients_of(smtp, room)
     control = ControlSocket(gateway, gateway.settings.control_socket)
     listeners: list[Listener] = []
     try:
@@ -148,12 +161,14 @@ def _say_ready(settings: Settings, listeners: list[Listener], hints: bool) -> No
     places = [
         f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in (one.address for one in listeners)
     ]
-    print(
-        f"postroom is ready: SMTP on {', '.join(places) or 'no listener'}, data in {settings.data.resolve()}",
-        flush=True,
-    )
+    _say(f"postroom is ready: SMTP on {', '.join(places) or 'no listener'}, data in {settings.data.resolve()}")
     plain = [
         one.address for wanted, one in zip(settings.smtp.listeners, listeners, strict=True) if wanted.tls == "none"
     ]
     if hints and plain:
-        print(first_message(settings, *plain[0]), flush=True)
+        _say(first_message(settings, *plain[0]))
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody need listen
+        print(text, flush=True)

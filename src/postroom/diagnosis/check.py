@@ -57,6 +57,7 @@ async def check(
     for account in accounts:
         found += await _account(account)
     found += _applications(accounts, applications)
+    found += _notifications(settings, accounts)
     for listener in settings.smtp.listeners:
         found += _listener(listener, is_running)
     return found
@@ -181,6 +182,30 @@ def _applications(accounts: Sequence[Account], applications: Sequence[Applicatio
             mend = f"{edit} --remove-sender '*' --allow-sender '*@example.org'"
             yield Finding(Level.WARNING if real else Level.NOTE, subject, "may send as anybody", mend)
         yield from _open_networks(application, subject)
+
+
+def _notifications(settings: Settings, accounts: Sequence[Account]) -> Iterator[Finding]:
+    wanted = settings.notifications
+    subject = "notifications"
+    if wanted.to == "none":
+        what = "nobody is told of mail that could not be delivered"
+        yield Finding(Level.NOTE, subject, what, "set notifications.to to sender")
+        return
+    if not wanted.account:
+        return
+    account = next((account for account in accounts if account.name.lower() == wanted.account.lower()), None)
+    if account is None:
+        what = f"shall go through the account {wanted.account}, which does not exist: they go as their messages do"
+        mend = f"postroom accounts add {wanted.account}, or set notifications.account"
+        yield Finding(Level.ERROR, subject, what, mend)
+    elif not account.enabled:
+        what = f"go through the account {account.name}, which is off: they wait"
+        yield Finding(Level.WARNING, subject, what, f"postroom accounts edit {account.name} --enabled")
+    elif account.kind is AccountKind.SANDBOX:
+        what = f"go into the sandbox {account.name}: nobody gets them"
+        yield Finding(Level.WARNING, subject, what, "set notifications.account to a real account")
+    else:
+        yield Finding(Level.OK, subject, f"go through the account {account.name}")
 
 
 def _open_networks(application: Application, subject: str) -> Iterator[Finding]:

@@ -10,7 +10,10 @@ from .queue import DeliveryState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """One delivery: what it waits for (or how it ended), until when, what to do, and the command that does it."""
+    """One delivery: what it waits for (or how it ended), until when, what to do, and the command that does it.
+
+    `marks` say what is not known of it: whether the relay has it, or has it twice.
+    """
 
     n: int
     recipient: str
@@ -20,3 +23,4 @@ class Explanation:
     until: datetime | None = None
     advice: str = ""
     command: str = ""
+    marks: tuple[str, ...] = ()

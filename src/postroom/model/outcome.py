@@ -19,10 +19,14 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The part that all outcomes share: where it was said, and in which words."""
+    """The part that all outcomes share: where it was said, and in which words.
+
+    `reports`: the other side took over the duty to report success (it offers DSN, RFC 3461 section 5.2.1).
+    """
 
     reply: Reply | None = None
     remote_host: str = ""
+    reports: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,6 +143,7 @@ class DeliveryResult:
 
     `due` is set for DEFERRED; `counts` is False when the try must not be counted (account failures, SPEC 2.8);
     `outcome` is the name of the outcome's class in small letters; `reply` the words of the remote side or of Postroom.
+    `notice` is a `NoticeKind`'s value where the sender shall be told.
     """
 
     n: int
@@ -155,6 +156,7 @@ class DeliveryResult:
     due: datetime | None = None
     counts: bool = True
     unknown: bool = False
+    notice: str = ""
 
 
 @record

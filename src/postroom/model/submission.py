@@ -18,6 +18,7 @@ class Door(StrEnum):
     SMTP = "smtp"
     CLI = "cli"
     REST = "rest"
+    NOTIFICATION = "notification"  # made by Postroom about another message
 
 
 @record

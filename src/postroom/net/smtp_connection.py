@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
+from ..crashing import reach, written
 from ..model.content import StagedBody
 from ..model.envelope import Envelope
 from ..model.reply import Reply
@@ -27,6 +28,9 @@ QUIT_SECONDS = 2.0
 
 #: How much of a large content is written at once; a slow line must move this much within the command timeout.
 _PIECE_BYTES = 64 * 1024
+
+#: A timer that comes so late, or later, was held up with the whole process.
+LATE_SECONDS = 1.0
 
 _NEVER = float("inf")
 
@@ -363,12 +367,14 @@ class SmtpConnection(asyncio.Protocol):
             )
 
     def _write_content(self, transaction: _Sending) -> None:
+        reach("D2")
         content = transaction.content
         if not isinstance(content.body, bytes):
             self._feeder = self._loop.create_task(self._feed(transaction, content.body))
             return
         try:
             self.machine.send_content(content.head + content.body)
+            written("D4", self._transport)
         except LocalProtocolError as error:
             self._end(str(error), "local")
 
@@ -387,8 +393,10 @@ class SmtpConnection(asyncio.Protocol):
                         return  # refused before its end
                     machine.send_chunk(chunk[start : start + _PIECE_BYTES])
                     self._flush()
+                    written("D3", None)
             machine.end_content()
             self._flush()
+            written("D4", self._transport)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -433,6 +441,10 @@ class SmtpConnection(asyncio.Protocol):
             return
         if remaining > 0:
             self._expect(remaining)
+            return
+        if remaining < -LATE_SECONDS:
+            # The process stood still (SIGSTOP, a suspended machine): what came meanwhile is read before it is judged.
+            self._expect(LATE_SECONDS)
             return
         seconds = self._end_of_data_seconds if self.machine.awaits_final_reply else self._command_seconds
         awaited = "no progress" if self.machine.is_writing_content else "no reply"

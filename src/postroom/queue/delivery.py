@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ..model.envelope import DsnRequest, Envelope
+from ..model.notice import NoticeKind, is_asked
 from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Scope, Unknown
 from ..model.queue import DeliveryResult, DeliveryState, DueDelivery, DueMessage
 from ..policy.retry import Schedule, jittered, window_has_ended
@@ -26,16 +27,17 @@ _SUCCESS: dict[type[Outcome], DeliveryState] = {
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """How long and how often one message is tried."""
+    """How long and how often one message is tried; nothing ends for its age while not `may_expire` (see ClockWatch)."""
 
     schedule: Schedule
     window: timedelta
+    may_expire: Callable[[], bool] = lambda: True
 
 
 class Begun:
-    """One transaction from its claim to its durable outcome."""
+    """One transaction from its claim to its durable outcome; `is_noted`: a report shall tell of it."""
 
-    __slots__ = ("account", "claim", "message", "slot", "started")
+    __slots__ = ("account", "claim", "is_noted", "message", "slot", "started")
 
     def __init__(self, slot: Slot, message: DueMessage, claim: Claim, account: str, started: datetime) -> None:
         self.slot = slot
@@ -43,6 +45,7 @@ class Begun:
         self.claim = claim
         self.account = account
         self.started = started
+        self.is_noted = False
 
     def keep_only(self, numbers: tuple[int, ...]) -> None:
         """Cut down to what may be sent."""
@@ -100,15 +103,18 @@ def _result(
     success = _SUCCESS.get(type(outcome))
     if success is not None:
         status = (reply.enhanced if reply is not None else "") or "2.0.0"
+        is_told = delivery.notify and success is DeliveryState.DELIVERED and not outcome.reports
+        notice = _notice(message, delivery, NoticeKind.RELAYED) if is_told else ""
         return DeliveryResult(
-            n=delivery.n, state=success, outcome=success.value, status=status, reply=words, command=command
-        )
+            n=delivery.n, state=success, outcome=success.value, status=status, reply=words, command=command,
+            notice=notice,
+        )  # fmt: skip
     assert isinstance(outcome, Failure)
     words = words or outcome.reason
     if isinstance(outcome, Bounced):
         return DeliveryResult(
             n=delivery.n, state=DeliveryState.BOUNCED, outcome="bounced", status=outcome.status, reply=words,
-            command=command, advice=outcome.advice,
+            command=command, advice=outcome.advice, notice=_notice(message, delivery, NoticeKind.FAILED),
         )  # fmt: skip
     if isinstance(outcome, Deferred) and outcome.scope is Scope.ACCOUNT:
         # The account's failure is not the message's: due at once, as soon as the lane wakes, and not counted.
@@ -138,7 +144,7 @@ def _try_again(
         delay = outcome.retry_after
     due = now + delay
     is_unknown = isinstance(outcome, Unknown)
-    expired = window_has_ended(message.window_from, rules.window, due)
+    expired = window_has_ended(message.window_from, rules.window, due) and rules.may_expire()
     return DeliveryResult(
         n=delivery.n,
         state=DeliveryState.EXPIRED if expired else DeliveryState.DEFERRED,
@@ -149,7 +155,13 @@ def _try_again(
         advice=outcome.advice,
         due=None if expired else due,
         unknown=is_unknown,
+        notice=_notice(message, delivery, NoticeKind.FAILED) if expired else "",
     )
+
+
+def _notice(message: DueMessage, delivery: DueDelivery, kind: NoticeKind) -> str:
+    """What is noted for a report: nothing about a notification, and nothing that the sender does not ask for."""
+    return kind.value if message.reverse_path and is_asked(kind, delivery.notify) else ""
 
 
 def all_succeeded(outcomes: Sequence[Outcome]) -> bool:

@@ -19,7 +19,7 @@ from ..model.content import Content
 from ..model.envelope import Address, DsnRequest, Envelope
 from ..model.ids import MessageIds, message_id_text
 from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, NewDelivery, NewMessage
-from ..model.submission import Accepted, Submission
+from ..model.submission import Accepted, Door, Submission
 from ..pending import Pending
 from ..policy.patterns import matches_any
 from ..policy.routing import route
@@ -72,6 +72,11 @@ class Intake:
             Refused: the application may not send so, no account matches, the message loops or is nested too deeply.
             InvalidInput: there is no recipient, or the header can't be read where a rule needs it.
         """
+        message, account = self.prepare(submission)
+        return self._keep(message, account)
+
+    def prepare(self, submission: Submission) -> tuple[NewMessage, str]:
+        """The message as it would be kept, and its account; raises as `submit` does."""
         application, envelope = submission.application, submission.envelope
         if not application.enabled:
             raise Refused(f"application {application.name!r} is switched off")
@@ -80,12 +85,16 @@ class Intake:
         fields = scan(submission.content.head)
         if submission.resubmits is None:  # a resubmitted message was looked at, and carries our own trace
             self._refuse_loop(fields)
-            if isinstance(body := submission.content.body, bytes):
+            body = submission.content.body
+            if isinstance(body, bytes) and submission.door is not Door.NOTIFICATION:  # which holds what was looked at
                 refuse_deep_parts(fields.head, body, self._max_mime_depth)
         check_header_sender(submission, fields)
         account = route(self._accounts(), application, submission.account)
-        message = self._message(submission, fields, LaneId(account.id))
-        return self._keep(message, account.name)
+        return self._message(submission, fields, LaneId(account.id)), account.name
+
+    def hand_over(self, message: NewMessage) -> None:
+        """Tell the scheduler of a message that has become durable by another way than `submit`."""
+        self._offer(_due(message))
 
     def _keep(self, message: NewMessage, account: str) -> Pending[Accepted]:
         accepted: Pending[Accepted] = Pending()
@@ -96,7 +105,7 @@ class Intake:
                 accepted.set_exception(error)
                 return
             accepted.set_result(Accepted(message.id, (account,) * len(message.deliveries)))
-            self._offer(_due(message))
+            self.hand_over(message)
 
         self._store.enqueue(message).add_done_callback(is_durable)
         return accepted

@@ -18,6 +18,7 @@ from functools import partial
 
 import structlog
 
+from ..crashing import reach
 from ..errors import NotRunning
 from ..model.account import Account
 from ..model.clock import Clock, Timer
@@ -81,10 +82,11 @@ class Circuit:
 
 @dataclass(frozen=True, slots=True)
 class LaneRules:
-    """What a lane needs of the settings."""
+    """What a lane needs of the settings; `noted` is called when something was noted for a report."""
 
     retry: RetryRules
     sleep: Schedule
+    noted: Callable[[], None] = lambda: None
 
 
 class Lane:
@@ -150,6 +152,13 @@ class Lane:
         self._cold = set(PriorityClass)
         self._look_again = self._loading is not None
         self._wake()
+
+    def clock_jumped(self) -> None:
+        """When to look next was reckoned by another time of day."""
+        timer = self._timers.pop("due", None)
+        if timer is not None:
+            timer.cancel()
+        self.look()
 
     def change(self, account: Account) -> None:
         """The account was edited: the next transaction uses it, those under way end under the old definition."""
@@ -286,6 +295,7 @@ class Lane:
                 if claimed.exception() is not None:
                     self._later("store", STORE_PATIENCE, self.look)
                 return
+        reach("D1")
         try:
             sending = begun.slot.deliver(delivery.transaction(begun.message))
         except Exception as error:
@@ -319,12 +329,14 @@ class Lane:
                     return
                 outcomes = [outcome for n, outcome in enumerate(outcomes) if n not in unsent]
             failure, said = delivery.account_failure(outcomes), delivery.transcript(outcomes)
+        reach("D5")
         claim = begun.claim
         results = delivery.results(begun.message, outcomes, self._rules.retry, now, self._random)
         record = AttemptRecord(
             claim.message_id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host,
             results, said,
         )  # fmt: skip
+        begun.is_noted = any(result.notice for result in results)
         begun.slot.settle()
         if failure is not None:
             self._fail(failure, connecting=False)
@@ -347,8 +359,11 @@ class Lane:
         if then is not None:
             self._keep(begun, then, [*due, self._clock.now()])
             return
+        reach("D6")
         begun.slot.durable()
         self._ended(begun)
+        if begun.is_noted:
+            self._rules.noted()
         if due:
             self._look_at(min(due))
 

@@ -40,7 +40,7 @@ class Scheduler:
         now = self._clock.now()
         self._token, recovered = await self._store.recover(now)
         if hold_pending:
-            await self._store.hold(Selection(), now)
+            await self._store.hold(Selection(), now, "it waited when the gateway started (hold_pending_at_start)")
         self._paused = paused
         self.follow(accounts)
         return recovered
@@ -89,6 +89,11 @@ class Scheduler:
         """Deliveries may have become due by a person's hand."""
         for lane in self._lanes.values():
             lane.look()
+
+    def clock_jumped(self) -> None:
+        """The time of day is another: what is due when is looked up anew."""
+        for lane in self._lanes.values():
+            lane.clock_jumped()
 
     def pause(self, paused: bool) -> None:
         """The master switch."""

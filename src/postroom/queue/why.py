@@ -8,26 +8,65 @@ from ..model.account import Account
 from ..model.explanation import Explanation
 from ..model.ids import message_id_text
 from ..model.queue import DeliveryState
-from ..store import DeliveryRow
+from ..store import DeliveryRow, MessageView
 from .lane import Circuit, Health
 
 
 def explain(
-    row: DeliveryRow, account: Account | None, circuit: Circuit, *, sending: bool, running: bool, now: datetime
+    view: MessageView,
+    row: DeliveryRow,
+    account: Account | None,
+    circuit: Circuit,
+    *,
+    sending: bool,
+    running: bool,
+    now: datetime,
 ) -> Explanation:
-    """The explanation of one delivery.
+    """The explanation of one delivery of `view`.
 
     `sending` is the master switch; `running` whether this process (or the one asked) delivers at all.
     """
     name = account.name if account is not None else f"account {row.lane} (removed)"
-    reason, until, advice, command = _cause(row, account, circuit, sending=sending, running=running, now=now)
+    if row.state is DeliveryState.HELD:
+        reason, until, advice, command = _held(view, row)
+    else:
+        reason, until, advice, command = _cause(row, account, circuit, sending=sending, running=running, now=now)
     return Explanation(
         n=row.n, recipient=row.recipient, state=row.state, account=name, reason=reason, until=until, advice=advice,
-        command=command,
+        command=command, marks=marks(view, row),
     )  # fmt: skip
 
 
+def marks(view: MessageView, row: DeliveryRow) -> tuple[str, ...]:
+    """What is not known of one delivery of `view`: tries whose outcome nobody knows, and whether it went twice."""
+    state, found = row.state, []
+    if state is DeliveryState.CAPTURED:  # nothing was sent
+        return ()
+    unknown = sum(attempt.n == row.n and attempt.outcome == "unknown" for attempt in view.attempts)
+    if unknown:
+        tries = "1 try" if unknown == 1 else f"{unknown} tries"
+        more = " more than once" if state is DeliveryState.DELIVERED else " all the same" if state.is_final else ""
+        found.append(f"the outcome of {tries} is unknown: the relay may have it{more}")
+    if row.may_be_sent_twice:
+        if state.is_final:
+            may = "may have been sent twice" if state is DeliveryState.DELIVERED else "may have been sent all the same"
+        else:
+            may = "may be sent twice"
+        found.append(f"it {may}: the gateway stopped while it was being sent")
+    return tuple(found)
+
+
 _Cause = tuple[str, datetime | None, str, str]
+
+
+def _held(view: MessageView, row: DeliveryRow) -> _Cause:
+    """Who holds it: the last event that says so was made by an outcome, or by somebody."""
+    release = f"postroom queue release {message_id_text(row.message_id)}"
+    event = next((one for one in reversed(view.events) if one.kind == row.state.value and one.n == row.n), None)
+    if event is not None and event.account:
+        return row.reply, None, "ask the relay's log, then release or cancel", release
+    reason = event.detail if event is not None and event.detail else "a person holds it"
+    return reason, None, "", release
 
 
 def _cause(
@@ -36,8 +75,6 @@ def _cause(
     message = message_id_text(row.message_id)
     if row.state.is_final:
         return _ended(row, message)
-    if row.state is DeliveryState.HELD:
-        return row.reply or "it is held until someone releases it", None, "", f"postroom queue release {message}"
     if row.state is DeliveryState.SENDING:
         return "it is being sent now", None, "", ""
     if not running:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from ..model.account import Account
 from ..model.application import Application
 from ..model.content import ContentId, StagedBody
+from ..model.notice import NoticedMessage
 from ..model.queue import (
     AttemptRecord,
     DeliveryState,
@@ -173,8 +174,8 @@ class QueueStore(Protocol):
         """Take a new fencing token; return to `deferred`, due now and marked "may be sent twice", what is `sending`
         under an older one. The token and how many."""
 
-    def hold(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
-        """`queued` and `deferred` to `held`; how many."""
+    def hold(self, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
+        """`queued` and `deferred` to `held`; how many. `why` stands in the events."""
 
     def release(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
         """`held` to `queued`, due now, with a new retry window and no unknowns counted; how many."""
@@ -190,8 +191,30 @@ class QueueStore(Protocol):
         not `sending`) of messages accepted before the second; at most 1,000 at a time; how many."""
 
     def reap(self, ended_before: datetime, staged_before: datetime) -> asyncio.Future[int]:
-        """Remove messages all of whose deliveries ended before the first time, and chunks that no message owns staged
-        before the second; at most 500 messages at a time; how many rows of `message` went."""
+        """Remove messages all of whose deliveries ended before the first time and of which nothing is to be reported,
+        and chunks that no message owns staged before the second; at most 500 messages at a time; how many rows of
+        `message` went."""
+
+    async def noticed(self, noted_before: datetime) -> Sequence[NoticedMessage]:
+        """Messages of which a report is due, some at a time: something was noted of them before the time, or is noted
+        and all their deliveries have ended."""
+
+    def report(
+        self, noticed: NoticedMessage, message: NewMessage | None, kind: str = "", detail: str = ""
+    ) -> asyncio.Future[bool]:
+        """Keep the report `message` (None: nobody is told) and forget what it tells of, in one transaction, with an
+        event `kind` on the message that it is about. False if it was told already: nothing is kept then."""
+
+    def warn(self, accepted_before: datetime, now: datetime) -> asyncio.Future[int]:
+        """Note the delay of what is under way (not held) of messages accepted before the time, once for each, in small
+        steps; how many deliveries were noted."""
+
+    def bring_back(self, now: datetime, by: timedelta, later_than: datetime) -> asyncio.Future[int]:
+        """After a clock that was ahead: what waits and is due after `later_than` is due earlier `by` so much (not
+        before now), and retry windows that would begin more than a day from now begin now; how many are due earlier."""
+
+    async def last_seen(self) -> datetime | None:
+        """When the last thing that is on record happened."""
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """Keep an event that is not about one message."""
@@ -243,6 +266,10 @@ class DefinitionStore(Protocol):
 
     def remove_account(self, account_id: int) -> asyncio.Future[None]:
         """Remove; StateConflict while deliveries that have not ended wait for it."""
+
+    def reseal(self) -> asyncio.Future[int]:
+        """Seal every secret anew under the first key, in one transaction; of how many accounts. InvalidInput if one
+        can't be opened."""
 
     def save_application(self, application: Application) -> asyncio.Future[Application]:
         """Insert (id 0) or replace under the next revision; `InvalidInput` if the name is taken."""

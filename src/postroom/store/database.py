@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -15,6 +15,7 @@ from ..errors import Fault, InvalidInput
 from ..model.account import Account
 from ..model.application import Application
 from ..model.content import ContentId, StagedBody
+from ..model.notice import NoticedMessage
 from ..model.queue import AttemptRecord, DeliveryState, DueMessage, FencingToken, LaneId, MessageId, NewMessage
 from ..pending import Pending
 from . import (
@@ -24,8 +25,10 @@ from . import (
     EventRow,
     MessageView,
     Selection,
+    clock_jumps,
     definitions,
     hot,
+    notices,
     selections,
     sqlite,
     views,
@@ -92,6 +95,10 @@ def _open(file: Path, durable: bool) -> tuple[sqlite3.Connection, Connection, Re
         migrate(raw, core)
         raw.execute(selections.PICKED)
         return raw, core, Readers(file)
+    except sqlite3.Error as error:
+        core.close()
+        raw.close()
+        raise sqlite.unopened(file, error) from error
     except BaseException:
         core.close()
         raw.close()
@@ -164,9 +171,9 @@ class Database:
         """See `QueueStore.recover`."""
         return self._submit(Kind.ALONE, selections.recover(now))
 
-    def hold(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
+    def hold(self, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
         """See `QueueStore.hold`."""
-        return self._move(selections.HOLD, selection, now)
+        return self._move(selections.HOLD, selection, now, why)
 
     def release(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
         """See `QueueStore.release`."""
@@ -180,8 +187,8 @@ class Database:
         """See `QueueStore.cancel`."""
         return self._move(selections.CANCEL, selection, now)
 
-    def _move(self, move: Move, selection: Selection, now: datetime) -> asyncio.Future[int]:
-        work = selections.step(move, selection, now)
+    def _move(self, move: Move, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
+        work = selections.step(move, selection, now, why)
         # The first step is handed over now, so that the verb takes effect at its place among other calls.
         first = self._submit(Kind.ALONE, work)
 
@@ -222,6 +229,49 @@ class Database:
             return removed
 
         return asyncio.ensure_future(find_and_remove())
+
+    async def noticed(self, noted_before: datetime) -> Sequence[NoticedMessage]:
+        """See `QueueStore.noticed`."""
+        return await self._readers.read(lambda reader: notices.gathered(reader, noted_before))
+
+    def report(
+        self, noticed: NoticedMessage, message: NewMessage | None, kind: str = "", detail: str = ""
+    ) -> asyncio.Future[bool]:
+        """See `QueueStore.report`."""
+        size = message.content.size_bytes if message is not None else 0
+        return self._submit(Kind.ALONE, notices.report(noticed, message, kind, detail, self._now()), size_bytes=size)
+
+    def warn(self, accepted_before: datetime, now: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.warn`."""
+
+        async def find_and_note() -> int:
+            noted = 0
+            while delays := await self._readers.read(lambda reader: notices.delayed(reader, accepted_before, now)):
+                noted += await self._submit(Kind.ALONE, notices.warn(delays, now))
+            return noted
+
+        return asyncio.ensure_future(find_and_note())
+
+    def bring_back(self, now: datetime, by: timedelta, later_than: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.bring_back`."""
+
+        async def walk() -> int:
+            moved = 0
+            for lane, priority in await self._readers.read(clock_jumps.lanes):
+                place: clock_jumps.Place | None = clock_jumps.place(later_than)
+                while place is not None:
+                    work = clock_jumps.due_earlier(lane, priority, place, by, now)
+                    count, place = await self._submit(Kind.ALONE, work)
+                    moved += count
+            while await self._submit(Kind.ALONE, clock_jumps.windows_from_now(now)):
+                pass
+            return moved
+
+        return asyncio.ensure_future(walk())
+
+    async def last_seen(self) -> datetime | None:
+        """See `QueueStore.last_seen`."""
+        return await self._readers.read(views.read_last_seen)
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """See `QueueStore.record`."""
@@ -284,6 +334,12 @@ class Database:
     def remove_account(self, account_id: int) -> asyncio.Future[None]:
         """See `DefinitionStore.remove_account`."""
         return self._submit(Kind.ALONE, definitions.remove_account(account_id))
+
+    def reseal(self) -> asyncio.Future[int]:
+        """See `DefinitionStore.reseal`."""
+        if self._keyring is None:
+            raise InvalidInput(Fault("keys", "there are none", "open the store with a keyring"))
+        return self._submit(Kind.ALONE, definitions.reseal(self._keyring))
 
     def save_application(self, application: Application) -> asyncio.Future[Application]:
         """See `DefinitionStore.save_application`."""

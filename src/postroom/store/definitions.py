@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 
 from sqlalchemy import Row, Table, delete, insert, select, update
 
+from ..crashing import reach
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind
 from ..model.application import Application
@@ -75,6 +76,20 @@ def save_account(given: Account, keyring: Keyring | None) -> Callable[[Transacti
         _put(transaction, account, number, row, is_new=not given.id)
         position = _renumber(transaction, number, given.position)
         return replace(given, id=number, revision=revision, position=position)
+
+    return work
+
+
+def reseal(keyring: Keyring) -> Callable[[Transaction], int]:
+    """Work for the writer: see `DefinitionStore.reseal`."""
+
+    def work(transaction: Transaction) -> int:
+        sealed = transaction.core.execute(select(account.c.id, account.c.sealed).where(account.c.sealed != b"")).all()
+        for row in sealed:
+            fresh = keyring.seal(keyring.open(row.sealed))
+            transaction.core.execute(update(account).where(account.c.id == row.id).values(sealed=fresh))
+        reach("D8-keys")
+        return len(sealed)
 
     return work
 

@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ..crashing import fails, reach
 from ..errors import StorageFailed
 from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
 from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
-from . import Claim
+from . import Claim, sqlite
 from .rows import Rows
 from .schema import micros
 from .writer import Transaction, Uneven
@@ -77,6 +78,8 @@ _INSERT_ATTEMPT = Rows(
 
 DETAIL_CHARACTERS = 200
 
+NOTE = "INSERT INTO notice (message_id, n, kind, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+
 
 class StagedChunk(NamedTuple):
     """One chunk on its way into the store, and when it came."""
@@ -93,6 +96,8 @@ def stage(transaction: Transaction, chunks: Sequence[StagedChunk]) -> Sequence[N
     first = [value for c in chunks if not c.n for value in (c.content_id, c.staged)]
     if first:
         _INSERT_STAGING.run(raw, first)
+    if fails("O1-body"):
+        raise sqlite.no_room()
     _INSERT_CHUNK.run(raw, [value for c in chunks for value in (c.content_id, c.n, c.data)])
     return [None] * len(chunks)
 
@@ -148,6 +153,7 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
     for message in messages:
         if message.envelope.dsn is not None:
             _keep_request(transaction, message, message.envelope.dsn)
+    reach("A2")
     return [None] * len(messages)
 
 
@@ -275,6 +281,7 @@ def complete(transaction: Transaction, attempts: Sequence[AttemptRecord]) -> Seq
 def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Sequence[DeliveryResult]]]) -> None:
     attempt_rows: list[Any] = []
     event_rows: list[Any] = []
+    notice_rows: list[tuple[bytes, int, str, int]] = []
     for record, results in changed:
         identity = record.message_id
         account = record.account
@@ -301,6 +308,11 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
             transcript = ""  # it is the whole transaction's: once is enough
             detail = f"{result.status} {result.reply}".strip()[:DETAIL_CHARACTERS]
             event_rows += (ended, state, identity, result.n, account, detail)
+            if result.notice:
+                notice_rows.append((identity, result.n, result.notice, ended))
+    if notice_rows:
+        reach("D7-notice")
+        transaction.raw.executemany(NOTE, notice_rows)
     if attempt_rows:
         _INSERT_ATTEMPT.run(transaction.raw, attempt_rows)
         _INSERT_EVENT.run(transaction.raw, event_rows)

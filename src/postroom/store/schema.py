@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0002"
+HEAD = "0003"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -141,6 +141,17 @@ attempt = Table(
     Column("advice", Text, nullable=False),
     Column("remote_host", Text, nullable=False),
     Column("transcript", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What a report shall tell of; written with the state that it is about, removed in the transaction of the report.
+notice = Table(
+    "notice",
+    metadata,
+    Column("message_id", LargeBinary(16), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..model.queue import DeliveryState, FencingToken, LaneId, MessageId
 from . import Selection
 from .definitions import next_number
+from .notices import note_picked
 from .readers import Reader
 from .rows import Rows
 from .schema import ASIDE_SQL, DEFERRED_SQL, SENDING_SQL, WAITING_SQL, first_id_at, micros
@@ -58,8 +59,8 @@ RECOVER = Move((S.SENDING,), S.DEFERRED, ", due = :now, twice = 1, token = NULL,
 del S
 
 
-def step(move: Move, selection: Selection, now: datetime) -> Callable[[Transaction], int]:
-    """Work for the writer: move up to STEP deliveries of the selection; how many."""
+def step(move: Move, selection: Selection, now: datetime, detail: str = "") -> Callable[[Transaction], int]:
+    """Work for the writer: move up to STEP deliveries of the selection, with `detail` in their events; how many."""
     states = [state for state in move.before if not selection.states or state in selection.states]
 
     def work(transaction: Transaction) -> int:
@@ -67,7 +68,7 @@ def step(move: Move, selection: Selection, now: datetime) -> Callable[[Transacti
         for state in states:
             if left:
                 left -= _pick(transaction, state, selection, left)
-        return _move_picked(transaction, move, now)
+        return _move_picked(transaction, move, now, detail)
 
     return work
 
@@ -177,6 +178,7 @@ def expire(
 
     def work(transaction: Transaction) -> int:
         _PICK_OVERDUE.run(transaction.raw, [value for key in keys for value in key], limits)
+        note_picked(transaction, now)
         return _move_picked(transaction, EXPIRE, now)
 
     return work
@@ -192,12 +194,13 @@ class Reaper:
     after: bytes = field(default=b"")
 
     def find(self, reader: Reader, ended_before: datetime) -> list[MessageId]:
-        """Messages all of whose deliveries ended before the time, of the next stretch."""
+        """Messages all of whose deliveries ended before the time and are reported, of the next stretch."""
         stretch = "FROM message WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
         bounds = (self.after, first_id_at(ended_before), REAP_LOOK)
         found = reader.raw.execute(
             f"SELECT id FROM (SELECT id {stretch}) AS stretch WHERE NOT EXISTS (SELECT 1 FROM delivery"
-            " WHERE message_id = stretch.id AND (ended IS NULL OR ended >= ?)) LIMIT ?",
+            " WHERE message_id = stretch.id AND (ended IS NULL OR ended >= ?))"
+            " AND NOT EXISTS (SELECT 1 FROM notice WHERE message_id = stretch.id) LIMIT ?",
             (*bounds, micros(ended_before), REAP_MOST),
         ).fetchall()
         looked, last = reader.raw.execute(f"SELECT count(*), max(id) FROM (SELECT id {stretch})", bounds).fetchone()
@@ -223,7 +226,7 @@ def remove(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
             f"DELETE FROM chunk WHERE content_id IN (SELECT content_id FROM content WHERE message_id IN ({marks}))",
             messages,
         )
-        for table in ("content", "attempt", "event", "delivery"):
+        for table in ("content", "attempt", "event", "notice", "delivery"):
             raw.execute(f"DELETE FROM {table} WHERE message_id IN ({marks})", messages)
         return raw.execute(f"DELETE FROM message WHERE id IN ({marks})", messages).rowcount
 

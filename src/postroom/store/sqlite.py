@@ -6,6 +6,7 @@ are off everywhere and only the writer calls `checkpoint`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from ..errors import GatewayError, StateConflict, StorageFailed, StorageFull
+from ..config.folder import unusable
+from ..crashing import fails
+from ..errors import GatewayError, MaybeStored, StateConflict, StorageFailed, StorageFull
 from .schema import APPLICATION_ID
 
 PAGE_BYTES = 8192
@@ -28,7 +31,7 @@ BUSY_SECONDS = 5.0
 READ_SECONDS = 2.0
 
 _FULL = 2  # PRAGMA synchronous: fsync of the log at every commit
-_IOERR, _CORRUPT, _SQLITE_FULL, _NOTADB = 10, 11, 13, 26
+_BUSY, _LOCKED_TABLE, _IOERR, _CORRUPT, _SQLITE_FULL, _NOTADB = 5, 6, 10, 11, 13, 26
 _FSYNC = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 
 
@@ -41,17 +44,73 @@ class Checkpoint:
     copied: int
 
 
-def storage_error(error: sqlite3.Error) -> GatewayError:
+def storage_error(error: sqlite3.Error, *, committing: bool = False) -> GatewayError:
     """What a failing statement or COMMIT means to those who wait for it."""
     if _primary(error) == _SQLITE_FULL:
         return StorageFull("no room to store it")
-    return StorageFailed(f"the store could not keep it: {error}")
+    if committing and is_fatal(error):
+        # All of it stands in the log, and a recovery may find it there: neither yes nor no is true.
+        return MaybeStored(f"the store could not keep it for sure: {error}")
+    return StorageFailed(f"the store could not keep it: {error}{_LOCKED_MEND if _is_locked(error) else ''}")
+
+
+_LOCKED_MEND = " by another program (a database shell, a copy under way): end it, or wait until it has ended"
+
+
+def unopened(path: Path, error: sqlite3.Error) -> GatewayError:
+    """Why the database at `path` can't be opened, and the mend."""
+    code = _primary(error)
+    if code == _SQLITE_FULL or (code == _IOERR and _has_no_room(path.parent)):
+        return StorageFull(f"there is no room for {path}: make room on its file system, then start again")
+    mend = _MENDS.get(code, "the kernel's log may say more")
+    return StorageFailed(f"{path} cannot be opened: {error}: {mend}")
+
+
+RESTORE_MEND = (
+    "it was cut off or overwritten; bring back the newest backup: postroom restore BACKUP --replace (which sets this"
+    " file aside)"
+)
+_LOCKED = "end the program that has it open (a database shell, a copy under way), then start again"
+_RIGHTS = "give this user the right to write it and the files beside it (-wal, -shm)"
+_MENDS = {
+    _BUSY: _LOCKED,
+    _LOCKED_TABLE: _LOCKED,
+    sqlite3.SQLITE_READONLY: _RIGHTS,
+    sqlite3.SQLITE_CANTOPEN: _RIGHTS,
+    _CORRUPT: RESTORE_MEND,
+    _NOTADB: RESTORE_MEND,
+}
+
+
+def _has_no_room(folder: Path) -> bool:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize < PAGE_BYTES * 16
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    return _primary(error) in (_BUSY, _LOCKED_TABLE)
 
 
 def is_fatal(error: sqlite3.Error) -> bool:
     """After it nothing that this process believes about the file can be trusted: a failed fsync may have dropped the
     pages it was to write, and is never retried (RELIABILITY section 2)."""
     return getattr(error, "sqlite_errorcode", 0) in _FSYNC or _primary(error) in (_CORRUPT, _NOTADB)
+
+
+def no_room() -> sqlite3.Error:
+    """What SQLite says on a full disk, for the points of `crashing`."""
+    return _said(sqlite3.SQLITE_FULL, "database or disk is full")
+
+
+def not_synced() -> sqlite3.Error:
+    """What SQLite says when an fsync of the log has failed, for the points of `crashing`."""
+    return _said(sqlite3.SQLITE_IOERR_FSYNC, "disk I/O error")
+
+
+def _said(code: int, text: str) -> sqlite3.Error:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return error
 
 
 def _primary(error: sqlite3.Error) -> int:
@@ -63,8 +122,13 @@ def lock(path: Path) -> IO[str]:
 
     Raises:
         StateConflict: another has it.
+        GatewayError: the file beside it that says so can't be made.
     """
-    handle = open(f"{path}.lock", "a+", opener=lambda name, flags: os.open(name, flags, 0o600))
+    name = Path(f"{path}.lock")
+    try:
+        handle = open(name, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))
+    except OSError as error:
+        raise unusable(name, error) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -72,9 +136,10 @@ def lock(path: Path) -> IO[str]:
         owner = handle.read(32).strip() or "unknown"
         handle.close()
         raise StateConflict(f"{path} is in use by another gateway (process {owner})") from None
-    handle.truncate(0)
-    handle.write(f"{os.getpid()}\n")
-    handle.flush()
+    with contextlib.suppress(OSError):  # on a full disk the lock holds, and only does not say whose it is
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
     return handle
 
 
@@ -82,19 +147,48 @@ def connect_writer(path: Path, *, durable: bool = True) -> sqlite3.Connection:
     """The one connection that writes. `durable=False` leaves out every fsync: for measuring their cost only.
 
     Raises:
-        StorageFailed: not a database of ours, or a setting did not take.
+        StorageFailed: not a database of ours, cut off, or a setting did not take.
+        GatewayError: the file can't be made or opened.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS)
+    is_new = _make(path)
     try:
-        _prepare(raw, path, durable)
-    except sqlite3.Error as error:
-        raw.close()
-        raise StorageFailed(f"{path} cannot be opened: {error}") from error
-    except StorageFailed:
-        raw.close()
+        raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS)
+        try:
+            _prepare(raw, path, durable)
+        except BaseException:
+            raw.close()
+            raise
+    except (sqlite3.Error, StorageFailed) as error:
+        if is_new:
+            path.unlink(missing_ok=True)  # else it would be there, and empty
+        if isinstance(error, sqlite3.Error):
+            raise unopened(path, error) from error
         raise
     return raw
+
+
+def _make(path: Path) -> bool:
+    """Make the file if there is none; whether it was made.
+
+    SQLite takes an empty file for a new database, and removes a log that may still hold everything.
+    """
+    log = Path(f"{path}-wal")
+    gone = ""
+    try:
+        if path.exists():
+            os.close(os.open(path, os.O_RDWR))
+            gone = "" if path.stat().st_size else "is empty"
+        elif log.exists() and log.stat().st_size:
+            gone = "is missing, and its log is there"
+        else:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            return True
+    except OSError as error:
+        raise unusable(path, error) from None
+    if gone:
+        begin = f"To begin with an empty queue instead, remove {path} and {log.name}"
+        raise StorageFailed(f"{path} {gone}: {RESTORE_MEND}. {begin}")
+    return False
 
 
 def _prepare(raw: sqlite3.Connection, path: Path, durable: bool) -> None:
@@ -152,6 +246,8 @@ def checkpoint(raw: sqlite3.Connection, *, truncate: bool = False, wait_seconds:
     Raises:
         sqlite3.Error: the log stays whole.
     """
+    if fails("O1-checkpoint"):
+        raise no_room()
     if not truncate:
         return Checkpoint(*raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone())
     wait_for_locks(raw, wait_seconds)

@@ -21,9 +21,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from ..crashing import fails
 from ..errors import GatewayError, NotRunning, StorageFailed
 from ..model.content import CHUNK_BYTES
 from ..pending import Pending
@@ -31,8 +33,11 @@ from . import sqlite
 from .batch import ALONE, Done, Kind, Operation, failed, fitting, resolve, segments
 from .rows import Rows
 
+_log = structlog.get_logger()
+
 CHECKPOINT_BYTES = 16 * 1024 * 1024
-#: With the log this long readers that never pause are waited for.
+#: With the log this long readers that never pause are waited for; while one reads on, as a backup does, only each time
+#: that the log has doubled.
 LOG_BYTES = 8 * CHECKPOINT_BYTES
 #: Seconds without work after which the log is emptied.
 IDLE_SECONDS = 1.0
@@ -55,9 +60,10 @@ class _Gone(Exception):
 class _GroupFailed(Exception):
     """The transaction could not begin or commit: the whole group fails."""
 
-    def __init__(self, error: sqlite3.Error) -> None:
+    def __init__(self, error: sqlite3.Error, *, committing: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
+        self.committing = committing
 
 
 class Transaction:
@@ -121,6 +127,9 @@ class Writer:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._since_checkpoint = 0.0  # estimated frames in the log
         self._frames_per_unit = 3.0
+        self._log_bytes = LOG_BYTES
+        self._fails = False  # since it last worked
+        self._checkpoint_fails = False
         self.broken: BaseException | None = None
         self.commits = 0
         self._thread = threading.Thread(target=self._run, name="postroom-writer", daemon=True)
@@ -157,7 +166,8 @@ class Writer:
         await asyncio.shield(self._ended)
         self._thread.join()
         self._transaction.core.close()
-        self._raw.close()
+        if self.broken is None:  # else SQLite would say goodbye with the syncs that failed
+            self._raw.close()
 
     # --- turns: on the loop ---
 
@@ -230,7 +240,7 @@ class Writer:
         try:
             self._commit()
         except _GroupFailed as failure:
-            return failed(batch, self._explain(failure.error))
+            return failed(batch, self._explain(failure))
         except sqlite3.Error as error:
             self._rollback()
             return failed(batch, self._explain(error))
@@ -259,7 +269,7 @@ class Writer:
             try:
                 return way(batch)
             except _GroupFailed as failure:
-                return failed(batch, self._explain(failure.error))
+                return failed(batch, self._explain(failure))
             except (_Gone, Uneven, GatewayError, sqlite3.Error) as error:
                 self._rollback()
                 if isinstance(error, sqlite3.Error) and sqlite.is_fatal(error):
@@ -314,7 +324,7 @@ class Writer:
                 self._commit()
                 done.extend(one)
             except _GroupFailed as failure:
-                done.extend(failed([operation], self._explain(failure.error)))
+                done.extend(failed([operation], self._explain(failure)))
             except (_Gone, sqlite3.Error) as error:
                 self._rollback()
                 cause = error.__cause__ if isinstance(error, _Gone) else error
@@ -358,12 +368,19 @@ class Writer:
 
     def _commit(self) -> None:
         try:
+            if fails("O1-wal"):
+                raise sqlite.no_room()
+            if fails("O2"):
+                raise sqlite.not_synced()
             self._raw.commit()  # gives up the interpreter lock once, execute("COMMIT") twice
         except sqlite3.Error as error:
             # A COMMIT that raises leaves the transaction to be rolled back by us.
             self._rollback()
-            raise _GroupFailed(error) from error
+            raise _GroupFailed(error, committing=True) from error
         self.commits += 1
+        if self._fails:
+            self._fails = False
+            _log.warning("store_works_again")
 
     def _rollback(self) -> None:
         self._transaction.token = self._token
@@ -379,12 +396,17 @@ class Writer:
             pass  # the loop is closed: nobody waits any more
 
     def _explain(self, error: BaseException) -> BaseException:
-        cause = _driver_error(error)
+        committing = isinstance(error, _GroupFailed) and error.committing
+        cause = error.error if isinstance(error, _GroupFailed) else _driver_error(error)
         if not isinstance(cause, sqlite3.Error):
             return cause
         if sqlite.is_fatal(cause):
             self._break(cause)
-        return sqlite.storage_error(cause)
+        told = sqlite.storage_error(cause, committing=committing)
+        if isinstance(cause, sqlite3.OperationalError) and not self._fails:
+            self._fails = True  # once: what waits for it is tried again and again
+            _log.error("store_fails", reason=str(told), error=str(cause), code=getattr(cause, "sqlite_errorname", ""))
+        return told
 
     def _break(self, error: BaseException) -> None:
         if self.broken is None:
@@ -401,11 +423,13 @@ class Writer:
         estimated = self._since_checkpoint
         try:
             did = sqlite.checkpoint(self._raw)
-            if did.frames * sqlite.PAGE_BYTES > LOG_BYTES:
-                sqlite.checkpoint(self._raw, truncate=True, wait_seconds=sqlite.READ_SECONDS)
+            if did.frames * sqlite.PAGE_BYTES > self._log_bytes:
+                emptied = sqlite.checkpoint(self._raw, truncate=True, wait_seconds=sqlite.READ_SECONDS)
+                self._log_bytes = 2 * did.frames * sqlite.PAGE_BYTES if emptied.busy else LOG_BYTES
         except sqlite3.Error as error:
             self._checkpoint_failed(error)
             return
+        self._checkpoint_fails = False
         self._since_checkpoint = 0.0
         self._frames_per_unit *= min(2.0, max(0.5, did.frames / estimated))
 
@@ -428,6 +452,9 @@ class Writer:
         # The log keeps everything that was committed; without room the copy is tried again after the next batches.
         if sqlite.is_fatal(error):
             self._break(error)
+        if not self._checkpoint_fails:
+            self._checkpoint_fails = True  # told once, until one works again
+            _log.warning("checkpoint_failed", error=str(error))
 
 
 def _driver_error(error: BaseException) -> BaseException:

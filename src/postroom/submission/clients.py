@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 
 #: The seconds that a failed login counts.
 WINDOW_SECONDS = 60.0
@@ -15,14 +16,22 @@ MAX_REMEMBERED = 4096
 class Clients:
     """Shared by all listeners of a gateway. Times are seconds of one monotonic clock.
 
-    `max_failures` is how many logins of one address, or for one name, may fail in a minute.
+    `max_failures` is how many logins of one address, or for one name, may fail in a minute; `room` says how many
+    connections there may be in all.
     """
 
-    def __init__(self, max_connections: int, max_failures: int = 10) -> None:
+    def __init__(self, max_connections: int, max_failures: int = 10, room: Callable[[], int] = lambda: 1 << 30) -> None:
         self._max_connections = max_connections
         self._max_failures = max_failures
+        self._room = room
+        self._admitted = 0
         self._open: Counter[str] = Counter()
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more, whoever it is: the descriptors that are left are for the mail."""
+        return self._admitted >= self._room()
 
     def admit(self, peer_ip: str) -> bool:
         """Count one more connection of this client, unless it has as many as it may.
@@ -33,11 +42,13 @@ class Clients:
         if self._open[client] >= self._max_connections and not is_loopback(peer_ip):
             return False
         self._open[client] += 1
+        self._admitted += 1
         return True
 
     def left(self, peer_ip: str) -> None:
         """A connection that was admitted has ended."""
         client = client_network(peer_ip)
+        self._admitted -= 1
         self._open[client] -= 1
         if self._open[client] <= 0:
             del self._open[client]

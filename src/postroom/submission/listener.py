@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import os
 import ssl
+from collections.abc import Callable
 
 import structlog
 
@@ -14,14 +15,12 @@ from ..errors import Fault, GatewayError, InvalidInput
 from ..net.tls import server_context
 from ..protocol.smtp.server import ServerLimits
 from . import Intake
+from .acceptor import Acceptor, listening_socket
 from .clients import Clients
 from .rules import SessionRules
 from .session import Session
 
 _log = structlog.get_logger()
-
-#: Connections that wait in the kernel until they are taken.
-BACKLOG = 1024
 
 
 class Listener:
@@ -55,16 +54,15 @@ class Listener:
             networks=tuple(map(ipaddress.ip_network, settings.networks)),
         )
         self._sessions: set[Session] = set()
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens, once started: the port that was taken where 0 was asked for."""
-        assert self._server is not None
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return host, port
+        assert self._acceptor is not None
+        return self._acceptor.address
 
     @property
     def connections(self) -> int:
@@ -80,15 +78,15 @@ class Listener:
         settings = self._settings
         if settings.tls != "none":
             self._certificate.load()
-        loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(self._session, settings.address, settings.port, backlog=BACKLOG)
+            listening = listening_socket(settings.address, settings.port)
         except OSError as error:
             where = f"{settings.address} port {settings.port}"
             fault = f"cannot listen on {where}: {error.strerror or error}"
             raise InvalidInput(
                 Fault("smtp.listeners", fault, "end the program that holds it, or choose another port")
             ) from error
+        self._acceptor = Acceptor(listening, self._session, self._gateway.clock)
         host, port = self.address
         _log.info("listening", address=host, port=port, tls=settings.tls, profile=settings.profile)
         if settings.tls != "none" and settings.minimum_tls in ("1.0", "1.1"):
@@ -96,9 +94,9 @@ class Listener:
 
     async def stop(self, patience: float = 4.0) -> None:
         """Take no more connections, let transactions under way end, and close; after `patience` seconds at once."""
-        if self._server is None:
+        if self._acceptor is None:
             return
-        self._server.close()
+        await self._acceptor.stop()
         self._rules.draining = True
         for session in tuple(self._sessions):
             session.drain()
@@ -107,7 +105,6 @@ class Listener:
             await self._empty.wait()
         finally:
             timer.cancel()
-        await self._server.wait_closed()
 
     def _session(self) -> Session:
         return Session(self._rules, self)
@@ -141,9 +138,9 @@ def limits(smtp: SmtpSettings) -> ServerLimits:
     )
 
 
-def clients_of(smtp: SmtpSettings) -> Clients:
-    """What is to be remembered of clients, by all listeners together."""
-    return Clients(smtp.max_connections_per_client, smtp.max_login_failures_per_minute)
+def clients_of(smtp: SmtpSettings, room: Callable[[], int] = lambda: 1 << 30) -> Clients:
+    """What is to be remembered of clients, by all listeners together; `room` as of `Clients`."""
+    return Clients(smtp.max_connections_per_client, smtp.max_login_failures_per_minute, room)
 
 
 class CertificateFiles:

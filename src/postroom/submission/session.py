@@ -9,7 +9,8 @@ from typing import Protocol, cast
 
 import structlog
 
-from ..errors import GatewayError, TooLarge, Unauthenticated
+from ..crashing import reach, written
+from ..errors import GatewayError, MaybeStored, TooLarge, Unauthenticated
 from ..mime.head import split
 from ..model.application import Application
 from ..model.clock import Timer
@@ -29,6 +30,9 @@ _log = structlog.get_logger()
 #: For a TLS handshake, and for the last reply to leave.
 HANDSHAKE_SECONDS = 30.0
 LINGER_SECONDS = 10.0
+
+#: A timer that comes so late, or later, was held up with the whole process.
+LATE_SECONDS = 1.0
 
 _CLOSED = State.CLOSED
 
@@ -78,6 +82,7 @@ class Session(asyncio.Protocol):
         self._handshake: asyncio.Task[None] | None = None
         self._early = b""
         self._timer: Timer | None = None
+        self._looks_at = 0.0  # when it comes
         self._active = 0.0
         self._content_began: float | None = None
         self._spool: ContentSpool | None = None
@@ -106,7 +111,8 @@ class Session(asyncio.Protocol):
         self._peer = plain_address(peername[0])
         self._is_loopback = is_loopback(self._peer)
         rules = self._rules
-        self._is_admitted = rules.admits(self._peer) and rules.clients.admit(self._peer)
+        clients = rules.clients
+        self._is_admitted = rules.admits(self._peer) and not clients.is_full and clients.admit(self._peer)
         if rules.tls == "implicit":
             if self._is_admitted:
                 self._begin_handshake()
@@ -178,11 +184,14 @@ class Session(asyncio.Protocol):
             self._machine.data_to_send()  # instead of the greeting
             self._turn_away()
         self._active = self._monotonic()
-        self._timer = rules.gateway.clock.call_later(rules.idle_seconds, self._look_at_time)
+        self._look_in(rules.idle_seconds)
         self._pump()
 
     def _turn_away(self) -> None:
-        if self._rules.admits(self._peer):
+        if self._rules.clients.is_full:
+            _log.warning("too_many_connections_in_all", peer=self._peer)
+            self._machine.close(421, "4.3.2", "Too many connections, try again later")
+        elif self._rules.admits(self._peer):
             _log.warning("too_many_connections", peer=self._peer)
             self._machine.close(421, "4.7.0", "Too many connections from your address")
         else:
@@ -305,6 +314,7 @@ class Session(asyncio.Protocol):
         self._active = self._monotonic()
         spool.add(data)
         if slot is None:
+            reach("A1")
             return
         self._spool = None
         self._content_began = None
@@ -328,7 +338,7 @@ class Session(asyncio.Protocol):
             self._content_began = self._active
             if rules.content_seconds < rules.idle_seconds and self._timer is not None:
                 self._timer.cancel()
-                self._timer = self._gateway.clock.call_later(rules.content_seconds, self._look_at_time)
+                self._look_in(rules.content_seconds)
 
     def _resume(self) -> None:
         if not self._has_ended:
@@ -362,9 +372,10 @@ class Session(asyncio.Protocol):
         if self._has_ended:
             return
         if error is None:
+            reach("A4")
             text = message_id_text(future.result().id)
             self._machine.fill(slot, f"250 2.0.0 Ok: queued as {text}\r\n".encode("ascii"))
-        elif isinstance(error, GatewayError):
+        elif isinstance(error, GatewayError) and not isinstance(error, MaybeStored):
             self._refuse(slot, error)
         else:
             # Whether it was kept is unknown: any reply could be a lie, and without one the client tries again.
@@ -372,6 +383,8 @@ class Session(asyncio.Protocol):
             self.abort()
             return
         self._pump()
+        if error is None:
+            written("A5", self._transport)
 
     def _refuse(self, slot: events.ReplySlot, error: GatewayError) -> None:
         code, status, text = refusal(error)
@@ -433,6 +446,10 @@ class Session(asyncio.Protocol):
 
     # Time and the end
 
+    def _look_in(self, seconds: float) -> None:
+        self._looks_at = self._monotonic() + seconds
+        self._timer = self._gateway.clock.call_later(seconds, self._look_at_time)
+
     def _look_at_time(self) -> None:
         """The one timer of the connection: looks at what is due and waits for that."""
         now = self._monotonic()
@@ -444,7 +461,11 @@ class Session(asyncio.Protocol):
             if content_due < due:
                 due, text = content_due, "The content takes too long"
         if now < due:
-            self._timer = self._gateway.clock.call_later(due - now, self._look_at_time)
+            self._look_in(due - now)
+            return
+        if now - self._looks_at > LATE_SECONDS:
+            # The process stood still (SIGSTOP, a suspended machine): what came meanwhile is read before it is judged.
+            self._look_in(LATE_SECONDS)
             return
         if self._handshake is not None:
             self.abort()

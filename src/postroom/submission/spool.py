@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from ..crashing import reach
 from ..errors import GatewayError, StorageFailed, TooLarge
 from ..mime.head import split
 from ..mime.large_body import LargeBody
@@ -35,6 +36,7 @@ class ContentSpool:
         self._content_id = ContentId(b"")
         self._body: LargeBody | None = None  # once a chunk of it was staged
         self._pending = 0
+        self._is_whole = False
         self._error: GatewayError | None = None
         self.size_bytes = 0
         self.eight_bit = False
@@ -65,6 +67,7 @@ class ContentSpool:
             Refused: its parts are nested too deeply.
             GatewayError: a chunk could not be kept.
         """
+        self._is_whole = True
         if self._head is None and self._error is None:
             self._head, body = split(bytes(self._held))
             self._held = bytearray(body)
@@ -117,6 +120,8 @@ class ContentSpool:
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or error is not None:
             self._fail(error if isinstance(error, GatewayError) else StorageFailed("a chunk could not be kept"))
+        elif not self._is_whole:  # else its message may be committed with it
+            reach("A3")
         if was_full and not self.is_full:
             self._on_room()
 

@@ -76,7 +76,9 @@ class SmtpSlot:
                 return
             self._sent = True
             try:
-                found = outcomes(result, self._link.remote_host, self._link.connection.transcript)
+                connection = self._link.connection
+                reports = result.envelope.dsn is not None and "DSN" in connection.extensions
+                found = outcomes(result, self._link.remote_host, connection.transcript, reports=reports)
             except Exception as error:
                 told.set_exception(error)
             else:
@@ -100,24 +102,31 @@ class SmtpSlot:
 
 
 def outcomes(
-    result: TransactionResult, remote_host: str, transcript: Callable[[TransactionResult], str]
+    result: TransactionResult,
+    remote_host: str,
+    transcript: Callable[[TransactionResult], str],
+    *,
+    reports: bool = False,
 ) -> Sequence[Outcome]:
-    """One outcome per recipient of the transaction that `result` tells of; `transcript` is asked where one failed."""
+    """One outcome per recipient of the transaction that `result` tells of; `transcript` is asked where one failed.
+
+    `reports`: the relay was asked to report success, and does (see `Outcome.reports`).
+    """
     final = result.final
     if (
         final is not None
         and final.is_positive
         and all(reply is not None and reply.is_positive for reply in result.rcpt)
     ):
-        return [Delivered(reply=final, remote_host=remote_host)] * len(result.rcpt)
-    found = [_outcome(result, n, remote_host) for n in range(len(result.rcpt))]
+        return [Delivered(reply=final, remote_host=remote_host, reports=reports)] * len(result.rcpt)
+    found = [_outcome(result, n, remote_host, reports) for n in range(len(result.rcpt))]
     if not any(isinstance(outcome, Failure) for outcome in found):
         return found
     said = transcript(result)
     return [dataclasses.replace(one, transcript=said) if isinstance(one, Failure) else one for one in found]
 
 
-def _outcome(result: TransactionResult, n: int, remote_host: str) -> Outcome:
+def _outcome(result: TransactionResult, n: int, remote_host: str, reports: bool) -> Outcome:
     rcpt, final = result.rcpt[n], result.final
     if result.not_started:
         return NotSent(remote_host=remote_host)
@@ -129,7 +138,7 @@ def _outcome(result: TransactionResult, n: int, remote_host: str) -> Outcome:
         return refused(Stage.RCPT, rcpt, remote_host)
     if final is not None:
         if result.is_delivered(n):
-            return Delivered(reply=final, remote_host=remote_host)
+            return Delivered(reply=final, remote_host=remote_host, reports=reports)
         if not final.is_positive:
             return refused(Stage.CONTENT, final, remote_host)
     elif result.content_written:

@@ -111,3 +111,21 @@ async def test_a_port_that_is_taken(settings: Settings) -> None:
         assert [pid for pid, _ in port_holders(port)] == [os.getpid()]
     assert port_holders(port) == []
     assert "may not look into" in describe_holder(port)
+
+
+@pytest.mark.parametrize(
+    ("notifications", "level", "words"),
+    [
+        ({"to": "none"}, Level.NOTE, "nobody is told"),
+        ({"account": "gone"}, Level.ERROR, "the account gone, which does not exist"),
+        ({"account": "BOX"}, Level.WARNING, "go into the sandbox box"),
+        ({"account": "off"}, Level.WARNING, "the account off, which is off"),
+    ],
+)
+async def test_the_way_of_reports(settings: Settings, notifications: dict[str, str], level: Level, words: str) -> None:
+    wanted = Settings.load(settings.data, smtp={"listeners": []}, notifications=notifications)
+    off = Account(id=9, name="off", kind=AccountKind.SMTP, host="127.0.0.1", enabled=False)
+    ((found, what),) = _about(await _found(wanted, [RELAY, SANDBOX, off]), "notifications")
+    assert found is level
+    assert words in what
+    assert _about(await _found(settings, [RELAY]), "notifications") == []

@@ -1,0 +1,62 @@
+"""What the tests of crash points share, and the library that lets a disk fail and clocks step."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Served, end_serving, start_serving
+from tests.e2e.counting_sink import CountingSink
+from tests.e2e.crash_room import SEED, SHAPES, Room, Shape, prepare
+from tests.e2e.faults import Shim, compile_shim
+
+
+@pytest.fixture(scope="session")
+def counting_sink() -> Iterator[CountingSink]:
+    """One relay for all of them."""
+    sink = CountingSink()
+    yield sink
+    sink.stop()
+
+
+@pytest.fixture(scope="session")
+def prepared(counting_sink: CountingSink, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with an account at the relay."""
+    data = tmp_path_factory.mktemp("prepared") / "data"
+    prepare(data, counting_sink, start_serving, end_serving)
+    return data
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: f"round{shape.number}")
+def shape(request: pytest.FixtureRequest) -> Shape:
+    """What varies from round to round."""
+    wanted: Shape = request.param
+    return wanted
+
+
+@pytest.fixture
+def room(
+    prepared: Path, counting_sink: CountingSink, serve: Callable[..., Served], tmp_path: Path, shape: Shape
+) -> Room:
+    """A copy of the folder, and a relay that has forgotten everything."""
+    print(f"CRASH_SEED={SEED} {shape}")
+    counting_sink.again(pipelining=shape.pipelining)
+    shutil.copytree(prepared, tmp_path / "data")
+    room = Room(tmp_path / "data", serve, counting_sink)
+    room.told("accounts", "edit", "relay", "--max-connections", str(shape.connections))
+    return room
+
+
+@pytest.fixture(scope="session")
+def shim_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`shim.c`, compiled; skips where there is no compiler."""
+    return compile_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def shim(shim_library: Path, tmp_path: Path) -> Shim:
+    """Faults for a gateway that is started with its `environment`; none so far."""
+    return Shim(shim_library, tmp_path / "orders")

@@ -1,0 +1,251 @@
+"""The time of day jumps, and mail neither ends at once because of it nor waits for ever."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from postroom.model.outcome import Deferred, Scope
+from postroom.model.queue import MessageId
+from postroom.policy.retry import Schedule
+from postroom.queue import maintenance
+from postroom.queue.clock_watch import DOUBT, ClockWatch
+from postroom.queue.delivery import RetryRules
+from postroom.queue.lane import LaneRules
+from postroom.queue.scheduler import Scheduler
+from postroom.store import clock_jumps
+from tests.flow.conftest import FakeClock, Room
+
+YEARS = timedelta(days=3653)
+DAY = timedelta(days=1)
+LATER = Deferred(status="4.2.1", reason="try later", scope=Scope.MESSAGE)
+SCHEDULE = Schedule.parse("1m, 5m")
+RULES = maintenance.MaintenanceRules(
+    timedelta(days=2), timedelta(days=14), timedelta(days=30), timedelta(hours=4), timedelta(hours=4)
+)
+
+
+class Upkeep:
+    """Maintenance of a room whose clock is watched, turn by turn."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self.watch = ClockWatch(room.clock)
+        self.told: list[str] = []
+
+    async def turn(self) -> None:
+        """Some seconds pass, and maintenance has its turn."""
+        room = self._room
+        room.clock.advance(timedelta(seconds=10))
+
+        def clock_jumped() -> None:
+            self.told.append("jumped")
+            room.scheduler.clock_jumped()
+
+        told = maintenance.Told(lambda: None, clock_jumped)
+        await maintenance._turn(room.store, room.clock, RULES, self.watch, told)
+
+
+async def held(room: Room) -> MessageId:
+    """A message whose first try was put off."""
+    room.transports["relay1"].answers.append(LATER)
+    message = await room.submit()
+    await room.until(message, "deferred")
+    return message
+
+
+# --- the watch ---
+
+
+def test_a_clock_that_runs_with_the_timers_is_believed() -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    for _ in range(1000):
+        clock.advance(timedelta(hours=1))
+        assert watch.is_believed()
+    assert watch.taken_jump() == timedelta(0)
+
+
+def test_small_corrections_are_no_jump() -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    for correction in (30, -45, 59, -20):
+        clock.advance(timedelta(minutes=1))
+        clock.time += timedelta(seconds=correction)
+        assert watch.is_believed()
+    assert watch.taken_jump() == timedelta(0)
+
+
+@pytest.mark.parametrize("jump", [DAY, YEARS])
+def test_a_jump_ahead_is_doubted_for_a_day_and_believed_then(jump: timedelta) -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    clock.time += jump
+    assert not watch.is_believed()
+    assert watch.taken_jump() == jump
+    clock.advance(DOUBT - timedelta(seconds=1))
+    assert not watch.is_believed()
+    clock.advance(timedelta(seconds=1))
+    assert watch.is_believed()
+    assert watch.taken_jump() == timedelta(0)
+
+
+def test_a_jump_that_is_taken_back_is_forgotten() -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    clock.time += YEARS
+    assert not watch.is_believed()
+    clock.advance(timedelta(hours=3))
+    clock.time -= YEARS
+    assert watch.is_believed()
+
+
+def test_a_second_jump_ahead_is_doubted_anew() -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    clock.time += DAY
+    assert not watch.is_believed()
+    clock.advance(DOUBT - timedelta(hours=1))
+    clock.time += DAY
+    assert not watch.is_believed()
+    clock.advance(timedelta(hours=2))
+    assert not watch.is_believed()
+
+
+def test_a_jump_back_ends_nothing_and_is_believed() -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    clock.time -= YEARS
+    assert watch.is_believed()
+    assert watch.taken_jump() == -YEARS
+
+
+@pytest.mark.parametrize(("since", "believed"), [(timedelta(hours=23), True), (timedelta(days=3), False)])
+def test_after_a_long_silence_a_start_gives_everything_a_day(since: timedelta, believed: bool) -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    watch.was_last_seen(clock.now() - since)
+    assert watch.is_believed() is believed
+    clock.advance(DOUBT)
+    assert watch.is_believed()
+
+
+def test_a_start_with_no_past_or_one_in_the_future_doubts_nothing() -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    watch.was_last_seen(None)
+    watch.was_last_seen(clock.now() + YEARS)
+    assert watch.is_believed()
+
+
+# --- what becomes of mail ---
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=3), YEARS])
+async def test_a_jump_ahead_expires_and_removes_nothing_within_a_day(room: Room, jump: timedelta) -> None:
+    upkeep = Upkeep(room)
+    done = await room.submit()
+    await room.until(done, "delivered")
+    waits = await held(room)
+    room.clock.time += jump
+    for _ in range(3):
+        await upkeep.turn()
+    assert await room.states(done) == ["delivered"]
+    assert await room.states(waits) != ["expired"]
+
+
+async def test_a_clock_that_stays_ahead_counts_after_a_day(room: Room) -> None:
+    upkeep = Upkeep(room)
+    done = await room.submit()
+    await room.until(done, "delivered")
+    room.clock.time += YEARS
+    await upkeep.turn()
+    assert await room.store.message(done) is not None
+    room.clock.advance(DOUBT)
+    await upkeep.turn()
+    assert await room.store.message(done) is None
+
+
+async def test_what_fails_after_a_jump_ahead_waits_for_its_next_try(room: Room) -> None:
+    watch = ClockWatch(room.clock)
+    await room.scheduler.stop()
+    rules = LaneRules(RetryRules(SCHEDULE, RULES.retry_window, watch.is_believed), SCHEDULE)
+    room.scheduler = Scheduler(
+        room.store, room.clock, rules, lambda account: room.transports[account.name], lambda: 0.5
+    )
+    room.intake._offer = room.scheduler.offer
+    await room.scheduler.start(room.accounts, paused=True, hold_pending=False)
+    waits = await room.submit()
+    room.clock.time += YEARS
+    room.transports["relay1"].answers.append(LATER)
+    room.scheduler.pause(False)
+    await room.until(waits, "deferred")
+
+
+async def test_after_a_jump_back_what_waits_is_tried_as_soon_as_it_would_have_been(room: Room) -> None:
+    upkeep = Upkeep(room)
+    waits = await held(room)
+    (before,) = await room.rows(waits)
+    room.clock.time -= YEARS
+    await upkeep.turn()
+    (after,) = await room.rows(waits)
+    assert before.due is not None and after.due is not None
+    assert after.due == before.due - YEARS > room.clock.now()
+    room.clock.advance(timedelta(minutes=1))
+    await room.until(waits, "delivered")
+    assert upkeep.told == ["jumped"]
+
+
+async def test_a_jump_ahead_and_back_holds_nothing_up(room: Room) -> None:
+    upkeep = Upkeep(room)
+    first = await held(room)
+    room.clock.time += YEARS
+    await upkeep.turn()
+    await room.until(first, "delivered")  # it was due long ago
+    second = await held(room)
+    room.clock.time -= YEARS
+    await upkeep.turn()
+    room.clock.advance(timedelta(minutes=1))
+    await room.until(second, "delivered")
+    assert upkeep.watch.is_believed()
+
+
+async def test_a_retry_window_that_began_in_the_future_begins_now(room: Room) -> None:
+    upkeep = Upkeep(room)
+    room.clock.time += YEARS
+    await upkeep.turn()
+    waits = await held(room)
+    room.clock.time -= YEARS
+    await upkeep.turn()
+    (row,) = await room.rows(waits)
+    assert row.window_from <= room.clock.now()
+
+
+async def test_a_start_sends_what_a_wrong_clock_had_put_years_away(room: Room) -> None:
+    room.clock.time += YEARS
+    waits = await held(room)
+    await room.scheduler.stop()
+    room.clock.time -= YEARS
+    await maintenance._mend_times(room.store, room.clock.now(), maintenance.FURTHEST)
+    await room.scheduler.start(room.accounts, paused=False, hold_pending=False)
+    await room.until(waits, "delivered")
+
+
+async def test_a_start_leaves_what_waits_for_its_next_try(room: Room) -> None:
+    waits = await held(room)
+    before = await room.rows(waits)
+    await maintenance._mend_times(room.store, room.clock.now(), maintenance.FURTHEST)
+    assert await room.rows(waits) == before
+
+
+async def test_a_long_queue_is_brought_back_whole(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock_jumps, "STEP", 3)
+    room.scheduler.pause(True)
+    room.clock.time += YEARS
+    messages = [await room.submit("b@y.test", "c@y.test") for _ in range(10)]
+    room.clock.time -= YEARS
+    now = room.clock.now()
+    assert await room.store.bring_back(now, YEARS, now) == 20
+    for message in messages:
+        assert {row.due for row in await room.rows(message)} == {now}
