@@ -260,7 +260,7 @@ def make_passage(serve: Callable[..., Served]) -> Iterator[Callable[[Relay, Arri
         proxy = RecordingProxy(relay.port)
         proxies.append(proxy)
         proxy.start()
-        served = serve(POSTROOM_ACCOUNT_SLEEP="1s")
+        served = serve(POSTROOM_ACCOUNT_SLEEP="1s", POSTROOM_NOTIFICATIONS__TO="none")
         add_relay(served, proxy.port, "--max-connections", "1", "--reconnect-interval", "10ms", "--no-enabled")
         return Passage(served, proxy, relay, arrivals)
 

@@ -178,7 +178,7 @@ def test_smtp_sink_in_its_moods(serve: Serve, peer: Peer, free_port: Callable[[]
     options, state, command = MOODS[mood]
     port = free_port()
     with smtp_sink(peer("smtp-sink"), port, *options):
-        served = serve()
+        served = serve(POSTROOM_NOTIFICATIONS__TO="none")
         add_relay(served, port)
         submit(served, "someone@sink.example")
         rows = wait_for_rows(served, none_moves)
