@@ -122,7 +122,7 @@ async def restore(settings: Settings, folder: Path, *, replace: bool, now: datet
         StorageFailed: the backup is damaged.
     """
     target, keys = settings.database_path, settings.data / KEYS_FILE
-    if target.exists() and not replace:
+    if _is_there(target) and not replace:
         fault = f"{settings.data} holds a database already"
         raise InvalidInput(Fault("data", fault, "name another folder with --data, or set it aside with --replace"))
     fresh = target.with_name(f"{DATABASE}.restoring")
@@ -200,18 +200,24 @@ async def _try_keys(store: Store, keyring: Keyring) -> None:
 
 def _take_place(fresh: Path, target: Path, now: datetime) -> str:
     """Give `fresh` the name `target`; under which name a database that had it lies then. There is one at any moment."""
-    aside = ""
+    aside = f"{target}.{now.strftime('%Y%m%dT%H%M%S.%fZ')}"
+    found = _is_there(target)
     if target.exists():
-        aside = f"{target}.{now.strftime('%Y%m%dT%H%M%S.%fZ')}"
         settle(target)
-        for suffix in ("-wal", "-shm"):  # of a damaged one: a log must not lie beside a database that is not its own
-            if Path(f"{target}{suffix}").exists():
-                os.rename(f"{target}{suffix}", f"{aside}{suffix}")
+    for suffix in ("-wal", "-shm"):  # of a damaged or lost one: a log must not lie beside a database not its own
+        if Path(f"{target}{suffix}").exists():
+            os.rename(f"{target}{suffix}", f"{aside}{suffix}")
+    if target.exists():
         give_name(target, Path(aside))
         sync(target.parent)
     os.replace(fresh, target)
     sync(target.parent)
-    return aside
+    return aside if found else ""
+
+
+def _is_there(database: Path) -> bool:
+    """Whether there is a database, or the log of one, which SQLite would write into any other of that name."""
+    return database.exists() or Path(f"{database}-wal").exists()
 
 
 def _remove(path: Path) -> None:

@@ -52,7 +52,7 @@ class Shim:
         path.write_bytes(bytes(_ORDERS.size))
         with path.open("r+b") as file:
             self._orders = mmap.mmap(file.fileno(), _ORDERS.size)
-        self.environment = {"LD_PRELOAD": str(library), "FAULTS": str(path)}
+        self.environment: dict[str, Any] = {"LD_PRELOAD": str(library), "FAULTS": str(path)}
 
     def __getitem__(self, name: str) -> int:
         (value,) = struct.unpack_from("=q", self._orders, 8 * _NAMES.index(name))

@@ -70,6 +70,10 @@ class Talk:
         self.relay.commands.append(text)
         return text
 
+    def accept(self, recipient: str) -> None:
+        """One more for whom the content is."""
+        self._recipients.append(recipient)
+
     async def content(self) -> None:
         """Take what follows a 354."""
         content = await self.reader.readuntil(b"\r\n.\r\n")

@@ -55,9 +55,10 @@ def make_data_folder(data: Path) -> None:
         StorageFull: there is no room for it.
     """
     try:
-        if not data.is_dir():
-            data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync(data.parent)  # else a power cut could take the folder away with everything in it
+        made = [folder for folder in (data, *data.parents) if not folder.exists()]
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in made:
+            _sync(folder.parent)  # else a power cut could take the folder away with everything in it
         owner = data.stat().st_uid
         if owner != os.geteuid():
             mend = f"run as that user, or hand it over: chown -R {os.geteuid()} {data}"

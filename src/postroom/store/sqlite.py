@@ -137,9 +137,8 @@ def lock(path: Path) -> IO[str]:
         handle.close()
         raise StateConflict(f"{path} is in use by another gateway (process {owner})") from None
     with contextlib.suppress(OSError):  # on a full disk the lock holds, and only does not say whose it is
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
+        os.ftruncate(handle.fileno(), 0)
+        os.write(handle.fileno(), f"{os.getpid()}\n".encode())
     return handle
 
 
