@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pytest
-from tests.interop.postfix import running_postfix
 
 from bench.gateways import Postfix
 from bench.traffic import free_port, wait_until
 from tests.conftest import Served
 from tests.interop.conftest import AioRelay, Arrivals, Certificates, ClosingController, add_relay, wait_for_rows
 from tests.interop.exim import Exim
+from tests.interop.postfix import running_postfix
 from tests.interop.recording_proxy import RecordingProxy
 
 FINAL = ("delivered", "bounced", "expired", "cancelled", "captured")
