@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.attackers import Client
 from tests.e2e.faults import DATABASE, LOG, Room, Shim, counting_relay, standing_room
