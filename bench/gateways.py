@@ -181,6 +181,20 @@ class Postroom:
             Void: it does not start, or refuses the account.
         """
         self._folder.mkdir(parents=True)
+        self.launch()
+        wait_until(lambda: answers(self.port) or self._process_ended(), 30, "postroom greets")
+        if self._process_ended():
+            raise Void(f"postroom serve ended: {(self._folder / 'log').read_text()[-600:]}")
+        relay = ["--host", "127.0.0.1", "--port", str(self._relay_port), "--security", "none", *self._account]
+        self.command("accounts", "add", "relay", *relay, "--for", "local", "--allow-sender", "*")
+
+    @property
+    def database(self) -> Path:
+        """Its database."""
+        return self._folder / "data" / "postroom.db"
+
+    def launch(self) -> None:
+        """Start the process, again or for the first time, and wait for nothing."""
         prefix = self._prefix
         if self._trace:
             prefix = [program("strace"), "-f", "--seccomp-bpf", "-e", "trace=fsync,fdatasync", "-o", str(self._trace)]
@@ -194,11 +208,12 @@ class Postroom:
                 stderr=log,
             )
         self.pid = self._process.pid
-        wait_until(lambda: answers(self.port) or self._process_ended(), 30, "postroom greets")
-        if self._process_ended():
-            raise Void(f"postroom serve ended: {(self._folder / 'log').read_text()[-600:]}")
-        relay = ["--host", "127.0.0.1", "--port", str(self._relay_port), "--security", "none", *self._account]
-        self.command("accounts", "add", "relay", *relay, "--for", "local", "--allow-sender", "*")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def _process_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None

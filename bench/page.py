@@ -132,6 +132,14 @@ def limits(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
+def start(figures: dict[str, Any]) -> list[str]:
+    """Times and memory of starts with a backlog."""
+    lines = [where(figures["surroundings"]), "", "| start | measured | asked | |", "|---|---|---|---|"]
+    for row in figures["rows"]:
+        lines.append(f"| {row['what']} | {_amount(row, 'value')} | under {_amount(row, 'goal')} | {_met(row)} |")
+    return lines
+
+
 def _connections(row: dict[str, Any]) -> str:
     return f"{row['connections']} connection" + ("s" if row["connections"] > 1 else "")
 

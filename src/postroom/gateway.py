@@ -206,11 +206,7 @@ class Gateway:
             what = "reports go by the route of their messages until there is an account of that name"
             _log.error("no_such_account", setting="notifications.account", account=reporting, what=what)
         rules = maintenance.MaintenanceRules(
-            settings.retry_window,
-            settings.give_up,
-            settings.retention,
-            settings.notifications.delay_warning,
-            max(Schedule.parse(settings.retry_schedule, "retry_schedule").steps),
+            settings.retry_window, settings.give_up, settings.retention, settings.notifications.delay_warning
         )
         told = maintenance.Told(self._reporter.notice, self.scheduler.clock_jumped)
         self._background = [

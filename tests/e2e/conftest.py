@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ from tests.conftest import Served, end_serving, start_serving
 from tests.e2e.counting_sink import CountingSink
 from tests.e2e.crash_room import SEED, SHAPES, Room, Shape, prepare
 from tests.e2e.faults import Shim, compile_shim
+
+LISTENERS = '[{"address": "127.0.0.1", "port": 0}]'
 
 
 @pytest.fixture(scope="session")
@@ -38,16 +40,22 @@ def shape(request: pytest.FixtureRequest) -> Shape:
 
 
 @pytest.fixture
-def room(
-    prepared: Path, counting_sink: CountingSink, serve: Callable[..., Served], tmp_path: Path, shape: Shape
-) -> Room:
+def room(prepared: Path, counting_sink: CountingSink, tmp_path: Path, shape: Shape) -> Iterator[Room]:
     """A copy of the folder, and a relay that has forgotten everything."""
+    started: list[Served] = []
+
+    def start(data: Path, settings: dict[str, str]) -> Served:
+        started.append(start_serving(data, LISTENERS, **settings))
+        return started[-1]
+
     print(f"CRASH_SEED={SEED} {shape}")
     counting_sink.again(pipelining=shape.pipelining)
     shutil.copytree(prepared, tmp_path / "data")
-    room = Room(tmp_path / "data", serve, counting_sink)
+    room = Room(tmp_path / "data", start, counting_sink)
     room.told("accounts", "edit", "relay", "--max-connections", str(shape.connections))
-    return room
+    yield room
+    for served in started:
+        end_serving(served)
 
 
 @pytest.fixture(scope="session")

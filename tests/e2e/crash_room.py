@@ -103,24 +103,26 @@ def reply_of(client: smtplib.SMTP) -> int | None:
 class Room:
     """One data folder and its relay, from crash to count."""
 
-    def __init__(self, data: Path, serve: Callable[..., Served], sink: CountingSink) -> None:
+    def __init__(self, data: Path, start: Callable[[Path, dict[str, str]], Served], sink: CountingSink) -> None:
         self.data = data
         self.sink = sink
-        self._serve = serve
+        self._start = start
 
     def start(self, crash_at: str = "", *, sending: bool = True, under: Mapping[str, str] | None = None) -> Served:
         """The gateway, ready; it ends itself at a point where one is named. `under`: more of its environment."""
         settings = {"POSTROOM_SENDING_ENABLED": str(sending).lower(), **(under or {})}
         if crash_at:
             settings["POSTROOM_CRASH_AT"] = crash_at
-        return self._serve(data=self.data, **settings)
+        return self._start(self.data, settings)
 
     def told(self, *arguments: str) -> str:
         """What a command says, without a process of its own."""
         handlers = logging.root.handlers[:]
+        mask = os.umask(0o077)  # as the command sets it, and leaves it
         try:
             done = CliRunner().invoke(app, [*arguments, "--data", str(self.data)])
         finally:  # it has sent the log to where its errors went
+            os.umask(mask)
             logging.root.handlers[:] = handlers
             structlog.reset_defaults()
         assert done.exit_code == 0, done.output

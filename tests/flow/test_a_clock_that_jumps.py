@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from postroom.errors import StorageFailed
 from postroom.model.outcome import Deferred, Scope
 from postroom.model.queue import MessageId
 from postroom.policy.retry import Schedule
@@ -21,9 +22,7 @@ YEARS = timedelta(days=3653)
 DAY = timedelta(days=1)
 LATER = Deferred(status="4.2.1", reason="try later", scope=Scope.MESSAGE)
 SCHEDULE = Schedule.parse("1m, 5m")
-RULES = maintenance.MaintenanceRules(
-    timedelta(days=2), timedelta(days=14), timedelta(days=30), timedelta(hours=4), timedelta(hours=4)
-)
+RULES = maintenance.MaintenanceRules(timedelta(days=2), timedelta(days=14), timedelta(days=30), timedelta(hours=4))
 
 
 class Upkeep:
@@ -44,7 +43,7 @@ class Upkeep:
             room.scheduler.clock_jumped()
 
         told = maintenance.Told(lambda: None, clock_jumped)
-        await maintenance._turn(room.store, room.clock, RULES, self.watch, told)
+        await maintenance.turn(room.store, room.clock, RULES, self.watch, told)
 
 
 async def held(room: Room) -> MessageId:
@@ -64,7 +63,7 @@ def test_a_clock_that_runs_with_the_timers_is_believed() -> None:
     for _ in range(1000):
         clock.advance(timedelta(hours=1))
         assert watch.is_believed()
-    assert watch.taken_jump() == timedelta(0)
+    assert watch.jumped == timedelta(0)
 
 
 def test_small_corrections_are_no_jump() -> None:
@@ -74,7 +73,7 @@ def test_small_corrections_are_no_jump() -> None:
         clock.advance(timedelta(minutes=1))
         clock.time += timedelta(seconds=correction)
         assert watch.is_believed()
-    assert watch.taken_jump() == timedelta(0)
+    assert watch.jumped == timedelta(0)
 
 
 @pytest.mark.parametrize("jump", [DAY, YEARS])
@@ -83,12 +82,11 @@ def test_a_jump_ahead_is_doubted_for_a_day_and_believed_then(jump: timedelta) ->
     watch = ClockWatch(clock)
     clock.time += jump
     assert not watch.is_believed()
-    assert watch.taken_jump() == jump
+    assert watch.jumped == jump
     clock.advance(DOUBT - timedelta(seconds=1))
     assert not watch.is_believed()
     clock.advance(timedelta(seconds=1))
     assert watch.is_believed()
-    assert watch.taken_jump() == timedelta(0)
 
 
 def test_a_jump_that_is_taken_back_is_forgotten() -> None:
@@ -118,7 +116,7 @@ def test_a_jump_back_ends_nothing_and_is_believed() -> None:
     watch = ClockWatch(clock)
     clock.time -= YEARS
     assert watch.is_believed()
-    assert watch.taken_jump() == -YEARS
+    assert watch.jumped == -YEARS
 
 
 @pytest.mark.parametrize(("since", "believed"), [(timedelta(hours=23), True), (timedelta(days=3), False)])
@@ -131,12 +129,21 @@ def test_after_a_long_silence_a_start_gives_everything_a_day(since: timedelta, b
     assert watch.is_believed()
 
 
-def test_a_start_with_no_past_or_one_in_the_future_doubts_nothing() -> None:
+def test_a_start_with_no_past_knows_of_no_jump() -> None:
+    watch = ClockWatch(FakeClock())
+    watch.was_last_seen(None)
+    assert watch.is_believed()
+    assert watch.jumped == timedelta(0)
+
+
+def test_a_start_with_a_past_in_the_future_is_a_jump_back() -> None:
     clock = FakeClock()
     watch = ClockWatch(clock)
-    watch.was_last_seen(None)
     watch.was_last_seen(clock.now() + YEARS)
     assert watch.is_believed()
+    assert watch.jumped == -YEARS
+    watch.dealt_with(-YEARS)
+    assert watch.jumped == timedelta(0)
 
 
 # --- what becomes of mail ---
@@ -222,21 +229,35 @@ async def test_a_retry_window_that_began_in_the_future_begins_now(room: Room) ->
     assert row.window_from <= room.clock.now()
 
 
-async def test_a_start_sends_what_a_wrong_clock_had_put_years_away(room: Room) -> None:
-    room.clock.time += YEARS
+@pytest.mark.parametrize("jump", [DAY, YEARS])
+async def test_a_start_sends_what_a_wrong_clock_had_put_far_away(room: Room, jump: timedelta) -> None:
+    room.clock.time += jump
     waits = await held(room)
     await room.scheduler.stop()
-    room.clock.time -= YEARS
-    await maintenance._mend_times(room.store, room.clock.now(), maintenance.FURTHEST)
+    room.clock.time -= jump
+    upkeep = Upkeep(room)
+    upkeep.watch.was_last_seen(await room.store.last_seen())
     await room.scheduler.start(room.accounts, paused=False, hold_pending=False)
+    await upkeep.turn()
+    room.clock.advance(timedelta(minutes=1))
     await room.until(waits, "delivered")
 
 
-async def test_a_start_leaves_what_waits_for_its_next_try(room: Room) -> None:
+async def test_upkeep_that_fails_brings_back_at_its_next_turn(room: Room) -> None:
+    upkeep = Upkeep(room)
     waits = await held(room)
-    before = await room.rows(waits)
-    await maintenance._mend_times(room.store, room.clock.now(), maintenance.FURTHEST)
-    assert await room.rows(waits) == before
+    room.clock.time -= YEARS
+
+    def fails(*_: object) -> None:
+        raise StorageFailed("no")
+
+    room.store.bring_back, whole = fails, room.store.bring_back
+    with pytest.raises(StorageFailed):
+        await upkeep.turn()
+    room.store.bring_back = whole
+    await upkeep.turn()
+    room.clock.advance(timedelta(minutes=1))
+    await room.until(waits, "delivered")
 
 
 async def test_a_long_queue_is_brought_back_whole(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

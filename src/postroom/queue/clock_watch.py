@@ -40,7 +40,12 @@ class ClockWatch:
 
     def was_last_seen(self, moment: datetime | None) -> None:
         """At a start: when something was last done here."""
-        if moment is not None and self._seen - moment > SILENCE:
+        if moment is None:
+            return
+        if moment - self._seen > TOLERANCE:
+            self._jumped = self._seen - moment
+            self._jump(self._jumped)
+        elif self._seen - moment > SILENCE:
             self._ahead = self._seen - moment
             self._doubted_until = self._clock.monotonic() + DOUBT.total_seconds()
             _log.info("silent_until_now", since=moment.isoformat(), what=_DOUBTED)
@@ -62,10 +67,14 @@ class ClockWatch:
             self._jumped += jump
             self._jump(jump)
 
-    def taken_jump(self) -> timedelta:
-        """By how much the time of day has jumped since this was asked last; ahead is positive."""
-        jumped, self._jumped = self._jumped, _NOTHING
-        return jumped
+    @property
+    def jumped(self) -> timedelta:
+        """By how much the time of day has jumped that nobody has `dealt_with`; ahead is positive."""
+        return self._jumped
+
+    def dealt_with(self, jump: timedelta) -> None:
+        """What a jump has put far away is brought back."""
+        self._jumped -= jump
 
     def _jump(self, jump: timedelta) -> None:
         self._ahead += jump

@@ -34,6 +34,8 @@ MAX_OWN_RECEIVED = 2
 
 _SUBJECT_CHARACTERS = 500
 
+_NOTIFICATION = Door.NOTIFICATION  # an enum's member costs a look-up each time
+
 Offer = Callable[[DueMessage], None]
 
 
@@ -86,7 +88,7 @@ class Intake:
         if submission.resubmits is None:  # a resubmitted message was looked at, and carries our own trace
             self._refuse_loop(fields)
             body = submission.content.body
-            if isinstance(body, bytes) and submission.door is not Door.NOTIFICATION:  # which holds what was looked at
+            if isinstance(body, bytes) and submission.door is not _NOTIFICATION:  # which holds what was looked at
                 refuse_deep_parts(fields.head, body, self._max_mime_depth)
         check_header_sender(submission, fields)
         account = route(self._accounts(), application, submission.account)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -20,21 +20,15 @@ _log = structlog.get_logger()
 INTERVAL = timedelta(minutes=1)
 STAGED_FOR = timedelta(hours=1)
 
-#: No relay makes anything wait for longer than that; the schedule may.
-FURTHEST = timedelta(hours=25)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceRules:
-    """Ages at which things end (SPEC sections 2.8 and 3), and at which the sender is told of a delay (zero: never);
-    `longest_wait` is the longest step of the retry schedule."""
+    """Ages at which things end (SPEC sections 2.8 and 3), and at which the sender is told of a delay (zero: never)."""
 
     retry_window: timedelta
     give_up: timedelta
     retention: timedelta
     delay_warning: timedelta = timedelta(0)
-    longest_wait: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,37 +41,26 @@ class Told:
 
 async def run(store: QueueStore, clock: Clock, rules: MaintenanceRules, watch: ClockWatch, told: Told) -> None:
     """Maintain until cancelled; a step that fails is logged and tried again at the next turn."""
-    await _try("times_not_mended", _mend_times(store, clock.now(), max(FURTHEST, 1.1 * rules.longest_wait)))
     while True:
-        await _try("maintenance_failed", _turn(store, clock, rules, watch, told))
+        try:
+            await turn(store, clock, rules, watch, told)
+        except GatewayError as error:
+            _log.warning("maintenance_failed", reason=str(error))
         await _sleep(clock, INTERVAL)
 
 
-async def _try(failed: str, work: Awaitable[None]) -> None:
-    try:
-        await work
-    except GatewayError as error:
-        _log.warning(failed, reason=str(error))
-
-
-async def _turn(store: QueueStore, clock: Clock, rules: MaintenanceRules, watch: ClockWatch, told: Told) -> None:
+async def turn(store: QueueStore, clock: Clock, rules: MaintenanceRules, watch: ClockWatch, told: Told) -> None:
+    """Mend what a jump of the clock has put far away, then a `step`, unless the clock is doubted."""
     is_believed = watch.is_believed()
-    jump = watch.taken_jump()
-    if jump < timedelta(0):
-        now = clock.now()
-        await store.bring_back(now, -jump, now)
-    if jump:
+    if jump := watch.jumped:
+        if jump < timedelta(0):
+            now = clock.now()
+            await store.bring_back(now, -jump, now)
+        watch.dealt_with(jump)
         told.clock_jumped()
     if is_believed:
         await step(store, clock, rules)
     told.noted()
-
-
-async def _mend_times(store: QueueStore, now: datetime, furthest: timedelta) -> None:
-    """At a start: what waits for longer than anything would, waits since a clock was ahead; it is due now."""
-    brought = await store.bring_back(now, now - EPOCH, now + furthest)
-    if brought:
-        _log.warning("times_mended", deliveries=brought)
 
 
 async def step(store: QueueStore, clock: Clock, rules: MaintenanceRules) -> None:

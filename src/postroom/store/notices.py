@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ..crashing import reach
 from ..model.content import Content, ContentId, StagedBody
@@ -17,6 +17,9 @@ from . import hot
 from .readers import Reader
 from .schema import first_id_at, maybe_moment, micros, moment
 from .writer import Transaction
+
+#: What was noted so much later than now was noted under a clock that was ahead: it waits no longer.
+TOO_FAR = timedelta(days=1)
 
 #: Messages gathered in one read; messages looked at, and deliveries that wait found among them, in one step of `warn`.
 GATHERED = 50
@@ -38,7 +41,7 @@ _NOTE_PICKED = (
     f" WHERE {_TOLD.format(word='FAILURE')} ON CONFLICT DO NOTHING"
 )
 _READY = (
-    "SELECT message_id FROM notice GROUP BY message_id HAVING min(at) <= ? OR NOT EXISTS"
+    "SELECT message_id FROM notice GROUP BY message_id HAVING min(at) NOT BETWEEN ? AND ? OR NOT EXISTS"
     " (SELECT 1 FROM delivery WHERE delivery.message_id = notice.message_id AND delivery.ended IS NULL) LIMIT ?"
 )
 _NOTICES = (
@@ -64,7 +67,8 @@ def note_picked(transaction: Transaction, now: datetime) -> None:
 
 def gathered(reader: Reader, noted_before: datetime) -> list[NoticedMessage]:
     """Messages of which a report is due: noted that long ago, or all of whose deliveries have ended."""
-    ready = reader.raw.execute(_READY, (micros(noted_before), GATHERED)).fetchall()
+    waiting = (micros(noted_before) + 1, micros(noted_before + TOO_FAR))
+    ready = reader.raw.execute(_READY, (*waiting, GATHERED)).fetchall()
     return [found for (message_id,) in ready if (found := _message(reader, MessageId(message_id))) is not None]
 
 

@@ -126,6 +126,15 @@ async def test_what_is_noted_waits_until_all_have_ended_or_for_its_time(store: D
     assert await noticed(store, NOON - timedelta(days=1)) == [("failed", 0, S.BOUNCED)]
 
 
+async def test_what_was_noted_under_a_clock_that_was_ahead_waits_no_longer(store: Database) -> None:
+    message, token = make_message("b@example.net", "c@example.net"), await begin(store)
+    await store.enqueue(message)
+    await store.claim(claim_of(message, token))
+    ends = (failed(), result_of(1, S.DEFERRED, NOON))
+    await store.complete(attempt_of(message, token, *ends, at=NOON + timedelta(days=3650)))
+    assert await noticed(store, NOON) == [("failed", 0, S.BOUNCED)]
+
+
 async def test_a_report_is_kept_once(store: Database) -> None:
     message = await refused(store)
     found, report, second = await only(store), make_report(), make_report()

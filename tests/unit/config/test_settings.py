@@ -142,3 +142,18 @@ def test_defaults_read_back_as_they_are_documented(tmp_path: Path, monkeypatch: 
         if entry.environment and entry.default:
             monkeypatch.setenv(entry.environment, entry.default)
     assert Settings.load(tmp_path).model_dump(exclude={"data"}) == Settings().model_dump(exclude={"data"})
+
+
+def test_who_is_told_of_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load(tmp_path).notifications.delay_warning == timedelta(hours=4)
+    monkeypatch.setenv("POSTROOM_NOTIFICATIONS__TO", "both")
+    (fault, mend) = _faults(tmp_path)["notifications"]
+    assert "there is no postmaster" in fault
+    assert mend.startswith("name one: postmaster = ")
+    monkeypatch.setenv("POSTROOM_POSTMASTER", "postmaster@example.org")
+    monkeypatch.setenv("POSTROOM_NOTIFICATIONS__DELAY_WARNING", "0s")
+    monkeypatch.setenv("POSTROOM_NOTIFICATIONS__MAX_RETURNED_BYTES", "50KiB")
+    told = Settings.load(tmp_path).notifications
+    assert (told.to, told.delay_warning, told.max_returned_bytes) == ("both", timedelta(0), 50 * 1024)
+    monkeypatch.setenv("POSTROOM_NOTIFICATIONS__SENDER", "nobody")
+    assert "notifications.sender" in _faults(tmp_path)
