@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from postroom.model.outcome import Bounced, Deferred
+from postroom.model.queue import MessageId, PriorityClass
 from postroom.model.reply import Reply
+from postroom.queue import lane
 
 from .conftest import Room
 
@@ -54,3 +60,75 @@ async def test_a_refusal_for_good_ends_the_delivery_at_once(room: Room) -> None:
     assert (row.status, row.reply) == ("5.1.1", "550 5.1.1 no such user")
     room.clock.advance(timedelta(days=3))
     assert len(room.transports["relay1"].sent) == 1
+
+
+class Busy:
+    """The relay is busy: what comes due becomes ready, and has no slot."""
+
+    def __init__(self, room: Room) -> None:
+        self._transport = room.transports["relay1"]
+        self._transport.in_use += self._transport.capacity
+        self._looked = asyncio.Event()
+        whole = room.store.next_due
+
+        async def next_due(*arguments: Any) -> Any:
+            due = await whole(*arguments)
+            asyncio.get_running_loop().call_soon(self._looked.set)
+            return due
+
+        room.store.next_due = next_due
+
+    async def until_loaded(self) -> None:
+        """Until the lane has loaded what is due."""
+        await self._looked.wait()
+        self._looked.clear()
+
+    def end(self) -> None:
+        """There are slots again."""
+        for _ in range(self._transport.capacity):
+            self._transport.give_back()
+
+
+async def put_off(room: Room, recipient: str, priority: PriorityClass = PriorityClass.NORMAL) -> MessageId:
+    """A message that waits for its second try, due in a minute."""
+    room.transports["relay1"].answers.append(LATER)
+    message = await room.submit(recipient, priority=priority)
+    await room.until(message, "deferred")
+    return message
+
+
+async def test_a_try_that_is_due_a_second_after_another_comes_in_its_second(room: Room) -> None:
+    first = await put_off(room, "first@y.test")
+    room.clock.advance(timedelta(seconds=1))
+    second = await put_off(room, "second@y.test")
+    busy = Busy(room)
+    room.clock.advance(timedelta(seconds=59))
+    await busy.until_loaded()
+    assert 1.0 in room.clock.waiting
+    room.clock.advance(timedelta(seconds=1))
+    await busy.until_loaded()
+    busy.end()
+    await room.until(first, "delivered")
+    await room.until(second, "delivered")
+
+
+async def test_what_is_urgent_is_tried_in_its_second_beside_a_backlog(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "LOAD_LIMIT", 4)
+    sent = room.transports["relay1"].sent
+    urgent = [await put_off(room, "u0@y.test", PriorityClass.URGENT)]
+    room.clock.advance(timedelta(seconds=1))
+    urgent.append(await put_off(room, "u1@y.test", PriorityClass.URGENT))
+    busy = Busy(room)
+    backlog = [await room.submit(f"b{n}@y.test") for n in range(6)]
+    room.clock.advance(timedelta(seconds=59))
+    await busy.until_loaded()
+    assert 1.0 in room.clock.waiting
+    room.clock.advance(timedelta(seconds=1))
+    await busy.until_loaded()
+    busy.end()
+    for message in (*urgent, *backlog):
+        await room.until(message, "delivered")
+    order = [transaction.envelope.recipients[0] for transaction in sent[2:]]
+    assert order == ["u0@y.test", "u1@y.test", *(f"b{n}@y.test" for n in range(6))]

@@ -42,9 +42,6 @@ READY_MESSAGES = 2000
 LOAD_LIMIT = 200
 LOAD_BELOW = 50
 
-#: How soon a lane looks again for what came due while it was looking.
-SECOND_LOOK = timedelta(seconds=5)
-
 #: How long a lane that stops waits for the outcomes of what its closed connections had under way.
 STOP_SECONDS = 1.0
 
@@ -440,25 +437,24 @@ class Lane:
         self._cold = set()
         self._left_while_loading = set()
         lane = LaneId(self.account.id)
-        messages = await self._store.due(lane, self._clock.now(), LOAD_LIMIT)
+        now = self._clock.now()
+        messages = await self._store.due(lane, now, LOAD_LIMIT)
         fresh = 0
         for message in messages:
             # A message that left while the store was read may stand there as it was before.
             if message.id not in self._in_hand and message.id not in self._left_while_loading:
                 self._admit(message)
                 fresh += 1
+        read = list(PriorityClass)
         if sum(len(message.deliveries) for message in messages) >= LOAD_LIMIT:
             # They came in order of class: what is more urgent than the last has all been read.
-            self._cold.update(priority for priority in PriorityClass if priority >= messages[-1].priority)
-            return
-        if fresh < len(messages):
+            read = [priority for priority in PriorityClass if priority < messages[-1].priority]
+            self._cold.update(priority for priority in PriorityClass if priority not in read)
+        elif fresh < len(messages):
             self._cold = set(PriorityClass)  # read again once what is in hand has left
-            return
-        due = await self._store.next_due(lane)
+        due = await self._store.next_due(lane, read, now)
         if due is not None:
-            # What is due already is in hand, or came due in this moment: a later look makes sure.
-            now = self._clock.now()
-            self._look_at(due if due > now else now + SECOND_LOOK)
+            self._look_at(due)
 
     def _look_at(self, due: datetime) -> None:
         """Look into the store at `due`, unless an earlier look is planned."""

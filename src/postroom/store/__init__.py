@@ -223,8 +223,8 @@ class QueueStore(Protocol):
         """What may be claimed on `lane` now: at most `limit` deliveries in the order class, due, id, those of one
         message together."""
 
-    async def next_due(self, lane: LaneId) -> datetime | None:
-        """When the next delivery of `lane` that waits is due."""
+    async def next_due(self, lane: LaneId, classes: Sequence[PriorityClass], after: datetime) -> datetime | None:
+        """When the first delivery of `lane` and these classes that waits and is due later than `after` is due."""
 
     def chunks(self, body: StagedBody) -> AsyncIterator[bytes]:
         """The chunks of a staged body in order, one in memory at a time."""

@@ -16,7 +16,16 @@ from ..model.account import Account
 from ..model.application import Application
 from ..model.content import ContentId, StagedBody
 from ..model.notice import NoticedMessage
-from ..model.queue import AttemptRecord, DeliveryState, DueMessage, FencingToken, LaneId, MessageId, NewMessage
+from ..model.queue import (
+    AttemptRecord,
+    DeliveryState,
+    DueMessage,
+    FencingToken,
+    LaneId,
+    MessageId,
+    NewMessage,
+    PriorityClass,
+)
 from ..pending import Pending
 from . import (
     Claim,
@@ -283,9 +292,9 @@ class Database:
         """See `QueueStore.due`."""
         return await self._readers.read(lambda reader: waiting.due(reader, lane, now, limit))
 
-    async def next_due(self, lane: LaneId) -> datetime | None:
+    async def next_due(self, lane: LaneId, classes: Sequence[PriorityClass], after: datetime) -> datetime | None:
         """See `QueueStore.next_due`."""
-        return await self._readers.read(lambda reader: waiting.next_due(reader, lane))
+        return await self._readers.read(lambda reader: waiting.next_due(reader, lane, classes, after))
 
     def chunks(self, body: StagedBody) -> AsyncIterator[bytes]:
         """See `QueueStore.chunks`."""

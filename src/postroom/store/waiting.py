@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ _DUE = (
     "SELECT message_id, window_from, n, recipient, tries, unknowns, notify, orcpt FROM delivery"
     f" WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND due <= ? ORDER BY due, message_id, n LIMIT ?"
 )
+_NEXT_DUE = f"SELECT min(due) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND due > ?"
 _MESSAGE = (
     "SELECT reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, content_id, chunks, body_bytes, sha256,"
     " body_hash"
@@ -74,16 +75,10 @@ def due(reader: Reader, lane: LaneId, now: datetime, limit: int) -> list[DueMess
     return messages
 
 
-def next_due(reader: Reader, lane: LaneId) -> datetime | None:
+def next_due(reader: Reader, lane: LaneId, classes: Sequence[PriorityClass], after: datetime) -> datetime | None:
     """See `QueueStore.next_due`."""
-    earliest: int | None = None
-    for priority in PriorityClass:
-        (found,) = reader.raw.execute(
-            f"SELECT min(due) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?", (lane, int(priority))
-        ).fetchone()
-        if found is not None and (earliest is None or found < earliest):
-            earliest = found
-    return maybe_moment(earliest)
+    later = [reader.raw.execute(_NEXT_DUE, (lane, int(priority), micros(after))).fetchone()[0] for priority in classes]
+    return maybe_moment(min((due for due in later if due is not None), default=None))
 
 
 async def chunks(readers: Readers, body: StagedBody) -> AsyncIterator[bytes]:

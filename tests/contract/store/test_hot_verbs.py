@@ -36,6 +36,7 @@ from tests.contract.store.examples import (
 
 S = DeliveryState
 MINUTE = timedelta(minutes=1)
+CLASSES = tuple(PriorityClass)
 
 
 async def test_what_is_enqueued_is_due_at_once_with_everything_that_sending_needs(store: Database) -> None:
@@ -90,8 +91,13 @@ async def test_due_is_ordered_by_class_due_id_and_bounded(store: Database) -> No
     assert [d.id for d in await store.due(LANE, now, 10)] == [urgent.id, first.id, second.id, late.id, bulk.id]
     assert [d.id for d in await store.due(LANE, NOON, 10)] == [first.id, second.id, bulk.id]
     assert [d.id for d in await store.due(LANE, now, 2)] == [urgent.id, first.id]
-    assert await store.next_due(LANE) == NOON - MINUTE
-    assert await store.next_due(OTHER_LANE) is None
+    before = NOON - 2 * MINUTE
+    assert await store.next_due(LANE, CLASSES, before) == NOON - MINUTE
+    assert await store.next_due(LANE, CLASSES, NOON - MINUTE) == NOON  # later than that, not at it
+    assert await store.next_due(LANE, [PriorityClass.URGENT], before) == NOON + MINUTE
+    assert await store.next_due(LANE, CLASSES, now) is None
+    assert await store.next_due(LANE, [], before) is None
+    assert await store.next_due(OTHER_LANE, CLASSES, before) is None
 
 
 async def test_due_keeps_a_message_together_and_counts_deliveries(store: Database) -> None:
@@ -218,7 +224,7 @@ async def test_completing_keeps_state_attempt_and_event(store: Database) -> None
         ("bounced", 1, "relay", "5.1.1 550 5.1.1 unknown"),
         ("deferred", 2, "relay", "4.2.2 452 full"),
     ]
-    assert await store.next_due(LANE) == due
+    assert await store.next_due(LANE, CLASSES, NOON) == due
 
 
 async def test_attempts_are_numbered_and_only_counting_tries_are_counted(store: Database) -> None:
