@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from datetime import timedelta
 
+from postroom.model.circuit import Health
 from postroom.model.outcome import Deferred, Scope
-from postroom.queue.lane import Health
 from postroom.transports import AccountUnavailable
 
 from .conftest import Room

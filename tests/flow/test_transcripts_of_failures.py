@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from postroom.model.circuit import Health
 from postroom.model.outcome import Bounced, Deferred, Outcome, Scope
-from postroom.queue.lane import Health
 from postroom.transports import AccountUnavailable, Transaction
 
 from .conftest import OK, Room

@@ -1,4 +1,4 @@
-"""A lane: the order, the ready messages and the circuit of one account (DESIGN section 5).
+"""A lane: the order and the ready messages of one account (DESIGN section 5).
 
 Messages reach a lane in two ways: handed over in memory at the moment they become durable, or loaded from the store
 when they are due. Either way they are only candidates until the claim says that they may be sent.
@@ -12,8 +12,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from functools import partial
 
 import structlog
@@ -21,6 +20,7 @@ import structlog
 from ..crashing import reach
 from ..errors import NotRunning
 from ..model.account import Account
+from ..model.circuit import Circuit
 from ..model.clock import Clock, Timer
 from ..model.ids import message_id_text
 from ..model.outcome import Deferred, Outcome
@@ -30,6 +30,7 @@ from ..policy.retry import Schedule
 from ..store import Claim, QueueStore
 from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
 from . import delivery
+from .circuit import Breaker
 from .delivery import Begun, RetryRules
 
 _log = structlog.get_logger()
@@ -49,32 +50,8 @@ STOP_SECONDS = 1.0
 STORE_PATIENCE = 1.0
 
 
-class Health(StrEnum):
-    """The circuit state of an account (SPEC section 2.8)."""
-
-    HEALTHY = "healthy"
-    SLEEPING = "sleeping"
-    NEEDS_ATTENTION = "needs attention"
-
-
 #: Gives the store an outcome.
 Verb = Callable[[], Pending[None]]
-
-_HEALTHY = Health.HEALTHY  # an enum's member costs a look-up each time
-
-
-@dataclass(frozen=True, slots=True)
-class Circuit:
-    """How an account is, since its last success or failure; `until` is set while sleeping.
-
-    `transcript` is what was said when it failed, without secrets.
-    """
-
-    health: Health = Health.HEALTHY
-    reason: str = ""
-    advice: str = ""
-    until: datetime | None = None
-    transcript: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +78,6 @@ class Lane:
         random: Callable[[], float],
     ) -> None:
         self.account = account
-        self.circuit = Circuit()
         self._store = store
         self._clock = clock
         self._token = token
@@ -118,7 +94,7 @@ class Lane:
         self._loading: asyncio.Task[None] | None = None
         self._arrived: list[DueMessage] = []  # offered while older ones are read from the store
         self._look_again = False
-        self._failures = 0
+        self._breaker = Breaker(account, store, clock, rules.sleep, self.look)
         self._timers: dict[str, Timer] = {}
         self._work = asyncio.Event()
         self._under_way = 0  # messages between claim and durable outcome
@@ -162,8 +138,7 @@ class Lane:
         if account.revision != self.account.revision:
             self._close_in_background(self._transport)
             self._transport = self._make_transport(account)
-            self._failures = 0
-            self.circuit = Circuit()
+        self._breaker.change(account)
         self.account = account
         self._wake()
 
@@ -187,6 +162,7 @@ class Lane:
         self._pump.cancel()
         if self._loading is not None:
             self._loading.cancel()
+        self._breaker.stop()
         for timer in self._timers.values():
             timer.cancel()
         await self._transport.close()
@@ -200,7 +176,7 @@ class Lane:
     @property
     def may_send(self) -> bool:
         """Whether claims are allowed now."""
-        return self.account.enabled and not self._paused and not self._stopping and self.circuit.health is _HEALTHY
+        return self.account.enabled and not self._paused and not self._stopping and self._breaker.is_healthy
 
     # The pump -----------------------------------------------------------------------------------------------------
 
@@ -337,8 +313,8 @@ class Lane:
         begun.slot.settle()
         if failure is not None:
             self._fail(failure, connecting=False)
-        elif self._failures:
-            self._failures = 0
+        else:
+            self._breaker.succeeded()
         self._keep(begun, partial(self._store.complete, record), [r.due for r in results if r.due is not None], then)
 
     def _keep(self, begun: Begun, verb: Verb, due: Sequence[datetime], then: Verb | None = None) -> None:
@@ -372,43 +348,19 @@ class Lane:
 
     # The circuit --------------------------------------------------------------------------------------------------
 
-    def _fail(self, failure: Deferred, *, connecting: bool) -> None:
-        """The account failed: it sleeps, or stops until a person mends it; no message is to blame."""
-        if self.circuit.health is not _HEALTHY:
-            return
-        self._failures += 1
-        self._cold = set(PriorityClass)
-        detail = f"{failure.status} {failure.reason}"
-        if failure.stop:
-            self.circuit = Circuit(Health.NEEDS_ATTENTION, detail, failure.advice, transcript=failure.transcript)
-            self._note("account.needs_attention", detail)
-            return
-        pause = self._pause(failure, connecting)
-        until = self._clock.now() + pause
-        self.circuit = Circuit(Health.SLEEPING, detail, failure.advice, until, failure.transcript)
-        self._note("account.asleep", f"{pause.total_seconds():g}s: {detail}")
-        self._later("sleep", pause.total_seconds(), self.wake_up)
-
-    def _pause(self, failure: Deferred, connecting: bool) -> timedelta:
-        if failure.retry_after is not None:
-            return failure.retry_after
-        if connecting and self._failures == 1:
-            return self.account.connect_retry
-        return self._rules.sleep.delay(self._failures)
+    @property
+    def circuit(self) -> Circuit:
+        """How the account is."""
+        return self._breaker.circuit
 
     def wake_up(self) -> None:
-        """The sleep is over, or a person ended it."""
-        timer = self._timers.pop("sleep", None)
-        if timer is not None:
-            timer.cancel()
-        if self.circuit.health is not _HEALTHY:
-            self.circuit = Circuit()
-            self._note("account.awake", "")
-        self.look()
+        """A person ends the account's sleep."""
+        self._breaker.wake_up()
 
-    def _note(self, kind: str, detail: str) -> None:
-        noted = self._store.record(kind, account=self.account.name, detail=detail)
-        noted.add_done_callback(lambda future: future.cancelled() or future.exception())
+    def _fail(self, failure: Deferred, *, connecting: bool) -> None:
+        """The account failed; no message is to blame."""
+        if self._breaker.failed(failure, connecting=connecting):
+            self._cold = set(PriorityClass)
 
     # Loading ------------------------------------------------------------------------------------------------------
 

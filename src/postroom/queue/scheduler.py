@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..model.account import Account
+from ..model.circuit import Circuit
 from ..model.clock import Clock
 from ..model.queue import DueMessage, FencingToken, LaneId
 from ..store import QueueStore, Selection
 from ..transports import Transport
-from .lane import Circuit, Lane, LaneRules
+from .lane import Lane, LaneRules
 
 
 class Scheduler:

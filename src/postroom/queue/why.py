@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from ..model.account import Account
+from ..model.circuit import Circuit, Health
 from ..model.explanation import Explanation
 from ..model.ids import message_id_text
 from ..model.queue import DeliveryState
 from ..store import DeliveryRow, MessageView
-from .lane import Circuit, Health
 
 
 def explain(

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from postroom.model.account import Account, AccountKind
+from postroom.model.circuit import Circuit
 from postroom.model.explanation import Explanation
 from postroom.model.ids import new_message_id
 from postroom.model.queue import DeliveryState, LaneId, MessageId, PriorityClass
-from postroom.queue.lane import Circuit
 from postroom.queue.why import explain
 from postroom.store import AttemptRow, DeliveryRow, EventRow, MessageView
 
