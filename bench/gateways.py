@@ -193,21 +193,27 @@ class Postroom:
         """Its database."""
         return self._folder / "data" / "postroom.db"
 
-    def launch(self) -> None:
-        """Start the process, again or for the first time, and wait for nothing."""
+    def launch(self, **settings: str) -> None:
+        """Start the process, again or for the first time, and wait for nothing; `settings` are for this time alone."""
         prefix = self._prefix
         if self._trace:
             prefix = [program("strace"), "-f", "--seccomp-bpf", "-e", "trace=fsync,fdatasync", "-o", str(self._trace)]
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "postroom", "serve"],
-                env=self._environment,
+                env=self._environment | settings,
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         self.pid = self._process.pid
+
+    def recovered(self) -> int:
+        """How many deliveries were being sent when it ended before this start, as its log tells."""
+        lines = (self._folder / "log").read_text().splitlines()
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        return sum(event["deliveries"] for event in events if event["event"] == "recovered_after_crash")
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -133,10 +133,12 @@ def limits(figures: dict[str, Any]) -> list[str]:
 
 
 def start(figures: dict[str, Any]) -> list[str]:
-    """Times and memory of starts with a backlog."""
-    lines = [where(figures["surroundings"]), "", "| start | measured | asked | |", "|---|---|---|---|"]
+    """Times and memory of starts with a backlog; of several the worst counts."""
+    lines = [where(figures["surroundings"]), "", "| start | measured | runs | asked | |", "|---|---|---|---|---|"]
     for row in figures["rows"]:
-        lines.append(f"| {row['what']} | {_amount(row, 'value')} | under {_amount(row, 'goal')} | {_met(row)} |")
+        runs = ", ".join(f"{value:.2f}" for value in row["runs"]) if len(row["runs"]) > 1 else ""
+        cells = [row["what"], _amount(row, "value"), runs, f"under {_amount(row, 'goal')}", _met(row)]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 

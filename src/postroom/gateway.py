@@ -188,14 +188,14 @@ class Gateway:
         hostname = settings.hostname or await own_name()
         return cls(settings, store, accounts, applications, clock, random_unit, hostname, keyring)
 
-    async def start(self, deliver: bool = True) -> None:
-        """Recover what a crash left and begin to deliver (or only to accept)."""
+    async def start(self, deliver: bool = True, *, paused: bool = False) -> None:
+        """Recover what a crash left and begin to deliver (or only to accept); `paused`: with `follow_switch`."""
         if not deliver:
             return
         self._clock_watch.was_last_seen(await self.store.last_seen())
         recovered = await self.scheduler.start(
             self.accounts.snapshot(),
-            paused=not self.settings.sending_enabled,
+            paused=paused or not self.settings.sending_enabled,
             hold_pending=self.settings.hold_pending_at_start,
         )
         if recovered:
@@ -213,6 +213,10 @@ class Gateway:
             asyncio.create_task(maintenance.run(self.store, self.clock, rules, self._clock_watch, told)),
             asyncio.create_task(self._reporter.run()),
         ]
+
+    def follow_switch(self) -> None:
+        """Send, or claim nothing more, as the master switch says now."""
+        self.scheduler.pause(not self.settings.sending_enabled)
 
     async def stop(self) -> None:
         """End deliveries under way, keep their outcomes, close the store."""

@@ -81,8 +81,9 @@ async def _serve(settings: Settings, hints: bool, room: Callable[[], int]) -> No
     gateway = await Gateway.open(settings, on_broken=on_broken)
     try:
         await provision(gateway)
-        await gateway.start()
+        await gateway.start(paused=True)
         async with asyncio.TaskGroup() as group, _doors(gateway, group, room) as listeners:
+            gateway.follow_switch()  # a start that fails at a port has sent nothing
             loop.add_signal_handler(signal.SIGHUP, lambda: _reload(gateway))
             _say_ready(settings, listeners, hints)
             # What start-up made stays: it need not be looked at again and again.
@@ -153,7 +154,7 @@ def _reload(gateway: Gateway) -> None:
     changed = {name for name in Settings.model_fields if getattr(old, name) != getattr(fresh, name)}
     gateway.settings = old.model_copy(update={name: getattr(fresh, name) for name in CHANGEABLE})
     configure_logs(fresh.log_level, fresh.log_format)
-    gateway.scheduler.pause(not fresh.sending_enabled)
+    gateway.follow_switch()
     _log.info("reloaded", changed=sorted(changed & set(CHANGEABLE)), need_a_restart=sorted(changed - set(CHANGEABLE)))
 
 
