@@ -13,8 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from postroom.store import migrations, sqlite
-from postroom.store.readers import core_connection
+from postroom.store import migrations, sqlite_connection
 from tests.conftest import Served
 from tests.e2e.crash_room import LARGE, SENDER, SMALL, Room, Shape
 
@@ -89,10 +88,9 @@ def _config() -> Config:
 def put_back(database: Path, revision: str) -> None:
     """Make the database what it would be, had it been filled by the version of this revision."""
     old = database.with_name("old.db")
-    raw = sqlite.connect_writer(old)
     config = _config()
-    with closing(core_connection(raw)) as core:
-        config.attributes["connection"] = core
+    with closing(sqlite_connection.connect_writer(old)) as raw:
+        config.attributes["connection"] = raw.core
         raw.execute("BEGIN IMMEDIATE")
         command.upgrade(config, revision)
         raw.execute("COMMIT")
@@ -102,7 +100,6 @@ def put_back(database: Path, revision: str) -> None:
             if table != "alembic_version":
                 columns = ", ".join(row[1] for row in raw.execute(f"PRAGMA main.table_info({table})"))
                 raw.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}")
-    raw.close()
     for ending in ("-wal", "-shm"):
         database.with_name(database.name + ending).unlink(missing_ok=True)
     old.replace(database)

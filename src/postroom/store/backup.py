@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import StorageFailed, StorageFull
 from ..model.quantity import format_size
-from . import sqlite
+from . import sqlite, sqlite_connection
 from .migrations import revision
 from .schema import APPLICATION_ID, HEAD
 
@@ -61,7 +61,7 @@ def copy(path: Path, target: Path) -> CopyFacts:
 
 
 def _copy(path: Path, target: Path) -> None:
-    source, copied = sqlite.connect_reader(path), sqlite3.connect(target, isolation_level=None)
+    source, copied = sqlite_connection.connect_reader(path), sqlite3.connect(target, isolation_level=None)
     try:
         source.backup(copied, pages=-1)
         copied.execute("PRAGMA journal_mode=DELETE")  # one file, with no log beside it
@@ -77,7 +77,8 @@ def verify(path: Path) -> CopyFacts:
         StorageFailed: it is not a sound database of ours, or of a newer version.
     """
     try:
-        raw = sqlite3.connect(path.absolute().as_uri() + "?mode=ro&immutable=1", uri=True, isolation_level=None)
+        name = path.absolute().as_uri() + "?mode=ro&immutable=1"
+        raw = sqlite3.connect(name, uri=True, isolation_level=None, factory=sqlite_connection.Connection)
         try:
             return _verified(raw, path)
         finally:
@@ -86,7 +87,7 @@ def verify(path: Path) -> CopyFacts:
         raise StorageFailed(f"{path} can't be read: {error}") from error
 
 
-def _verified(raw: sqlite3.Connection, path: Path) -> CopyFacts:
+def _verified(raw: sqlite_connection.Connection, path: Path) -> CopyFacts:
     if sqlite.pragma(raw, "application_id") != APPLICATION_ID:
         raise StorageFailed(f"{path} is not a Postroom database")
     found = revision(raw)

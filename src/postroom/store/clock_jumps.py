@@ -49,7 +49,7 @@ def due_earlier(
 
     def work(transaction: Transaction) -> tuple[int, Place | None]:
         rows = transaction.raw.execute(_LATER, (lane, priority, *after, STEP)).fetchall()
-        transaction.raw.executemany(
+        transaction.raw.change_each(
             "UPDATE delivery SET due = ? WHERE message_id = ? AND n = ?",
             [(max(earliest, due - microseconds), message_id, n) for due, message_id, n in rows],
         )
@@ -62,6 +62,6 @@ def windows_from_now(now: datetime) -> Callable[[Transaction], int]:
     """Work for the writer: up to STEP retry windows that lie far in the future begin now; how many."""
 
     def work(transaction: Transaction) -> int:
-        return transaction.raw.execute(_WINDOWS, (micros(now), micros(now + TOO_FAR), STEP)).rowcount
+        return transaction.raw.change(_WINDOWS, (micros(now), micros(now + TOO_FAR), STEP))
 
     return work

@@ -6,10 +6,9 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
-
-from sqlalchemy import Connection
 
 from ..errors import Fault, InvalidInput
 from ..model.account import Account
@@ -40,13 +39,15 @@ from . import (
     notices,
     selections,
     sqlite,
+    sqlite_connection,
     views,
     waiting,
 )
 from .batch import Kind
 from .definitions import Keyring
+from .driver import WritingConnection
 from .migrations import migrate
-from .readers import Readers, core_connection
+from .readers import Readers
 from .schema import micros
 from .selections import Move, Reaper
 from .writer import Group, Transaction, Writer
@@ -88,28 +89,25 @@ async def open_store(
     loop = asyncio.get_running_loop()
     held = sqlite.lock(file)
     try:
-        raw, core, readers = await loop.run_in_executor(None, _open, file, durable)
+        raw, readers = await loop.run_in_executor(None, _open, file, durable)
     except BaseException:
         held.close()
         raise
-    writer = Writer(raw, core, _GROUPS, on_broken)
+    writer = Writer(raw, _GROUPS, on_broken)
     writer.start()
     return Database(writer, readers, keyring, clock_now, held)
 
 
-def _open(file: Path, durable: bool) -> tuple[sqlite3.Connection, Connection, Readers]:
-    raw = sqlite.connect_writer(file, durable=durable)
-    core = core_connection(raw)
+def _open(file: Path, durable: bool) -> tuple[WritingConnection, Readers]:
+    raw = sqlite_connection.connect_writer(file, durable=durable)
     try:
-        migrate(raw, core)
+        migrate(raw)
         raw.execute(selections.PICKED)
-        return raw, core, Readers(file)
+        return raw, Readers(partial(sqlite_connection.open_reader, file))
     except sqlite3.Error as error:
-        core.close()
         raw.close()
         raise sqlite.unopened(file, error) from error
     except BaseException:
-        core.close()
         raw.close()
         raise
 

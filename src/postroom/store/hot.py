@@ -16,60 +16,58 @@ from ..errors import StorageFailed
 from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
 from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
-from . import Claim, sqlite
+from . import Claim
 from .rows import Rows
 from .schema import micros
 from .writer import Transaction, Uneven
 
 _INSERT_MESSAGE = Rows(
     "INSERT INTO message (id, door, application_id, application, reverse_path, eight_bit, smtputf8, accepted, subject,"
-    " header_message_id, peer, priority, size_bytes, resubmits) VALUES ",
-    14,
+    " header_message_id, peer, priority, size_bytes, resubmits) ",
+    "btittiiitttiib",
 )
 _INSERT_CONTENT = Rows(
-    "INSERT INTO content (message_id, head, body, content_id, chunks, body_bytes, sha256, body_hash) VALUES ", 8
+    "INSERT INTO content (message_id, head, body, content_id, chunks, body_bytes, sha256, body_hash) ", "bbbbiibb"
 )
 _INSERT_DELIVERY = Rows(
-    "INSERT INTO delivery (message_id, n, lane, priority, state, recipient, due, window_from, attempts, tries,"
+    "WITH v(message_id, n, lane, priority, recipient, at) AS (",
+    "biiiti",
+    ") INSERT INTO delivery (message_id, n, lane, priority, state, recipient, due, window_from, attempts, tries,"
     " unknowns, twice, status, reply) SELECT v.message_id, v.n, v.lane, v.priority, 'queued', v.recipient, v.at, v.at,"
-    " 0, 0, 0, 0, '', '' FROM (SELECT column1 AS message_id, column2 AS n, column3 AS lane, column4 AS priority,"
-    " column5 AS recipient, column6 AS at FROM (VALUES ",
-    6,
-    ")) AS v",
+    " 0, 0, 0, 0, '', '' FROM v",
 )
-_INSERT_EVENT = Rows("INSERT INTO event (at, kind, message_id, n, account, detail) VALUES ", 6)
-_INSERT_CHUNK = Rows("INSERT INTO chunk (content_id, n, data) VALUES ", 3)
-_INSERT_STAGING = Rows("INSERT INTO staging (content_id, staged) VALUES ", 2, " ON CONFLICT (content_id) DO NOTHING")
+_INSERT_EVENT = Rows("INSERT INTO event (at, kind, message_id, n, account, detail) ", "itbitt")
+_INSERT_CHUNK = Rows("INSERT INTO chunk (content_id, n, data) ", "bib")
+_INSERT_STAGING = Rows("INSERT INTO staging (content_id, staged) ", "bi", " ON CONFLICT (content_id) DO NOTHING")
 
 # `FROM v` with the key compared column by column uses the primary key; `(a, b) IN (VALUES ...)` scans the table.
 _THIS = " FROM v WHERE delivery.message_id = v.m AND delivery.n = v.n"
-_CLAIM_HEAD = "WITH v(m, n, lane, token) AS (VALUES "
+_CLAIM_HEAD = "WITH v(m, n, lane, token) AS ("
 _CLAIM_TAIL = f") UPDATE delivery SET state = 'sending', token = v.token{_THIS} AND delivery.lane = v.lane"
-_CLAIM_QUEUED = Rows(_CLAIM_HEAD, 4, f"{_CLAIM_TAIL} AND delivery.state = 'queued'")
+_CLAIM_QUEUED = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL} AND delivery.state = 'queued'")
 _RETURNING = " RETURNING message_id, n"
-_CLAIM_QUEUED_TOLD = Rows(_CLAIM_HEAD, 4, f"{_CLAIM_TAIL} AND delivery.state = 'queued'{_RETURNING}")
-_CLAIM_DEFERRED_TOLD = Rows(_CLAIM_HEAD, 4, f"{_CLAIM_TAIL} AND delivery.state = 'deferred'{_RETURNING}")
+_CLAIM_QUEUED_TOLD = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL} AND delivery.state = 'queued'{_RETURNING}")
+_CLAIM_DEFERRED_TOLD = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL} AND delivery.state = 'deferred'{_RETURNING}")
 
 _UNCLAIM = Rows(
     _CLAIM_HEAD,
-    4,
+    "biii",
     f") UPDATE delivery SET state = 'queued', token = NULL{_THIS} AND delivery.lane = v.lane"
     " AND delivery.state = 'sending' AND delivery.token = v.token",
 )
 
-_COMPLETE_HEAD = "WITH v(m, n, token, state, due, counts, unknown, ended, status, reply) AS (VALUES "
+_COMPLETE_HEAD = "WITH v(m, n, token, state, due, counts, unknown, ended, status, reply) AS ("
 _COMPLETE_TAIL = (
     ") UPDATE delivery SET state = v.state, token = NULL, due = v.due, attempts = delivery.attempts + 1,"
     " tries = delivery.tries + v.counts, unknowns = delivery.unknowns + v.unknown, ended = v.ended,"
     f" status = v.status, reply = v.reply{_THIS} AND delivery.state = 'sending' AND delivery.token = v.token"
 )
-_COMPLETE = Rows(_COMPLETE_HEAD, 10, _COMPLETE_TAIL)
-_COMPLETE_TOLD = Rows(_COMPLETE_HEAD, 10, f"{_COMPLETE_TAIL}{_RETURNING}")
+_COMPLETE = Rows(_COMPLETE_HEAD, "biitiiiitt", _COMPLETE_TAIL)
+_COMPLETE_TOLD = Rows(_COMPLETE_HEAD, "biitiiiitt", f"{_COMPLETE_TAIL}{_RETURNING}")
 
 _INSERT_ATTEMPT = Rows(
-    "WITH v(m, n, account, started, ended, outcome, status, reply, command, advice, remote_host, transcript)"
-    " AS (VALUES ",
-    12,
+    "WITH v(m, n, account, started, ended, outcome, status, reply, command, advice, remote_host, transcript) AS (",
+    "bitiittttttt",
     ") INSERT INTO attempt (message_id, n, number, account, started, ended, outcome, status, reply, command, advice,"
     " remote_host, transcript) SELECT v.m, v.n, delivery.attempts, v.account, v.started, v.ended, v.outcome, v.status,"
     " v.reply, v.command, v.advice, v.remote_host, v.transcript FROM v CROSS JOIN delivery"
@@ -95,10 +93,10 @@ def stage(transaction: Transaction, chunks: Sequence[StagedChunk]) -> Sequence[N
     raw = transaction.raw
     first = [value for c in chunks if not c.n for value in (c.content_id, c.staged)]
     if first:
-        _INSERT_STAGING.run(raw, first)
+        raw.run(_INSERT_STAGING, first)
     if fails("O1-body"):
-        raise sqlite.no_room()
-    _INSERT_CHUNK.run(raw, [value for c in chunks for value in (c.content_id, c.n, c.data)])
+        raise raw.no_room()
+    raw.run(_INSERT_CHUNK, [value for c in chunks for value in (c.content_id, c.n, c.data)])
     return [None] * len(chunks)
 
 
@@ -146,10 +144,10 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
             transaction.move(delivery.lane, "", "queued", 1)
         event_rows += (accepted, "accepted", identity, None, "", "")
     raw = transaction.raw
-    _INSERT_MESSAGE.run(raw, message_rows)
-    _INSERT_CONTENT.run(raw, content_rows)
-    _INSERT_DELIVERY.run(raw, delivery_rows)
-    _INSERT_EVENT.run(raw, event_rows)
+    raw.run(_INSERT_MESSAGE, message_rows)
+    raw.run(_INSERT_CONTENT, content_rows)
+    raw.run(_INSERT_DELIVERY, delivery_rows)
+    raw.run(_INSERT_EVENT, event_rows)
     for message in messages:
         if message.envelope.dsn is not None:
             _keep_request(transaction, message, message.envelope.dsn)
@@ -161,7 +159,7 @@ def _keep_request(transaction: Transaction, message: NewMessage, dsn: DsnRequest
     """What few senders ask for stays out of the statements that every message passes."""
     raw = transaction.raw
     raw.execute("UPDATE message SET ret = ?, envid = ? WHERE id = ?", (dsn.ret, dsn.envid, message.id))
-    raw.executemany(
+    raw.change_each(
         "UPDATE delivery SET notify = ?, orcpt = ? WHERE message_id = ? AND n = ?",
         [
             (notify, orcpt, message.id, delivery.n)
@@ -186,9 +184,7 @@ def _own(transaction: Transaction, body: StagedBody) -> None:
         count += 1
     if (count, size, digest.digest()) != (body.chunks, body.size_bytes, body.sha256):
         raise StorageFailed("the staged content is not what was received")
-    before = raw.total_changes
-    raw.execute("DELETE FROM staging WHERE content_id = ?", (identity,))
-    if raw.total_changes == before:
+    if not raw.change("DELETE FROM staging WHERE content_id = ?", (identity,)):
         raise StorageFailed("the staged content belongs to another message")
 
 
@@ -205,10 +201,10 @@ def claim(transaction: Transaction, claims: Sequence[Claim]) -> Sequence[tuple[i
     if transaction.alone:
         return [_claim_one(transaction, claims[0], rows)]
     asked = len(rows) // 4
-    moved = _CLAIM_QUEUED.run(transaction.raw, rows)
+    moved = transaction.raw.run(_CLAIM_QUEUED, rows)
     deferred: set[tuple[bytes, int]] = set()
     if moved < asked:
-        deferred.update(_CLAIM_DEFERRED_TOLD.returned(transaction.raw, rows))
+        deferred.update(transaction.raw.returned(_CLAIM_DEFERRED_TOLD, rows))
         if moved + len(deferred) < asked:
             raise Uneven
     for wanted in claims:
@@ -222,7 +218,7 @@ def claim(transaction: Transaction, claims: Sequence[Claim]) -> Sequence[tuple[i
 def _claim_one(transaction: Transaction, wanted: Claim, rows: list[Any]) -> tuple[int, ...]:
     moved: set[int] = set()
     for before, statement in (("queued", _CLAIM_QUEUED_TOLD), ("deferred", _CLAIM_DEFERRED_TOLD)):
-        numbers = {n for _, n in statement.returned(transaction.raw, rows)}
+        numbers = {n for _, n in transaction.raw.returned(statement, rows)}
         transaction.move(wanted.lane, before, "sending", len(numbers))
         moved |= numbers
         if len(moved) == len(wanted.recipients):
@@ -236,7 +232,7 @@ def unclaim(transaction: Transaction, claims: Sequence[Claim]) -> Sequence[None]
     for given in claims:
         for n in given.recipients:
             rows += (given.message_id, n, given.lane, given.token)
-    moved = _UNCLAIM.run(transaction.raw, rows)
+    moved = transaction.raw.run(_UNCLAIM, rows)
     if transaction.alone:
         transaction.move(claims[0].lane, "sending", "queued", moved)
     elif moved * 4 < len(rows):
@@ -268,10 +264,10 @@ def complete(transaction: Transaction, attempts: Sequence[AttemptRecord]) -> Seq
                 result.reply,
             )
     if transaction.alone:
-        changed = {n for _, n in _COMPLETE_TOLD.returned(raw, updates)}
+        changed = {n for _, n in raw.returned(_COMPLETE_TOLD, updates)}
         record = attempts[0]
         _note(transaction, [(record, [result for result in record.results if result.n in changed])])
-    elif _COMPLETE.run(raw, updates) * 10 < len(updates):
+    elif raw.run(_COMPLETE, updates) * 10 < len(updates):
         raise Uneven
     else:
         _note(transaction, [(record, record.results) for record in attempts])
@@ -312,13 +308,13 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
                 notice_rows.append((identity, result.n, result.notice, ended))
     if notice_rows:
         reach("D7-notice")
-        transaction.raw.executemany(NOTE, notice_rows)
+        transaction.raw.change_each(NOTE, notice_rows)
     if attempt_rows:
-        _INSERT_ATTEMPT.run(transaction.raw, attempt_rows)
-        _INSERT_EVENT.run(transaction.raw, event_rows)
+        transaction.raw.run(_INSERT_ATTEMPT, attempt_rows)
+        transaction.raw.run(_INSERT_EVENT, event_rows)
 
 
 def record(transaction: Transaction, events: Sequence[tuple[Any, ...]]) -> Sequence[None]:
     """Keep events that are not about one message: rows of `event` without the id."""
-    _INSERT_EVENT.run(transaction.raw, [value for row in events for value in row])
+    transaction.raw.run(_INSERT_EVENT, [value for row in events for value in row])
     return [None] * len(events)

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from . import sqlite
+from . import sqlite, sqlite_connection
 from .schema import APPLICATION_ID
 
 #: After this long the integrity check is given up; it reads every page.
@@ -32,7 +32,7 @@ async def faults(path: Path, patience_seconds: float = PATIENCE_SECONDS) -> list
 
 def _faults(path: Path, patience_seconds: float) -> list[str]:
     try:
-        raw = sqlite.connect_reader(path)
+        raw = sqlite_connection.connect_reader(path)
     except sqlite3.Error as error:
         return [f"{path} cannot be read: {error}"]
     try:

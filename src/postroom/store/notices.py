@@ -134,12 +134,11 @@ def report(
     def work(transaction: Transaction) -> bool:
         raw = transaction.raw
         (noted,) = raw.execute("SELECT max(at) FROM notice WHERE message_id = ?", (noticed.id,)).fetchone()
-        before = raw.total_changes
-        raw.executemany(
+        removed = raw.change_each(
             "DELETE FROM notice WHERE message_id = ? AND n = ? AND kind = ?",
             [(noticed.id, notice.n, notice.kind.value) for notice in noticed.notices],
         )
-        if raw.total_changes == before:
+        if not removed:
             return False
         if message is not None:
             reach("D7-report")
@@ -201,15 +200,13 @@ def warn(delays: Delays, now: datetime) -> Callable[[Transaction], int]:
 
     def work(transaction: Transaction) -> int:
         raw = transaction.raw
-        before = raw.total_changes
-        raw.executemany(
+        noted = raw.change_each(
             "INSERT INTO notice (message_id, n, kind, at) SELECT delivery.message_id, delivery.n, 'delayed', ?"
             " FROM delivery JOIN message ON message.id = delivery.message_id"
             f" WHERE delivery.message_id = ? AND delivery.{_UNDER_WAY} AND {_TOLD.format(word='DELAY')}"
             " ON CONFLICT DO NOTHING",
             [(micros(now), message_id) for message_id in delays.messages],
         )
-        noted = raw.total_changes - before
         raw.execute(
             "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             (_WARNED_UP_TO, delays.up_to.hex()),

@@ -87,11 +87,11 @@ def _pick(transaction: Transaction, state: DeliveryState, selection: Selection, 
     if selection.lane is not None:
         where.append("lane = ?")
         values.append(selection.lane)
-    return transaction.raw.execute(
+    return transaction.raw.change(
         "INSERT INTO picked (message_id, n, lane, state)"
         f" SELECT message_id, n, lane, state FROM delivery WHERE {' AND '.join(where)} LIMIT ?",
         [*values, limit],
-    ).rowcount
+    )
 
 
 def _move_picked(transaction: Transaction, move: Move, now: datetime, detail: str = "") -> int:
@@ -161,8 +161,8 @@ def overdue(reader: Reader, window_began_before: datetime, accepted_before: date
 
 
 _PICK_OVERDUE = Rows(
-    "WITH limits(window_began, first_id) AS (SELECT ?, ?), v(m, n) AS (VALUES ",
-    2,
+    "WITH limits(window_began, first_id) AS (SELECT ?, ?), v(m, n) AS (",
+    "bi",
     ") INSERT INTO picked (message_id, n, lane, state) SELECT delivery.message_id, delivery.n, lane, state FROM v"
     " CROSS JOIN delivery CROSS JOIN limits WHERE delivery.message_id = v.m AND delivery.n = v.n AND"
     " (state = 'deferred' AND window_from < window_began"
@@ -177,7 +177,7 @@ def expire(
     limits = (micros(window_began_before), first_id_at(accepted_before))
 
     def work(transaction: Transaction) -> int:
-        _PICK_OVERDUE.run(transaction.raw, [value for key in keys for value in key], limits)
+        transaction.raw.run(_PICK_OVERDUE, [value for key in keys for value in key], limits)
         note_picked(transaction, now)
         return _move_picked(transaction, EXPIRE, now)
 
@@ -228,7 +228,7 @@ def remove(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
         )
         for table in ("content", "attempt", "event", "notice", "delivery"):
             raw.execute(f"DELETE FROM {table} WHERE message_id IN ({marks})", messages)
-        return raw.execute(f"DELETE FROM message WHERE id IN ({marks})", messages).rowcount
+        return raw.change(f"DELETE FROM message WHERE id IN ({marks})", messages)
 
     return work
 

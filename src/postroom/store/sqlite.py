@@ -1,4 +1,4 @@
-"""SQLite as the store uses it: one connection that writes and checkpoints, readers that cannot, and its errors.
+"""SQLite as the store uses it: its file, its lock, its errors, and the checkpoints.
 
 Two connections that checkpoint can lose pages in SQLite before 3.51.3 (the WAL-reset bug), so automatic checkpoints
 are off everywhere and only the writer calls `checkpoint`.
@@ -13,24 +13,20 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote
 
 from ..config.folder import unusable
 from ..crashing import fails
 from ..errors import GatewayError, MaybeStored, StateConflict, StorageFailed, StorageFull
-from .schema import APPLICATION_ID
 
 PAGE_BYTES = 8192
-STATEMENTS = 512
 #: Pages that the writer keeps in memory, and how many of them it keeps while large content passes through.
 CACHE_BYTES = 32 * 1024 * 1024
 PASSING_CACHE_BYTES = 4 * 1024 * 1024
 #: How long the writer waits for a stranger's lock.
 BUSY_SECONDS = 5.0
-#: How long a read may take.
+#: How long a read waits for a lock, and emptying the log for readers.
 READ_SECONDS = 2.0
 
-_FULL = 2  # PRAGMA synchronous: fsync of the log at every commit
 _BUSY, _LOCKED_TABLE, _IOERR, _CORRUPT, _SQLITE_FULL, _NOTADB = 5, 6, 10, 11, 13, 26
 _FSYNC = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 
@@ -140,93 +136,6 @@ def lock(path: Path) -> IO[str]:
         os.ftruncate(handle.fileno(), 0)
         os.write(handle.fileno(), f"{os.getpid()}\n".encode())
     return handle
-
-
-def connect_writer(path: Path, *, durable: bool = True) -> sqlite3.Connection:
-    """The one connection that writes. `durable=False` leaves out every fsync: for measuring their cost only.
-
-    Raises:
-        StorageFailed: not a database of ours, cut off, or a setting did not take.
-        GatewayError: the file can't be made or opened.
-    """
-    is_new = _make(path)
-    try:
-        raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS)
-        try:
-            _prepare(raw, path, durable)
-        except BaseException:
-            raw.close()
-            raise
-    except (sqlite3.Error, StorageFailed) as error:
-        if is_new:
-            path.unlink(missing_ok=True)  # else it would be there, and empty
-        if isinstance(error, sqlite3.Error):
-            raise unopened(path, error) from error
-        raise
-    return raw
-
-
-def _make(path: Path) -> bool:
-    """Make the file if there is none; whether it was made.
-
-    SQLite takes an empty file for a new database, and removes a log that may still hold everything.
-    """
-    log = Path(f"{path}-wal")
-    gone = ""
-    try:
-        if path.exists():
-            os.close(os.open(path, os.O_RDWR))
-            gone = "" if path.stat().st_size else "is empty"
-        elif log.exists() and log.stat().st_size:
-            gone = "is missing, and its log is there"
-        else:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            return True
-    except OSError as error:
-        raise unusable(path, error) from None
-    if gone:
-        begin = f"To begin with an empty queue instead, remove {path} and {log.name}"
-        raise StorageFailed(f"{path} {gone}: {RESTORE_MEND}. {begin}")
-    return False
-
-
-def _prepare(raw: sqlite3.Connection, path: Path, durable: bool) -> None:
-    if pragma(raw, "page_count") == 0:
-        # These are fixed by the first table and the switch to WAL.
-        raw.execute(f"PRAGMA page_size={PAGE_BYTES}")
-        raw.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        raw.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    elif pragma(raw, "application_id") != APPLICATION_ID:
-        raise StorageFailed(f"{path} is not a Postroom database")
-    mode = raw.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-    if mode != "wal":
-        raise StorageFailed(f"{path}: write-ahead logging is not possible here (journal mode {mode})")
-    synchronous = _FULL if durable else 0
-    raw.execute(f"PRAGMA synchronous={synchronous}")
-    if pragma(raw, "synchronous") != synchronous:
-        raise StorageFailed(f"{path}: synchronous=FULL did not take")
-    wait_for_locks(raw, 0.0)  # the loop's turns never wait; the thread says how long
-    raw.execute("PRAGMA fullfsync=ON")
-    raw.execute("PRAGMA wal_autocheckpoint=0")
-    raw.execute("PRAGMA secure_delete=FAST")
-    limit_cache(raw, CACHE_BYTES)
-    raw.execute("PRAGMA temp_store=MEMORY")
-
-
-def connect_reader(path: Path) -> sqlite3.Connection:
-    """A connection that can only read."""
-    raw = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=ro",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=128,
-        timeout=READ_SECONDS,
-    )
-    raw.execute("PRAGMA query_only=ON")
-    raw.execute("PRAGMA temp_store=MEMORY")
-    raw.execute("PRAGMA cache_size=-4096")
-    return raw
 
 
 def limit_cache(raw: sqlite3.Connection, size_bytes: int) -> None:

@@ -98,7 +98,7 @@ def _chunk(reader: Reader, content_id: ContentId, n: int) -> bytes:
         row = reader.raw.execute(_BODY, (content_id,)).fetchone()
     if row is None or row[0] is None:
         raise StorageFailed(f"chunk {n} of a stored body is missing")
-    reader.raw.execute("PRAGMA shrink_memory")  # nobody reads these pages again
+    reader.raw.forget_pages()
     data: bytes = row[0]
     return data
 

@@ -3,17 +3,16 @@
 Operations of a hot kind are written together, one statement a table. A batch in which one fails is rolled back and
 written again one by one under savepoints, so that only the failing one fails.
 
-The statements of a light batch run on the loop, between two commits: a thread that writes them must win the
-interpreter lock back from the busy loop at every statement, which costs both more than the statements do (decision
-0008). The commit with its fsync, heavy batches and the care of the log are the thread's. The connection is used by one
-of them at a time: by the thread while `_busy`.
+Where the driver allows it (SQLite) the statements of a light batch run on the loop, between two commits: a thread that
+writes them must win the interpreter lock back from the busy loop at every statement, which costs both more than the
+statements do (decision 0008). The commit with its fsync, heavy batches and the upkeep of the database are the thread's.
+The connection is used by one of them at a time: by the thread while `_busy`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import queue
-import sqlite3
 import threading
 import time
 from collections import defaultdict
@@ -21,32 +20,25 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import sqlalchemy
 import structlog
-from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from ..crashing import fails
 from ..errors import GatewayError, NotRunning, StorageFailed
 from ..model.content import CHUNK_BYTES
 from ..pending import Pending
-from . import sqlite
 from .batch import ALONE, Done, Kind, Operation, failed, fitting, resolve, segments
+from .driver import Connection, WritingConnection
 from .rows import Rows
 
 _log = structlog.get_logger()
 
-CHECKPOINT_BYTES = 16 * 1024 * 1024
-#: With the log this long readers that never pause are waited for; while one reads on, as a backup does, only each time
-#: that the log has doubled.
-LOG_BYTES = 8 * CHECKPOINT_BYTES
-#: Seconds without work after which the log is emptied.
+#: Seconds without work after which the upkeep of an idle moment is done.
 IDLE_SECONDS = 1.0
 #: After a group of that many, a pause before the next begins: what the answers bring about comes in meanwhile, and a
 #: commit costs as much for one message as for twenty. One client alone never waits for it.
 BUSY_OPERATIONS = 6
 PAUSE_SECONDS = 0.0005
-#: Free pages given back to the file system in one idle moment.
-VACUUM_PAGES = 2048
 
 
 class Uneven(Exception):
@@ -54,13 +46,13 @@ class Uneven(Exception):
 
 
 class _Gone(Exception):
-    """SQLite ended the transaction by itself after an error: everything in it must be written again."""
+    """The database ended the transaction by itself after an error: everything in it must be written again."""
 
 
 class _GroupFailed(Exception):
     """The transaction could not begin or commit: the whole group fails."""
 
-    def __init__(self, error: sqlite3.Error, *, committing: bool = False) -> None:
+    def __init__(self, error: Exception, *, committing: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.committing = committing
@@ -73,14 +65,18 @@ class Transaction:
     has one operation. `moved` gathers by how much each (lane, state) grows.
     """
 
-    __slots__ = ("alone", "core", "moved", "raw", "token")
+    __slots__ = ("alone", "moved", "raw", "token")
 
-    def __init__(self, raw: sqlite3.Connection, core: Connection) -> None:
+    def __init__(self, raw: Connection) -> None:
         self.raw = raw
-        self.core = core
         self.alone = False
         self.moved: defaultdict[tuple[int, str], int] = defaultdict(int)
         self.token = 0  # the newest fencing token; claims under another are void
+
+    @property
+    def core(self) -> sqlalchemy.Connection:
+        """SQLAlchemy's connection."""
+        return self.raw.core
 
     def move(self, lane: int, before: str, after: str, count: int) -> None:
         """Note that `count` deliveries of `lane` changed state; an empty state is "no row"."""
@@ -94,8 +90,8 @@ class Transaction:
 Group = Callable[[Transaction, list[Any]], Sequence[Any]]
 
 _ADD_TALLY = Rows(
-    "INSERT INTO tally (lane, state, count) VALUES ",
-    3,
+    "INSERT INTO tally (lane, state, count) ",
+    "iti",
     " ON CONFLICT (lane, state) DO UPDATE SET count = tally.count + excluded.count",
 )
 
@@ -107,14 +103,15 @@ class Writer:
 
     def __init__(
         self,
-        raw: sqlite3.Connection,
-        core: Connection,
+        raw: WritingConnection,
         groups: dict[Kind, Group],
         on_broken: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._raw = raw
-        self._transaction = Transaction(raw, core)
+        self._writes_on_loop = raw.writes_on_loop
+        self._upkeep = raw.upkeep(self._break)
+        self._transaction = Transaction(raw)
         self._token = 0  # the token before the transaction under way
         self._groups = groups
         self._on_broken = on_broken
@@ -125,11 +122,7 @@ class Writer:
         self._idle: asyncio.TimerHandle | None = None
         self._closed = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._since_checkpoint = 0.0  # estimated frames in the log
-        self._frames_per_unit = 3.0
-        self._log_bytes = LOG_BYTES
         self._fails = False  # since it last worked
-        self._checkpoint_fails = False
         self.broken: BaseException | None = None
         self.commits = 0
         self._thread = threading.Thread(target=self._run, name="postroom-writer", daemon=True)
@@ -165,7 +158,7 @@ class Writer:
         self._turn()
         await asyncio.shield(self._ended)
         self._thread.join()
-        self._transaction.core.close()
+        self._raw.core.close()
         if self.broken is None:  # else SQLite would say goodbye with the syncs that failed
             self._raw.close()
 
@@ -183,15 +176,15 @@ class Writer:
         elif self._closed:
             self._busy = True
             self._jobs.put(None)
-        elif self._since_checkpoint:
+        elif self._upkeep.is_left:
             self._idle = self._loop.call_later(IDLE_SECONDS, self._tidy_up)
 
     def _begin_batch(self) -> None:
         count, size, light = fitting(self._gathered)
         batch, self._gathered = self._gathered[:count], self._gathered[count:]
-        self._since_checkpoint += (count + size / sqlite.PAGE_BYTES) * self._frames_per_unit
+        self._upkeep.wrote(count, size)
         self._busy = True
-        if light and self.broken is None:
+        if light and self._writes_on_loop and self.broken is None:
             try:
                 done = self._together(batch)
             except Exception:
@@ -221,13 +214,14 @@ class Writer:
     def _run(self) -> None:
         while job := self._jobs.get():
             done = job()
-            full = self._since_checkpoint * sqlite.PAGE_BYTES >= CHECKPOINT_BYTES
-            if not full and len(done) < BUSY_OPERATIONS:
+            is_due = self._upkeep.is_due
+            if not is_due and len(done) < BUSY_OPERATIONS:
                 self._call(self._answered, done)
                 continue
-            self._call(resolve, done)  # who waits need wait neither for the log nor for the pause
-            if full:
-                self._checkpoint()
+            self._call(resolve, done)  # who waits need wait neither for the upkeep nor for the pause
+            if is_due:
+                if self.broken is None:
+                    self._upkeep.work()
             else:
                 time.sleep(PAUSE_SECONDS)
             self._call(self._free)
@@ -241,7 +235,7 @@ class Writer:
             self._commit()
         except _GroupFailed as failure:
             return failed(batch, self._explain(failure))
-        except sqlite3.Error as error:
+        except self._raw.Error as error:
             self._rollback()
             return failed(batch, self._explain(error))
         return done
@@ -251,18 +245,9 @@ class Writer:
             self._rollback()  # what the loop began and could not end
         if self.broken is not None:
             return failed(batch, StorageFailed("the store has failed and takes nothing more"))
-        # Here waiting holds up nobody but those who wait for the store.
-        sqlite.wait_for_locks(self._raw, sqlite.BUSY_SECONDS)
-        # Content that is written once and read once would fill the cache with pages that nobody wants again.
         passing = any(operation.size_bytes >= CHUNK_BYTES for operation in batch)
-        if passing:
-            sqlite.limit_cache(self._raw, sqlite.PASSING_CACHE_BYTES)
-        try:
+        with self._raw.with_care(content_passes=passing):
             return self._with_care(batch)
-        finally:
-            sqlite.wait_for_locks(self._raw, 0.0)
-            if passing:
-                sqlite.limit_cache(self._raw, sqlite.CACHE_BYTES)
 
     def _with_care(self, batch: list[Operation]) -> Done:
         for way in (self._together_at_once, self._one_by_one, self._each_alone):
@@ -270,9 +255,9 @@ class Writer:
                 return way(batch)
             except _GroupFailed as failure:
                 return failed(batch, self._explain(failure))
-            except (_Gone, Uneven, GatewayError, sqlite3.Error) as error:
+            except (_Gone, Uneven, GatewayError, self._raw.Error) as error:
                 self._rollback()
-                if isinstance(error, sqlite3.Error) and sqlite.is_fatal(error):
+                if self._raw.is_fatal(error):
                     return failed(batch, self._explain(error))
             except Exception as error:
                 # A fault in a hot group's own code: nothing of the batch is kept, and the thread lives on.
@@ -325,7 +310,7 @@ class Writer:
                 done.extend(one)
             except _GroupFailed as failure:
                 done.extend(failed([operation], self._explain(failure)))
-            except (_Gone, sqlite3.Error) as error:
+            except (_Gone, self._raw.Error) as error:
                 self._rollback()
                 cause = error.__cause__ if isinstance(error, _Gone) else error
                 done.extend(failed([operation], self._explain(cause or error)))
@@ -355,8 +340,8 @@ class Writer:
         self._transaction.moved.clear()
         self._transaction.alone = False
         try:
-            self._raw.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+            self._raw.begin()
+        except self._raw.Error as error:
             raise _GroupFailed(error) from error
         self._token = self._transaction.token
         return self._transaction
@@ -364,16 +349,12 @@ class Writer:
     def _add_tallies(self) -> None:
         moved = [(lane, state, count) for (lane, state), count in self._transaction.moved.items() if count]
         if moved:
-            _ADD_TALLY.run(self._raw, [value for row in moved for value in row])
+            self._raw.run(_ADD_TALLY, [value for row in moved for value in row])
 
     def _commit(self) -> None:
         try:
-            if fails("O1-wal"):
-                raise sqlite.no_room()
-            if fails("O2"):
-                raise sqlite.not_synced()
-            self._raw.commit()  # gives up the interpreter lock once, execute("COMMIT") twice
-        except sqlite3.Error as error:
+            self._raw.commit()
+        except self._raw.Error as error:
             # A COMMIT that raises leaves the transaction to be rolled back by us.
             self._rollback()
             raise _GroupFailed(error, committing=True) from error
@@ -384,8 +365,7 @@ class Writer:
 
     def _rollback(self) -> None:
         self._transaction.token = self._token
-        if self._raw.in_transaction:
-            self._raw.execute("ROLLBACK")
+        self._raw.rollback()
 
     # --- answers ---
 
@@ -398,14 +378,15 @@ class Writer:
     def _explain(self, error: BaseException) -> BaseException:
         committing = isinstance(error, _GroupFailed) and error.committing
         cause = error.error if isinstance(error, _GroupFailed) else _driver_error(error)
-        if not isinstance(cause, sqlite3.Error):
+        if not isinstance(cause, self._raw.Error):
             return cause
-        if sqlite.is_fatal(cause):
+        if self._raw.is_fatal(cause):
             self._break(cause)
-        told = sqlite.storage_error(cause, committing=committing)
-        if isinstance(cause, sqlite3.OperationalError) and not self._fails:
+        told = self._raw.storage_error(cause, committing=committing)
+        if isinstance(cause, self._raw.OperationalError) and not self._fails:
             self._fails = True  # once: what waits for it is tried again and again
-            _log.error("store_fails", reason=str(told), error=str(cause), code=getattr(cause, "sqlite_errorname", ""))
+            code = getattr(cause, "sqlite_errorname", "") or getattr(cause, "sqlstate", "")
+            _log.error("store_fails", reason=str(told), error=str(cause), code=code)
         return told
 
     def _break(self, error: BaseException) -> None:
@@ -414,47 +395,9 @@ class Writer:
             if self._on_broken is not None:
                 self._call(self._on_broken, error)
 
-    # --- the log ---
-
-    def _checkpoint(self) -> None:
-        """Copy the log between two batches, and learn from its length how much an operation writes."""
-        if self.broken is not None:
-            return
-        estimated = self._since_checkpoint
-        try:
-            did = sqlite.checkpoint(self._raw)
-            if did.frames * sqlite.PAGE_BYTES > self._log_bytes:
-                emptied = sqlite.checkpoint(self._raw, truncate=True, wait_seconds=sqlite.READ_SECONDS)
-                self._log_bytes = 2 * did.frames * sqlite.PAGE_BYTES if emptied.busy else LOG_BYTES
-        except sqlite3.Error as error:
-            self._checkpoint_failed(error)
-            return
-        self._checkpoint_fails = False
-        self._since_checkpoint = 0.0
-        self._frames_per_unit *= min(2.0, max(0.5, did.frames / estimated))
-
     def _tidy(self) -> Done:
-        """With nothing to do: empty the log, and give back free pages where they are more than a quarter."""
-        if self.broken is not None:
-            self._since_checkpoint = 0.0
-            return []
-        try:
-            free = sqlite.pragma(self._raw, "freelist_count")
-            if free > VACUUM_PAGES and free * 4 > sqlite.pragma(self._raw, "page_count"):
-                self._raw.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-            sqlite.checkpoint(self._raw, truncate=True)
-        except sqlite3.Error as error:
-            self._checkpoint_failed(error)
-        self._since_checkpoint = 0.0
+        self._upkeep.tidy(broken=self.broken is not None)
         return []
-
-    def _checkpoint_failed(self, error: sqlite3.Error) -> None:
-        # The log keeps everything that was committed; without room the copy is tried again after the next batches.
-        if sqlite.is_fatal(error):
-            self._break(error)
-        if not self._checkpoint_fails:
-            self._checkpoint_fails = True  # told once, until one works again
-            _log.warning("checkpoint_failed", error=str(error))
 
 
 def _driver_error(error: BaseException) -> BaseException:

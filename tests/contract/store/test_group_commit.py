@@ -200,7 +200,7 @@ async def test_without_room_nothing_is_kept_and_with_room_all_goes_on(store: Dat
 class FailingCommit:
     """The writer's connection, whose next commits fail as the disk would make them fail."""
 
-    def __init__(self, raw: sqlite3.Connection, code: int, name: str) -> None:
+    def __init__(self, raw: Any, code: int, name: str) -> None:
         self._raw = raw
         self._code = code
         self._name = name

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from postroom.store import sqlite, writer
+from postroom.store import sqlite, sqlite_log
 from postroom.store.database import Database
 from tests.contract.store.examples import make_message
 
@@ -29,8 +29,8 @@ async def test_the_writer_waits_for_a_long_read_only_as_often_as_the_log_doubles
 
     monkeypatch.setattr(sqlite, "checkpoint", counted)
     monkeypatch.setattr(sqlite, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(writer, "CHECKPOINT_BYTES", 8 * sqlite.PAGE_BYTES)
-    store._writer._log_bytes = 32 * sqlite.PAGE_BYTES
+    monkeypatch.setattr(sqlite_log, "CHECKPOINT_BYTES", 8 * sqlite.PAGE_BYTES)
+    monkeypatch.setattr(store._writer._upkeep, "_patient_until", 32 * sqlite.PAGE_BYTES)
     with closing(sqlite3.connect(tmp_path / "postroom.db", isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM message").fetchone()

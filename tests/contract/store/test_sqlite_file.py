@@ -21,9 +21,9 @@ from sqlalchemy import Connection, create_engine
 
 from postroom.errors import Busy, InvalidInput, StateConflict, StorageFailed
 from postroom.model.ids import message_id_text
-from postroom.store import DeliveryFilter, hot, migrations, schema, selections, sqlite, waiting
+from postroom.store import DeliveryFilter, hot, migrations, schema, selections, sqlite, sqlite_connection, waiting
 from postroom.store.database import Database, open_store
-from postroom.store.readers import Reader, Readers, core_connection
+from postroom.store.readers import Reader, Readers
 from tests.contract.store.conftest import Opener
 from tests.contract.store.examples import LANE, NOON, Hour, ask, make_message
 
@@ -136,14 +136,14 @@ async def test_a_file_whose_opening_failed_is_not_held(tmp_path: Path, hour: Hou
 
 
 async def test_readers_cannot_write(store: Database, tmp_path: Path) -> None:
-    reader = Reader(tmp_path / "postroom.db")
+    reader = sqlite_connection.open_reader(tmp_path / "postroom.db")
     with pytest.raises(sqlite3.OperationalError, match="readonly"), reader.snapshot(2):
-        reader.raw.execute("INSERT INTO setting (name, value) VALUES ('a', 'b')")
+        reader.execute("INSERT INTO setting (name, value) VALUES ('a', 'b')")
     reader.close()
 
 
 async def test_a_read_that_takes_too_long_is_cut(store: Database, tmp_path: Path) -> None:
-    readers = Readers(tmp_path / "postroom.db", count=1, seconds=0.01)
+    readers = Readers(partial(sqlite_connection.open_reader, tmp_path / "postroom.db"), count=1, seconds=0.01)
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
     with pytest.raises(Busy):
         await readers.read(lambda reader: reader.raw.execute(endless).fetchone())
@@ -163,10 +163,9 @@ def objects(raw: sqlite3.Connection) -> dict[str, str]:
 
 
 def test_migrating_an_empty_file_makes_what_the_tables_declare(tmp_path: Path) -> None:
-    raw = sqlite.connect_writer(tmp_path / "migrated.db")
-    core = core_connection(raw)
-    assert migrations.migrate(raw, core)
-    assert not migrations.migrate(raw, core)
+    raw = sqlite_connection.connect_writer(tmp_path / "migrated.db")
+    assert migrations.migrate(raw)
+    assert not migrations.migrate(raw)
     engine = create_engine(f"sqlite:///{tmp_path / 'declared.db'}")
     schema.metadata.create_all(engine)
     engine.dispose()
@@ -174,7 +173,6 @@ def test_migrating_an_empty_file_makes_what_the_tables_declare(tmp_path: Path) -
     assert objects(raw) == objects(declared)
     assert len(objects(raw)) == len(schema.metadata.tables) + len(schema.INDEXES)
     declared.close()
-    core.close()
     raw.close()
 
 
@@ -192,13 +190,11 @@ async def test_a_file_of_a_newer_version_is_refused(store: Database, open_again:
 
 
 def test_a_migration_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    raw = sqlite.connect_writer(tmp_path / "postroom.db")
-    core = core_connection(raw)
+    raw = sqlite_connection.connect_writer(tmp_path / "postroom.db")
     raw.execute("CREATE TABLE sequence (in_the_way INTEGER)")
     with pytest.raises(StorageFailed, match="cannot be migrated"):
-        migrations.migrate(raw, core)
+        migrations.migrate(raw)
     assert objects(raw).keys() == {"sequence"}
-    core.close()
     raw.close()
 
 
@@ -212,14 +208,14 @@ def plan_of(sql: str, connection: Connection) -> list[str]:
 
 async def test_hot_statements_use_keys_and_indexes(store: Database) -> None:
     statements = {
-        "claim": hot._CLAIM_QUEUED._texts[3],
-        "unclaim": hot._UNCLAIM._texts[3],
-        "complete": hot._COMPLETE._texts[3],
-        "attempt": hot._INSERT_ATTEMPT._texts[3],
+        "claim": hot._CLAIM_QUEUED.texts[3],
+        "unclaim": hot._UNCLAIM.texts[3],
+        "complete": hot._COMPLETE.texts[3],
+        "attempt": hot._INSERT_ATTEMPT.texts[3],
         "due": waiting._DUE,
         "next due": f"SELECT min(due) FROM delivery WHERE {schema.WAITING_SQL} AND lane = ? AND priority = ?",
         "recover": f"SELECT message_id, n FROM delivery WHERE {schema.SENDING_SQL} AND token < ?",
-        "expire": selections._PICK_OVERDUE._texts[3],
+        "expire": selections._PICK_OVERDUE.texts[3],
         "window": f"SELECT message_id, n FROM delivery WHERE {schema.DEFERRED_SQL} AND window_from < ? LIMIT ?",
     }
     for name, sql in statements.items():
@@ -334,7 +330,7 @@ asyncio.run(main())
 async def test_the_writer_waits_for_no_reader(store: Database, tmp_path: Path) -> None:
     await store.enqueue(make_message())
     begun, gate = threading.Event(), threading.Event()
-    readers = Readers(tmp_path / "postroom.db", count=1)
+    readers = Readers(partial(sqlite_connection.open_reader, tmp_path / "postroom.db"), count=1)
 
     def read_slowly(reader: Reader) -> int:
         seen = len(waiting.due(reader, LANE, NOON, 10))

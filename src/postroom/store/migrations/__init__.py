@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
-from sqlalchemy import Connection
-
+from ..driver import Connection, WritingConnection
 from ..schema import HEAD
 
 
-def migrate(raw: sqlite3.Connection, core: Connection) -> bool:
+def migrate(raw: WritingConnection) -> bool:
     """Bring the store to HEAD in one transaction; whether anything was done.
 
     Raises:
@@ -27,21 +25,20 @@ def migrate(raw: sqlite3.Connection, core: Connection) -> bool:
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    config.attributes["connection"] = core
-    raw.execute("BEGIN IMMEDIATE")
+    config.attributes["connection"] = raw.core
+    raw.begin()
     try:
         command.upgrade(config, "head")
-        raw.execute("COMMIT")
-    except (CommandError, DBAPIError, sqlite3.Error) as error:
+        raw.commit()
+    except (CommandError, DBAPIError, raw.Error) as error:
         raise StorageFailed(f"the database cannot be migrated: {error}") from error
     finally:
-        if raw.in_transaction:
-            raw.execute("ROLLBACK")
+        raw.rollback()
     return True
 
 
-def revision(raw: sqlite3.Connection) -> str:
-    """The revision that the file is at; empty for an empty file."""
-    known = raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+def revision(raw: Connection) -> str:
+    """The revision that the database is at; empty for an empty one."""
+    known = raw.has_table("alembic_version")
     row = raw.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
     return str(row[0]) if row else ""
