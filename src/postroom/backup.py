@@ -150,7 +150,8 @@ def _bring(folder: Path, fresh: Path) -> str:
         manifest = json.loads((folder / MANIFEST).read_text())
         expected, made = str(manifest["sha256"]), str(manifest["made"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        fault = f"{folder} is no whole backup: {error}"
+        why = error.strerror if isinstance(error, OSError) else "it is not what `postroom backup` writes"
+        fault = f"{folder} is no whole backup: {MANIFEST}: {why}"
         raise InvalidInput(Fault("folder", fault, "name a folder that `postroom backup` made")) from None
     _remove(fresh)
     need_room(fresh.parent, (folder / DATABASE,))

@@ -191,6 +191,7 @@ class Gateway:
     async def start(self, deliver: bool = True, *, paused: bool = False) -> None:
         """Recover what a crash left and begin to deliver (or only to accept); `paused`: with `follow_switch`."""
         if not deliver:
+            await self._recover_only()
             return
         self._clock_watch.was_last_seen(await self.store.last_seen())
         recovered = await self.scheduler.start(
@@ -213,6 +214,12 @@ class Gateway:
             asyncio.create_task(maintenance.run(self.store, self.clock, rules, self._clock_watch, told)),
             asyncio.create_task(self._reporter.run()),
         ]
+
+    async def _recover_only(self) -> None:
+        """No gateway sends: what was being sent was cut off by a crash, and people may look at it and move it."""
+        counts = await self.store.counts()
+        if any(count for (_, state), count in counts.items() if state is DeliveryState.SENDING):
+            await self.store.recover(self.clock.now())
 
     def follow_switch(self) -> None:
         """Send, or claim nothing more, as the master switch says now."""

@@ -159,7 +159,7 @@ def test_send_in_parts_and_the_queue(postroom: Commands, tmp_path: Path) -> None
     assert postroom.json("queue", "hold", message_id, "-n", "1")["moved"] == 1
     assert postroom.json("queue", "list", "--state", "held")["deliveries"][0]["recipient"] == "cc@example.net"
     assert f"postroom queue release {message_id}" in postroom.run("why", message_id)
-    assert postroom.run("queue", "release", "--account", "relay") == "1 deliveries: release\n"
+    assert postroom.run("queue", "release", "--account", "relay") == "1 delivery: release\n"
     assert postroom.json("queue", "cancel", "--all")["moved"] == 3
     status, error = postroom.fails("queue", "cancel", message_id)
     assert (status, error) == (65, "postroom: there is nothing to cancel: cancelled\n")

@@ -173,8 +173,15 @@ def test_what_may_be_sent_twice_is_told_by_show_and_why(
     with smtplib.SMTP("127.0.0.1", mail.served.port, timeout=60) as client:
         client.sendmail(SENDER, ["b@sink.example"], TEXT)
     assert mail.served.process.wait(60) == 137
-    waiting = serve(data=data, POSTROOM_SENDING_ENABLED="false")
     said = "it may be sent twice: the gateway stopped while it was being sent"
+    before = mail.served.run("why", "last").stdout  # no gateway runs
+    assert before.startswith("b@sink.example is deferred")
+    assert "  because  the gateway is not running\n" in before
+    assert f"  note     {said}\n" in before
+    assert mail.served.run("queue", "hold", "last").stdout == "1 delivery: hold\n"
+    assert f"  note     {said}\n" in mail.served.run("why", "last").stdout
+    mail.served.run("queue", "release", "last")
+    waiting = serve(data=data, POSTROOM_SENDING_ENABLED="false")
     assert f"b@sink.example: {said}\n" in waiting.run("queue", "show", "last").stdout
     assert f"  note     {said}\n" in waiting.run("why", "last").stdout
     (shown,) = json.loads(waiting.run("queue", "show", "last", "--json").stdout)["deliveries"]

@@ -106,6 +106,14 @@ async def test_an_application_that_is_off_and_a_message_for_nobody_are_refused(r
         room.intake.submit(nobody)
 
 
+async def test_what_came_from_no_host_says_none(room: Room) -> None:
+    submission = dataclasses.replace(room.submission(), peer="", with_protocol="HTTP")
+    accepted = await room.intake.submit(submission)
+    content = await room.store.content(accepted.id)
+    assert content is not None
+    assert content.startswith(b"Received: by mx.test (Postroom) with HTTP id ")
+
+
 async def test_subjects_are_kept_readable(room: Room) -> None:
     message = await room.submit(head=b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n =?utf-8?b?IOKCrA==?=\r\n\r\n")
     assert (await room.store.message(message)).subject == "Grüße €"

@@ -46,6 +46,7 @@ async def test_a_refused_recipient_is_reported_to_the_sender(room: Room) -> None
     (sent,) = reports.reports
     assert sent.envelope == Envelope("", ("a@x.test",))
     assert report.message["To"] == "a@x.test"
+    assert report.message["Received"].startswith("by mx.test (Postroom) id ")  # from no host, by no protocol
     assert report.message["From"] == "Mail delivery <MAILER-DAEMON@mx.test>"
     assert report.about["Reporting-MTA"] == "dns; mx.test"
     assert parsedate_to_datetime(report.about["Arrival-Date"]) == room.clock.now()

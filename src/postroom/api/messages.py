@@ -18,7 +18,7 @@ from ..model.application import Application
 from ..model.content import Content
 from ..model.envelope import Envelope
 from ..model.ids import message_id_text, parse_message_id
-from ..model.queue import FINAL
+from ..model.queue import FINAL, DeliveryState
 from ..model.submission import Submission
 from ..store import MessageView, Selection
 from .content import receive_content
@@ -30,6 +30,14 @@ routes = APIRouter(prefix="/v1/messages", tags=["messages"])
 RAW = "message/rfc822"
 
 Verb = Literal["hold", "release", "retry", "cancel"]
+
+_ON_ITS_WAY = "what is being sent can be moved once its outcome is known"
+#: What else helps where a verb moves nothing.
+_HINTS = {
+    ("hold", DeliveryState.SENDING): _ON_ITS_WAY,
+    ("cancel", DeliveryState.SENDING): _ON_ITS_WAY,
+    ("retry", DeliveryState.HELD): "what is held goes on with `postroom queue release`",
+}
 
 
 class DescribedFile(BaseModel):
@@ -267,4 +275,5 @@ async def change_message(gateway: TheGateway, message_id: str, verb: Verb, n: in
         accepted = await gateway.resubmit(view.id)
         return {"id": message_id, "moved": 0, "resubmitted_as": message_id_text(accepted.id)}
     states = ", ".join(sorted({row.state.value for row in rows}))
-    raise StateConflict(f"there is nothing to {verb}: {states}")
+    hints = {_HINTS[verb, row.state] for row in rows if (verb, row.state) in _HINTS}
+    raise StateConflict("; ".join([f"there is nothing to {verb}: {states}", *sorted(hints)]))

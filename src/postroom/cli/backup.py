@@ -55,8 +55,8 @@ def backup(
     if as_json:
         print_json(made)
         return
-    counts = ", ".join(f"{count} {state}" for state, count in made["deliveries"].items()) or "no deliveries"
-    typer.echo(f"{made['folder']}: {made['messages']} messages ({counts}), read back and sound")
+    counts = ", ".join(f"{count} {state}" for state, count in made["deliveries"].items()) or "none"
+    typer.echo(f"{made['folder']}: {made['messages']} messages (deliveries: {counts}), read back and sound")
     if not made["with_keys"]:
         typer.echo("The keys are not in it: keep a copy of the keys file elsewhere, or accounts can't be opened.")
 

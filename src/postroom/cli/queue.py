@@ -159,7 +159,8 @@ def _change(
     for one in answers:
         if one.get("resubmitted_as"):
             typer.echo(f"{one['id']} has ended; sent again as {one['resubmitted_as']}")
-    typer.echo(f"{sum(one['moved'] for one in answers)} deliveries: {verb}")
+    moved = sum(one["moved"] for one in answers)
+    typer.echo(f"{moved} {'delivery' if moved == 1 else 'deliveries'}: {verb}")
 
 
 @app.command("cancel")

@@ -25,8 +25,9 @@ class Door(StrEnum):
 class Submission:
     """A message as a door received it.
 
-    `with_protocol` is the keyword of the trace header (RFC 3848: ESMTP, ESMTPS, ESMTPSA, ...); `peer` the client's
-    address, `helo` what it called itself. `account` names the account to use, if the sender chose one.
+    `with_protocol` is the keyword of the trace header (RFC 3848: ESMTP, ESMTPS, ESMTPSA, ...), empty where it came by
+    none; `peer` the client's address, `helo` what it called itself. `account` names the account to use, if the sender
+    chose one.
     """
 
     door: Door

@@ -237,6 +237,7 @@ class Reporter:
             envelope=Envelope("", to, eight_bit=is_eight_bit, smtputf8=not report.head.isascii()),
             content=content,
             received=self._clock.now(),
+            with_protocol="",
         )
 
     def _recipient(self, notice: Notice) -> ReportedRecipient:

@@ -159,13 +159,13 @@ class Intake:
             removed = removed if header_message_id is None else removed | {b"message-id"}
             header_message_id = f"<{text_id}@{self._hostname}>".encode()
             missing += b"Message-ID: " + header_message_id + b"\r\n"
-        sender = f"{submission.helo or 'localhost'} ([{submission.peer}])" if submission.peer else submission.door.value
+        # What was made on this machine came from no host, and by no protocol of mail.
+        peer, keyword = submission.peer, submission.with_protocol
+        sender = f"from {submission.helo or 'localhost'} ([{peer}])\r\n\t" if peer else ""
+        protocol = f" with {keyword}" if keyword else ""
         # One recipient may be named; several would show blind copies to each other (RFC 5321 section 7.2).
         named = f"\r\n\tfor <{recipients[0]}>" if len(recipients) == 1 else ""
-        received = (
-            f"Received: from {sender}\r\n\tby {self._hostname} (Postroom) with {submission.with_protocol}"
-            f" id {text_id}{named}; "
-        ).encode() + date
+        received = (f"Received: {sender}by {self._hostname} (Postroom){protocol} id {text_id}{named}; ").encode() + date
         head = edit(submission.content.head, prepend=received + b"\r\n", remove=removed, append=missing)
         return head, header_message_id.decode("utf-8", "replace")[:998]
 

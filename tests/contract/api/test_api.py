@@ -300,6 +300,11 @@ async def test_verbs_on_a_message(api: httpx2.AsyncClient) -> None:
 
     assert (await change("hold", n=1)).json()["moved"] == 1
     assert await states() == ["queued", "held"]
+    refused = await change("retry", n=1)
+    assert (refused.status_code, refused.json()["detail"]) == (
+        409,
+        "there is nothing to retry: held; what is held goes on with `postroom queue release`",
+    )
     assert (await change("release")).json()["moved"] == 1
     await _problem(await change("release"), 409)
     await _problem(await change("retry"), 409)
