@@ -193,7 +193,7 @@ class Gateway:
         if not deliver:
             await self._recover_only()
             return
-        self._clock_watch.was_last_seen(await self.store.last_seen())
+        await self._clock_watch.remember(self.store)
         recovered = await self.scheduler.start(
             self.accounts.snapshot(),
             paused=paused or not self.settings.sending_enabled,

@@ -35,8 +35,8 @@ DATABASE, LOG = "/postroom.db", "/postroom.db-wal"
 _SHIM = Path(__file__).with_name("shim.c")
 _ORDERS = struct.Struct("=7q64s")
 _NAMES = (
-    "realtime_seconds",
-    "monotonic_seconds",
+    "stepped_seconds",
+    "passed_seconds",
     "sync_errno",
     "write_errno",
     "syncs_failed",
@@ -67,12 +67,11 @@ class Shim:
 
     def step(self, seconds: int) -> None:
         """The time of day steps by so much, and no timer sees it."""
-        self["realtime_seconds"] += seconds
+        self["stepped_seconds"] += seconds
 
     def pass_time(self, seconds: int) -> None:
-        """So much time has passed, by every clock."""
-        self["realtime_seconds"] += seconds
-        self["monotonic_seconds"] += seconds
+        """So much time has passed, by every clock at once."""
+        self["passed_seconds"] += seconds
 
 
 def compile_shim(folder: Path) -> Path:
@@ -184,10 +183,11 @@ def standing_room(
         room = Room(served, Api(data / "control.sock"), own)
         fields: dict[str, Any] = {"host": "127.0.0.1", "port": own.port, "security": "none"}
         grant = {"application": "local", "senders": ["*"]}
-        if any(one["name"] == "relay" for one in room.api.ask("GET", "accounts")["accounts"]):
-            room.api.ask("PATCH", "accounts/relay", fields)
-        else:
+        there = {one["name"]: one for one in room.api.ask("GET", "accounts")["accounts"]}
+        if "relay" not in there:
             room.api.ask("POST", "accounts", {"name": "relay", "grant": grant, **fields})
+        elif there["relay"]["port"] != own.port:
+            room.api.ask("PATCH", "accounts/relay", fields)
         yield room
 
 

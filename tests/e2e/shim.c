@@ -17,12 +17,12 @@
 #include <unistd.h>
 
 struct orders {
-    volatile int64_t realtime_seconds;  /* added to the time of day */
-    volatile int64_t monotonic_seconds; /* added to the clock of timers */
-    volatile int64_t sync_errno;        /* fsync and fdatasync of files whose path ends so fail with it, once */
-    volatile int64_t write_errno;       /* writes to files whose path ends so fail with it, until it is 0 again */
-    volatile int64_t syncs_failed;      /* how many were made to fail */
-    volatile int64_t syncs_after;       /* how many of the same files were asked for after that */
+    volatile int64_t stepped_seconds; /* added to the time of day */
+    volatile int64_t passed_seconds;  /* added to every clock */
+    volatile int64_t sync_errno;      /* fsync and fdatasync of files whose path ends so fail with it, once */
+    volatile int64_t write_errno;     /* writes to files whose path ends so fail with it, until it is 0 again */
+    volatile int64_t syncs_failed;    /* how many were made to fail */
+    volatile int64_t syncs_after;     /* how many of the same files were asked for after that */
     volatile int64_t writes_failed;
     char path_end[64];
 };
@@ -96,9 +96,9 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     int result = real(clock, now);
     if (!result && orders) {
         if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)
-            now->tv_sec += orders->realtime_seconds;
+            now->tv_sec += orders->stepped_seconds + orders->passed_seconds;
         else if (clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_COARSE)
-            now->tv_sec += orders->monotonic_seconds;
+            now->tv_sec += orders->passed_seconds;
     }
     return result;
 }
@@ -106,7 +106,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 int gettimeofday(struct timeval *restrict now, void *restrict zone) {
     int result = REAL(gettimeofday)(now, zone);
     if (!result && orders)
-        now->tv_sec += orders->realtime_seconds;
+        now->tv_sec += orders->stepped_seconds + orders->passed_seconds;
     return result;
 }
 

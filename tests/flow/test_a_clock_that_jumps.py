@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -11,11 +11,11 @@ from postroom.model.outcome import Deferred, Scope
 from postroom.model.queue import MessageId
 from postroom.policy.retry import Schedule
 from postroom.queue import maintenance
-from postroom.queue.clock_watch import DOUBT, ClockWatch
+from postroom.queue.clock_watch import DOUBT, ClockWatch, Jumps
 from postroom.queue.delivery import RetryRules
 from postroom.queue.lane import LaneRules
 from postroom.queue.scheduler import Scheduler
-from postroom.store import clock_jumps
+from postroom.store import Silence, clock_jumps
 from tests.flow.conftest import FakeClock, Room
 
 YEARS = timedelta(days=3653)
@@ -63,7 +63,7 @@ def test_a_clock_that_runs_with_the_timers_is_believed() -> None:
     for _ in range(1000):
         clock.advance(timedelta(hours=1))
         assert watch.is_believed()
-    assert watch.jumped == timedelta(0)
+    assert not watch.jumps
 
 
 def test_small_corrections_are_no_jump() -> None:
@@ -73,7 +73,7 @@ def test_small_corrections_are_no_jump() -> None:
         clock.advance(timedelta(minutes=1))
         clock.time += timedelta(seconds=correction)
         assert watch.is_believed()
-    assert watch.jumped == timedelta(0)
+    assert not watch.jumps
 
 
 @pytest.mark.parametrize("jump", [DAY, YEARS])
@@ -82,7 +82,7 @@ def test_a_jump_ahead_is_doubted_for_a_day_and_believed_then(jump: timedelta) ->
     watch = ClockWatch(clock)
     clock.time += jump
     assert not watch.is_believed()
-    assert watch.jumped == jump
+    assert watch.jumps == Jumps(ahead=jump)
     clock.advance(DOUBT - timedelta(seconds=1))
     assert not watch.is_believed()
     clock.advance(timedelta(seconds=1))
@@ -116,34 +116,76 @@ def test_a_jump_back_ends_nothing_and_is_believed() -> None:
     watch = ClockWatch(clock)
     clock.time -= YEARS
     assert watch.is_believed()
-    assert watch.jumped == -YEARS
+    assert watch.jumps == Jumps(back=YEARS)
 
 
 @pytest.mark.parametrize(("since", "believed"), [(timedelta(hours=23), True), (timedelta(days=3), False)])
 def test_after_a_long_silence_a_start_gives_everything_a_day(since: timedelta, believed: bool) -> None:
     clock = FakeClock()
     watch = ClockWatch(clock)
-    watch.was_last_seen(clock.now() - since)
+    watch.was_silent(Silence(clock.now() - since))
     assert watch.is_believed() is believed
     clock.advance(DOUBT)
     assert watch.is_believed()
 
 
-def test_a_start_with_no_past_knows_of_no_jump() -> None:
-    watch = ClockWatch(FakeClock())
-    watch.was_last_seen(None)
+@pytest.mark.parametrize(("ago", "left"), [(timedelta(hours=1), timedelta(hours=23)), (timedelta(days=2), None)])
+def test_a_start_goes_on_with_the_doubt_that_was_there(ago: timedelta, left: timedelta | None) -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    watch.was_silent(Silence(clock.now() - ago - YEARS, clock.now() - ago))
+    if left is not None:
+        clock.advance(left - timedelta(seconds=1))
+        assert not watch.is_believed()
+        clock.advance(timedelta(seconds=1))
     assert watch.is_believed()
-    assert watch.jumped == timedelta(0)
+    assert not watch.jumps
+
+
+def test_a_jump_back_that_is_on_record_is_past(room: Room) -> None:
+    clock = FakeClock()
+    watch = ClockWatch(clock)
+    watch.was_silent(Silence(clock.now() + YEARS, clock.now() - timedelta(hours=1)))
+    assert watch.is_believed()
+    assert not watch.jumps
+
+
+async def test_a_start_with_no_past_knows_of_no_jump(room: Room) -> None:
+    watch = ClockWatch(room.clock)
+    await watch.remember(room.store)
+    assert watch.is_believed()
+    assert not watch.jumps
+
+
+def test_a_stop_between_two_readings_is_no_jump() -> None:
+    class Stopping(FakeClock):
+        """The process is stopped for an hour within a look at the clocks."""
+
+        stops = 0
+
+        def now(self) -> datetime:
+            now = super().now()
+            if self.stops:
+                self.stops -= 1
+                self.advance(timedelta(hours=1))
+            return now
+
+    clock = Stopping()
+    watch = ClockWatch(clock)
+    clock.stops = 2
+    assert watch.is_believed()
+    assert watch.is_believed()
+    assert not watch.jumps
 
 
 def test_a_start_with_a_past_in_the_future_is_a_jump_back() -> None:
     clock = FakeClock()
     watch = ClockWatch(clock)
-    watch.was_last_seen(clock.now() + YEARS)
+    watch.was_silent(Silence(clock.now() + YEARS))
     assert watch.is_believed()
-    assert watch.jumped == -YEARS
-    watch.dealt_with(-YEARS)
-    assert watch.jumped == timedelta(0)
+    assert watch.jumps == Jumps(back=YEARS)
+    watch.dealt_with(watch.jumps)
+    assert not watch.jumps
 
 
 # --- what becomes of mail ---
@@ -236,11 +278,84 @@ async def test_a_start_sends_what_a_wrong_clock_had_put_far_away(room: Room, jum
     await room.scheduler.stop()
     room.clock.time -= jump
     upkeep = Upkeep(room)
-    upkeep.watch.was_last_seen(await room.store.last_seen())
+    await upkeep.watch.remember(room.store)
     await room.scheduler.start(room.accounts, paused=False, hold_pending=False)
     await upkeep.turn()
     room.clock.advance(timedelta(minutes=1))
     await room.until(waits, "delivered")
+
+
+async def test_a_wrong_clock_is_doubted_over_starts_within_the_day(room: Room) -> None:
+    waits = await held(room)
+    room.scheduler.pause(True)
+    room.clock.time += YEARS
+    for _ in range(3):
+        upkeep = Upkeep(room)  # a start
+        await upkeep.watch.remember(room.store)
+        room.clock.advance(timedelta(hours=7))
+        await room.submit()  # on record with a wrong time
+        await upkeep.turn()
+        assert await room.states(waits) == ["deferred"]
+    room.clock.advance(DOUBT - timedelta(hours=14))  # a day after the first of them
+    await upkeep.turn()
+    assert await room.states(waits) == ["expired"]
+
+
+async def test_a_jump_that_was_dealt_with_is_past_for_the_next_start(room: Room) -> None:
+    upkeep = Upkeep(room)
+    room.clock.time += YEARS
+    await held(room)
+    room.clock.time -= YEARS
+    await upkeep.turn()
+    waits = await held(room)
+    (before,) = await room.rows(waits)
+    for _ in range(2):
+        upkeep = Upkeep(room)
+        await upkeep.watch.remember(room.store)
+        await upkeep.turn()
+    assert await room.rows(waits) == (before,)
+    assert upkeep.told == []
+
+
+async def test_a_jump_that_was_taken_back_before_anybody_looked_holds_nothing_up(room: Room) -> None:
+    upkeep = Upkeep(room)
+    room.clock.time += YEARS
+    waits = await held(room)
+    room.clock.time -= YEARS
+    await upkeep.turn()
+    (row,) = await room.rows(waits)
+    assert row.due is not None and row.due <= room.clock.now()
+    await room.until(waits, "delivered")
+
+
+async def test_a_jump_while_upkeep_is_at_work_ends_nothing(room: Room) -> None:
+    upkeep = Upkeep(room)
+    waits = await held(room)
+    room.clock.time -= timedelta(minutes=5)
+    whole = room.store.bring_back
+
+    async def jumps_meanwhile(*arguments: object) -> int:
+        moved: int = await whole(*arguments)
+        room.scheduler.pause(True)
+        room.clock.time += YEARS
+        return moved
+
+    room.store.bring_back = jumps_meanwhile
+    await upkeep.turn()
+    room.store.bring_back = whole
+    await upkeep.turn()
+    assert await room.states(waits) == ["deferred"]
+
+
+async def test_upkeep_where_no_clock_jumps_leaves_every_time_alone(room: Room) -> None:
+    upkeep = Upkeep(room)
+    waits = [await held(room) for _ in range(3)]
+    before = [await room.rows(one) for one in waits]
+    commits = room.store.commits
+    await upkeep.turn()
+    assert [await room.rows(one) for one in waits] == before
+    assert upkeep.told == []
+    assert room.store.commits - commits <= 2
 
 
 async def test_upkeep_that_fails_brings_back_at_its_next_turn(room: Room) -> None:

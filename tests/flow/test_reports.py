@@ -34,7 +34,7 @@ async def all_rows(room: Room) -> list[DeliveryRow]:
 async def maintain(room: Room, reports: Reporting, after: timedelta) -> None:
     """Time passes, and maintenance and the reporter look."""
     room.clock.time += after
-    await maintenance.step(room.store, room.clock, DAYS)
+    await maintenance.step(room.store, room.clock.now(), DAYS)
     room.clock.time += GATHER
     reports.reporter.notice()
 
@@ -233,7 +233,7 @@ async def test_what_left_while_its_delay_was_gathered_is_not_told_as_delayed(roo
         message_id = await room.submit()
         await room.until(message_id, "deferred")
         room.clock.time += timedelta(hours=4, minutes=1)
-        await maintenance.step(room.store, room.clock, DAYS)
+        await maintenance.step(room.store, room.clock.now(), DAYS)
         assert len(await room.store.noticed(room.clock.now() + GATHER)) == 1
         await room.store.retry(Selection(message_id=message_id), room.clock.now())
         room.scheduler.look()

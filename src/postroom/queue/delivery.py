@@ -144,7 +144,8 @@ def _try_again(
         delay = outcome.retry_after
     due = now + delay
     is_unknown = isinstance(outcome, Unknown)
-    expired = window_has_ended(message.window_from, rules.window, due) and rules.may_expire()
+    # Asked each time, so that the clock is looked at whenever a time that it tells is kept.
+    expired = rules.may_expire() and window_has_ended(message.window_from, rules.window, due)
     return DeliveryResult(
         n=delivery.n,
         state=DeliveryState.EXPIRED if expired else DeliveryState.DEFERRED,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from ..errors import GatewayError
 from ..model.clock import Clock
 from ..store import QueueStore
-from .clock_watch import ClockWatch
+from .clock_watch import TOLERANCE, ClockWatch, Jumps
 
 _log = structlog.get_logger()
 
@@ -51,21 +51,34 @@ async def run(store: QueueStore, clock: Clock, rules: MaintenanceRules, watch: C
 
 async def turn(store: QueueStore, clock: Clock, rules: MaintenanceRules, watch: ClockWatch, told: Told) -> None:
     """Mend what a jump of the clock has put far away, then a `step`, unless the clock is doubted."""
+    now = clock.now()  # before the watch looks: a jump that comes now is not in it
     is_believed = watch.is_believed()
-    if jump := watch.jumped:
-        if jump < timedelta(0):
-            now = clock.now()
-            await store.bring_back(now, -jump, now)
-        watch.dealt_with(jump)
+    jumps = watch.jumps
+    if (moved := await _mend(store, clock, rules, jumps)) or jumps:
+        watch.dealt_with(jumps)
         told.clock_jumped()
+        _log.info("clock_followed", brought_back=moved)
     if is_believed:
-        await step(store, clock, rules)
+        await step(store, now, rules)
     told.noted()
 
 
-async def step(store: QueueStore, clock: Clock, rules: MaintenanceRules) -> None:
-    """One turn: small steps until nothing is left to do."""
+async def _mend(store: QueueStore, clock: Clock, rules: MaintenanceRules, jumps: Jumps) -> int:
+    """Bring back what would wait too long; how many deliveries. Jumps that were taken back before anybody looked count
+    too: what was put off between them has a time far away."""
     now = clock.now()
+    moved = await store.bring_back(now, jumps.back, now) if jumps.back else 0
+    # No try is put off beyond its retry window, whether or not somebody saw the clock that said so.
+    moved += await store.bring_back(now, None, now + rules.retry_window + TOLERANCE)
+    if jumps:
+        # On record at the new time of day, or the next start would take this jump for another.
+        ways = ((jumps.ahead, "ahead"), (jumps.back, "back"))
+        await store.record("clock.jumped", detail=", ".join(f"{by} {way}" for by, way in ways if by))
+    return moved
+
+
+async def step(store: QueueStore, now: datetime, rules: MaintenanceRules) -> None:
+    """One turn at the time of day `now`: small steps until nothing is left to do."""
     while await store.expire(now - rules.retry_window, now - rules.give_up, now):
         pass
     if rules.delay_warning:

@@ -150,6 +150,15 @@ class MessageView:
     envid: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Between these two times nothing is on record, or after `since` where `until` is None. Clocks jump: `since` may be
+    the later."""
+
+    since: datetime
+    until: datetime | None = None
+
+
 class QueueStore(Protocol):
     """What the queue asks of the store."""
 
@@ -209,12 +218,14 @@ class QueueStore(Protocol):
         """Note the delay of what is under way (not held) of messages accepted before the time, once for each, in small
         steps; how many deliveries were noted."""
 
-    def bring_back(self, now: datetime, by: timedelta, later_than: datetime) -> asyncio.Future[int]:
+    def bring_back(self, now: datetime, by: timedelta | None, later_than: datetime) -> asyncio.Future[int]:
         """After a clock that was ahead: what waits and is due after `later_than` is due earlier `by` so much (not
-        before now), and retry windows that would begin more than a day from now begin now; how many are due earlier."""
+        before now; None: now), and retry windows that would begin more than a day from now begin now; how many are
+        due earlier."""
 
-    async def last_seen(self) -> datetime | None:
-        """When the last thing that is on record happened."""
+    async def last_silence(self, earliest: datetime, latest: datetime) -> Silence | None:
+        """From the last thing on record that did not happen between the times to the first after it that did; None
+        where nothing else is on record."""
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """Keep an event that is not about one message."""

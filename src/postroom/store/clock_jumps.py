@@ -1,4 +1,5 @@
-"""Times that a clock which was ahead has put far into the future, brought back in small steps."""
+"""What a clock that jumped leaves in the store: silences on record, and times far in the future, which are brought back
+in small steps."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from ..model.queue import PriorityClass
+from . import Silence
 from .readers import Reader
-from .schema import DEFERRED_SQL, WAITING_SQL, micros
+from .schema import DEFERRED_SQL, WAITING_SQL, micros, moment
 from .writer import Transaction
 
 #: Deliveries looked at in one step.
@@ -23,16 +25,57 @@ _LATER = (
     f"SELECT due, message_id, n FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?"
     " AND (due, message_id, n) > (?, ?, ?) ORDER BY due, message_id, n LIMIT ?"
 )
+_ANY_LATER = f"SELECT 1 FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND due > ? LIMIT 1"
+_ANY_WINDOW = f"SELECT 1 FROM delivery WHERE {DEFERRED_SQL} AND window_from > ? LIMIT 1"
 _WINDOWS = (
     "UPDATE delivery SET window_from = ? WHERE (message_id, n) IN"
     f" (SELECT message_id, n FROM delivery WHERE {DEFERRED_SQL} AND window_from > ? LIMIT ?)"
 )
 
 
-def lanes(reader: Reader) -> list[tuple[int, int]]:
-    """Every lane with every class."""
-    found = reader.raw.execute("SELECT DISTINCT lane FROM tally ORDER BY lane").fetchall()
-    return [(lane, int(priority)) for (lane,) in found for priority in PriorityClass]
+_NEWEST = "SELECT id, at FROM event ORDER BY id DESC LIMIT 1"
+_OLDEST = "SELECT id, at FROM event ORDER BY id LIMIT 1"
+_UP_TO = "SELECT id, at FROM event WHERE id <= ? ORDER BY id DESC LIMIT 1"
+
+
+def last_silence(reader: Reader, earliest: datetime, latest: datetime) -> Silence | None:
+    """See `QueueStore.last_silence`. By halves: a day can have millions of events."""
+    raw = reader.raw
+    first, last = micros(earliest), micros(latest)
+    newest = raw.execute(_NEWEST).fetchone()
+    if newest is None:
+        return None
+    high, until = newest
+    if not first < until <= last:
+        return Silence(moment(until))
+    low, since = raw.execute(_OLDEST).fetchone()
+    if first < since <= last:
+        return None
+    while (
+        high - low > 1
+    ):  # `since` is the time of the last event up to `low`, which was at another time, `until` of `high`
+        middle = (low + high) // 2
+        found, at = raw.execute(_UP_TO, (middle,)).fetchone()
+        if found > low and first < at <= last:
+            high, until = found, at
+        elif found > low:
+            low, since = middle, at
+        else:
+            low = middle
+    return Silence(moment(since), moment(until))
+
+
+def lanes(reader: Reader, later_than: datetime) -> list[tuple[int, int]]:
+    """Every lane and class in which something that waits is due after `later_than`."""
+    raw, at = reader.raw, micros(later_than)
+    found = [lane for (lane,) in raw.execute("SELECT DISTINCT lane FROM tally ORDER BY lane")]
+    every = [(lane, int(priority)) for lane in found for priority in PriorityClass]
+    return [(lane, priority) for lane, priority in every if raw.execute(_ANY_LATER, (lane, priority, at)).fetchone()]
+
+
+def has_far_windows(reader: Reader, now: datetime) -> bool:
+    """Whether a retry window lies far in the future."""
+    return reader.raw.execute(_ANY_WINDOW, (micros(now + TOO_FAR),)).fetchone() is not None
 
 
 def place(later_than: datetime) -> Place:
@@ -41,17 +84,18 @@ def place(later_than: datetime) -> Place:
 
 
 def due_earlier(
-    lane: int, priority: int, after: Place, by: timedelta, now: datetime
+    lane: int, priority: int, after: Place, by: timedelta | None, now: datetime
 ) -> Callable[[Transaction], tuple[int, Place | None]]:
-    """Work for the writer: up to STEP deliveries after a place come due earlier, but not before now; how many, and the
-    place of the next step. What moves goes to places that were passed."""
-    microseconds, earliest = by // timedelta(microseconds=1), micros(now)
+    """Work for the writer: up to STEP deliveries after a place come due earlier, but not before now (None: now); how
+    many, and the place of the next step. What moves goes to places that were passed."""
+    earliest = micros(now)
+    microseconds = None if by is None else by // timedelta(microseconds=1)
 
     def work(transaction: Transaction) -> tuple[int, Place | None]:
         rows = transaction.raw.execute(_LATER, (lane, priority, *after, STEP)).fetchall()
         transaction.raw.change_each(
             "UPDATE delivery SET due = ? WHERE message_id = ? AND n = ?",
-            [(max(earliest, due - microseconds), message_id, n) for due, message_id, n in rows],
+            [(earliest if microseconds is None else max(earliest, due - microseconds), *key) for due, *key in rows],
         )
         return len(rows), rows[-1] if len(rows) == STEP else None
 

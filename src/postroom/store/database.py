@@ -33,6 +33,7 @@ from . import (
     EventRow,
     MessageView,
     Selection,
+    Silence,
     clock_jumps,
     definitions,
     hot,
@@ -259,26 +260,26 @@ class Database:
 
         return asyncio.ensure_future(find_and_note())
 
-    def bring_back(self, now: datetime, by: timedelta, later_than: datetime) -> asyncio.Future[int]:
-        """See `QueueStore.bring_back`."""
+    def bring_back(self, now: datetime, by: timedelta | None, later_than: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.bring_back`. Where nothing is far away it reads a little and writes nothing."""
 
         async def walk() -> int:
             moved = 0
-            for lane, priority in await self._readers.read(clock_jumps.lanes):
+            for lane, priority in await self._readers.read(lambda reader: clock_jumps.lanes(reader, later_than)):
                 place: clock_jumps.Place | None = clock_jumps.place(later_than)
                 while place is not None:
                     work = clock_jumps.due_earlier(lane, priority, place, by, now)
                     count, place = await self._submit(Kind.ALONE, work)
                     moved += count
-            while await self._submit(Kind.ALONE, clock_jumps.windows_from_now(now)):
-                pass
+            while await self._readers.read(lambda reader: clock_jumps.has_far_windows(reader, now)):
+                await self._submit(Kind.ALONE, clock_jumps.windows_from_now(now))
             return moved
 
         return asyncio.ensure_future(walk())
 
-    async def last_seen(self) -> datetime | None:
-        """See `QueueStore.last_seen`."""
-        return await self._readers.read(views.read_last_seen)
+    async def last_silence(self, earliest: datetime, latest: datetime) -> Silence | None:
+        """See `QueueStore.last_silence`."""
+        return await self._readers.read(lambda reader: clock_jumps.last_silence(reader, earliest, latest))
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """See `QueueStore.record`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text
@@ -109,12 +108,6 @@ def read_events(reader: Reader, after: int, limit: int) -> list[EventRow]:
     """See `ViewStore.events`."""
     rows = reader.core.execute(select(event).where(event.c.id > after).order_by(event.c.id).limit(limit))
     return [_event(row) for row in rows]
-
-
-def read_last_seen(reader: Reader) -> datetime | None:
-    """See `QueueStore.last_seen`."""
-    row = reader.raw.execute("SELECT at FROM event ORDER BY id DESC LIMIT 1").fetchone()
-    return maybe_moment(row[0]) if row else None
 
 
 def _delivery(row: Row[Any]) -> DeliveryRow:
