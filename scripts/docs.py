@@ -19,7 +19,10 @@ from postroom.api import create_app
 from postroom.cli import app
 from postroom.errors import EDGES
 from postroom.gateway import Gateway
+from postroom.model.quantity import format_duration
 from postroom.model.queue import FINAL, TRANSITIONS, WAITING, DeliveryState
+from postroom.policy import classify
+from postroom.policy.classify import Action
 from postroom.protocol.smtp import client_states as client
 from postroom.protocol.smtp import server_states as server
 
@@ -113,6 +116,39 @@ def server_table() -> str:
     return table(("state", "command -> next state"), rows)
 
 
+#: What becomes of the account or the delivery, by the rule's action.
+FOLLOWS = {
+    Action.BOUNCE: "bounced",
+    Action.RETRY: "tried again",
+    Action.SPLIT: "the rest goes with the next transaction, at once",
+    Action.PLAIN: "once more at once, without parameters",
+    Action.FEWER: "one connection less",
+    Action.SLOWER: "slower",
+    Action.SLEEP: "sleeps",
+    Action.STOP: "needs attention",
+}
+
+
+def rules_table() -> str:
+    """A row for each rule about a reply, in the order in which they are tried."""
+    rows = []
+    for rule in classify.rules():
+        follows = FOLLOWS[rule.action]
+        if rule.wait is not None:
+            follows += f" for {format_duration(rule.wait)}" if rule.action is Action.SLEEP else ""
+        stages = ", ".join(stage for stage in classify.Stage if stage in rule.stages)
+        reply = " ".join(rule.reply.split())
+        row = (f"`{reply}`", stages, rule.scope, follows, rule.cause, rule.advice)
+        rows.append(tuple(cell.replace("|", "\\|") for cell in row))
+    return table(("reply", "stage", "about", "what follows", "cause", "what to do"), rows)
+
+
+def failure_rules_table() -> str:
+    """A row for each rule about a connection that could not be had."""
+    rows = [(f"`{rule.error}`", FOLLOWS[rule.action], rule.cause, rule.advice) for rule in classify.failure_rules()]
+    return table(("error", "the account", "cause", "what to do"), rows)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": lambda: printed("docs", "settings"),
     "commands.md": lambda: printed("docs", "commands"),
@@ -125,6 +161,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "client-session": lambda: moves_table(client.SESSION_MOVES, client.SessionState),
     "client-transaction": lambda: moves_table(client.TRANSACTION_MOVES, client.Step),
     "server": server_table,
+    "rules": rules_table,
+    "failure-rules": failure_rules_table,
 }
 
 

@@ -18,7 +18,7 @@ from postroom.model.account import Account, AccountKind
 from postroom.model.application import Application
 from postroom.model.content import Content
 from postroom.model.envelope import Envelope
-from postroom.model.outcome import Delivered, Outcome
+from postroom.model.outcome import Deferred, Delivered, Outcome
 from postroom.model.queue import MessageId
 from postroom.model.reply import Reply
 from postroom.model.submission import Accepted, Door, Submission
@@ -102,6 +102,8 @@ class ScriptedTransport:
     capacity: int = 12
     in_use: int = 0
     closed: bool = False
+    limits: list[int | None] = field(default_factory=list)
+    complain: Callable[[Deferred], None] = lambda failure: None
     _free: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def reserve(self) -> Slot:
@@ -115,6 +117,14 @@ class ScriptedTransport:
             await self._free.wait()
         self.in_use += 1
         return _ScriptedSlot(self)
+
+    def listen(self, complained: Callable[[Deferred], None]) -> None:
+        """See `Transport`."""
+        self.complain = complained
+
+    def limit_connections(self, most: int | None) -> None:
+        """See `Transport`."""
+        self.limits.append(most)
 
     async def close(self) -> None:
         """See `Transport`."""

@@ -6,13 +6,13 @@ import dataclasses
 from datetime import timedelta
 
 from postroom.model.circuit import Health
-from postroom.model.outcome import Deferred, Scope
+from postroom.model.outcome import Deferred, Remedy, Scope
 from postroom.transports import AccountUnavailable
 
 from .conftest import Room
 
 DOWN = Deferred(status="4.4.1", reason="connection refused", scope=Scope.ACCOUNT)
-WRONG = Deferred(status="5.7.8", reason="wrong password", advice="check it", scope=Scope.ACCOUNT, stop=True)
+WRONG = Deferred(status="5.7.8", reason="wrong password", advice="check it", scope=Scope.ACCOUNT, remedy=Remedy.STOP)
 
 
 async def test_the_account_sleeps_longer_each_time_and_tries_are_not_used_up(room: Room) -> None:

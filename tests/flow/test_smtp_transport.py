@@ -14,7 +14,7 @@ from postroom.gateway import SystemClock
 from postroom.model.account import Account, AccountKind, Security
 from postroom.model.content import StagedBody
 from postroom.model.envelope import DsnRequest, Envelope
-from postroom.model.outcome import Bounced, Deferred, Delivered, Failure, NotSent, Outcome, Scope, Unknown
+from postroom.model.outcome import Bounced, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
 from postroom.transports import AccountUnavailable, Transaction, TransportClosed
 from postroom.transports.pool import ConnectionBudget
 from postroom.transports.smtp import SmtpTransport
@@ -196,21 +196,22 @@ async def test_connections_are_reused(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "stop", "said"),
+    ("behaviour", "remedy", "said"),
     [
-        (Behaviour(replies={"GREETING": "421 4.3.2 busy"}), False, "421 4.3.2 busy"),
-        (Behaviour(replies={"GREETING": "554 no service"}), False, "554"),
-        (Behaviour(replies={"EHLO": "421 4.3.2 not now"}), False, "421"),
-        (Behaviour(close_after="EHLO"), False, "ehlo"),
+        (Behaviour(replies={"GREETING": "421 4.3.2 busy"}), Remedy.SLEEP, "421 4.3.2 busy"),
+        (Behaviour(replies={"GREETING": "554 no service"}), Remedy.SLEEP, "554"),
+        (Behaviour(replies={"EHLO": "421 4.3.2 not now"}), Remedy.SLEEP, "421"),
+        (Behaviour(replies=dict.fromkeys(("EHLO", "HELO"), "504 Helo command rejected")), Remedy.STOP, "Helo"),
+        (Behaviour(close_after="EHLO"), Remedy.SLEEP, "ehlo"),
     ],
 )
 async def test_a_relay_that_does_not_greet_well_is_the_accounts_trouble(
-    start: Start, behaviour: Behaviour, stop: bool, said: str
+    start: Start, behaviour: Behaviour, remedy: Remedy, said: str
 ) -> None:
     transport, _ = await start(behaviour)
     with pytest.raises(AccountUnavailable, match=said) as unavailable:
         await transport.reserve()
-    assert unavailable.value.failure.stop is stop
+    assert unavailable.value.failure.remedy is remedy
     assert unavailable.value.failure.scope is Scope.ACCOUNT
 
 
@@ -386,3 +387,73 @@ async def test_an_account_that_cannot_log_in_tells_what_was_said_but_not_the_pas
         "S: 535 5.7.8 what is [hidden]? [hidden]?",
     ]
     assert all("hunter2!" not in text and "AGVycAB" not in text for text in (failure.reason, failure.transcript))
+
+
+TOO_MANY = ["452 4.5.3 Too many recipients", "452 4.5.3 Too many recipients", "250 2.1.5 ok"]
+
+
+async def test_recipients_over_the_relays_limit_are_nobodys_failure_and_the_limit_is_kept_to(start: Start) -> None:
+    replies = {"RCPT TO:<c@y.test>": TOO_MANY, "RCPT TO:<d@y.test>": TOO_MANY}
+    transport, smarthost = await start(Behaviour(replies=replies))
+    outcomes = await send(transport, mail(0, "a@y.test", "b@y.test", "c@y.test", "d@y.test"))
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Delivered, NotSent, NotSent]
+    outcomes = await send(transport, mail(1, "c@y.test", "d@y.test", "e@y.test"))
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Delivered, NotSent]
+    assert [message.recipients for message in smarthost.taken] == [["a@y.test", "b@y.test"], ["c@y.test", "d@y.test"]]
+    assert "RCPT TO:<e@y.test>" not in smarthost.commands
+
+
+async def test_one_recipient_that_is_too_many_is_tried_again_later(start: Start) -> None:
+    transport, _ = await start(Behaviour(replies={"RCPT": "452 4.5.3 Too many recipients"}))
+    (outcome,) = await send(transport, mail())
+    assert isinstance(outcome, Deferred)
+    assert outcome.scope is Scope.MESSAGE
+
+
+async def test_content_refused_for_too_many_recipients_goes_in_halves(start: Start) -> None:
+    refusal = "550 5.5.3 RESOLVER.ADR.RecipLimit; too many recipients"
+    transport, smarthost = await start(Behaviour(replies={"CONTENT": [refusal, "250 2.0.0 ok"]}))
+    outcomes = await send(transport, mail(0, *(f"{n}@y.test" for n in range(4))))
+    assert [type(outcome) for outcome in outcomes] == [NotSent] * 4
+    outcomes = await send(transport, mail(0, *(f"{n}@y.test" for n in range(4))))
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Delivered, NotSent, NotSent]
+    assert len(smarthost.taken) == 1
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT"])
+async def test_parameters_that_the_relay_refuses_are_left_out_from_then_on(start: Start, verb: str) -> None:
+    replies = {verb: ["501 5.5.4 Syntax error in parameters or arguments (invalid parameter)", "250 2.1.0 ok"]}
+    offers = ("8BITMIME", "SIZE 50000000", "DSN", "ENHANCEDSTATUSCODES")
+    transport, smarthost = await start(Behaviour(replies=replies, offers=offers))
+    asking = mail()
+    envelope = replace(asking.envelope, dsn=DsnRequest("FULL", "", ("NEVER",), ("",)))
+    asking = replace(asking, envelope=envelope)
+    (outcome,) = await send(transport, asking)
+    assert isinstance(outcome, NotSent)
+    (outcome,) = await send(transport, asking)
+    assert isinstance(outcome, Delivered)
+    assert {"MAIL FROM:<s0@x.test>", "RCPT TO:<b@y.test>"} <= set(smarthost.commands)
+
+
+async def test_what_is_refused_without_parameters_too_is_no_matter_of_parameters(start: Start) -> None:
+    transport, _ = await start(Behaviour(replies={"MAIL": "501 5.5.4 bad argument"}))
+    assert isinstance((await send(transport, mail()))[0], NotSent)
+    (outcome,) = await send(transport, mail())
+    assert isinstance(outcome, Deferred)
+    assert outcome.scope is Scope.ACCOUNT
+
+
+async def test_a_relay_that_takes_fewer_connections_is_sent_over_those(start: Start) -> None:
+    greetings = ["220 ok ESMTP", "421 Too many concurrent SMTP connections"]
+    transport, smarthost = await start(Behaviour(replies={"GREETING": greetings}), max_connections=4)
+    complained: asyncio.Future[Deferred] = asyncio.get_running_loop().create_future()
+    transport.listen(complained.set_result)
+    slots = [await transport.reserve() for _ in range(3)]
+    assert (await complained).remedy is Remedy.FEWER
+    transport.limit_connections(1)
+    waiting = asyncio.ensure_future(transport.reserve())
+    slots[0].cancel()
+    (await waiting).cancel()
+    for slot in slots[1:]:
+        slot.cancel()
+    assert smarthost.connections == 2

@@ -11,19 +11,24 @@ class Health(StrEnum):
     """The state of a circuit."""
 
     HEALTHY = "healthy"
+    SLOWED = "slowed"  # it sends, more slowly or over fewer connections, because the relay complained
     SLEEPING = "sleeping"
     NEEDS_ATTENTION = "needs attention"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit:
-    """How an account is, since its last success or failure; `until` is set while sleeping.
+    """How an account is and since when; `until` is set while it sleeps, unless a person woke it only.
 
-    `transcript` is what was said when it failed, without secrets.
+    `transcript` is what was said when it failed, without secrets; `failures` counts those in a row, which its next
+    sleep goes by; `by_hand`: a person put it to sleep.
     """
 
     health: Health = Health.HEALTHY
     reason: str = ""
     advice: str = ""
+    since: datetime | None = None
     until: datetime | None = None
     transcript: str = ""
+    failures: int = 0
+    by_hand: bool = False

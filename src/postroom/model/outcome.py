@@ -17,6 +17,15 @@ class Scope(StrEnum):
     ACCOUNT = "account"
 
 
+class Remedy(StrEnum):
+    """What an account does about a failure of its own."""
+
+    SLEEP = "sleep"  # by its schedule, or for the time named
+    STOP = "stop"  # the cause does not pass by itself: it needs attention
+    SLOWER = "slower"  # it goes on, with a pause between two messages
+    FEWER = "fewer"  # it goes on, over fewer connections
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The part that all outcomes share: where it was said, and in which words.
@@ -65,11 +74,11 @@ class Failure(Outcome):
 class Deferred(Failure):
     """Try again: later by the retry schedule, or after `retry_after` when the other side or a rule named a time.
 
-    `stop` (scope ACCOUNT): the cause does not pass by itself, the account needs attention.
+    `remedy` (scope ACCOUNT) is what the account does about it.
     """
 
     retry_after: timedelta | None = None
-    stop: bool = False
+    remedy: Remedy = Remedy.SLEEP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,43 +4,80 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from ..model.outcome import Scope
+from ..model.quantity import parse_duration
 from ..model.reply import Reply
-from .retry import Schedule
+
+#: Of a reply, so many characters are looked at; rules are bounded, so that a look costs a multiple of that at most.
+LOOKED_AT = 8192
+
+#: A time that the other side names is believed within these bounds.
+SHORTEST_WAIT = timedelta(seconds=1)
+LONGEST_WAIT = timedelta(days=1)
 
 
 class Stage(StrEnum):
-    """Where in the dialogue a reply was given."""
+    """Where in the dialogue a reply was given; `token` and `graph` are answers over HTTP."""
 
     GREETING = "greeting"
     EHLO = "ehlo"
+    STARTTLS = "starttls"
     AUTH = "auth"
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
     CONTENT = "content"
+    TOKEN = "token"
+    GRAPH = "graph"
 
 
-#: Without a rule, a refusal at these stages is about the account, at the others about recipient or message.
-_ACCOUNT_STAGES = frozenset({Stage.GREETING, Stage.EHLO, Stage.AUTH, Stage.MAIL})
+#: Without a rule, a refusal at these stages is about recipient or message, at the others about the account.
+_MESSAGE_STAGES = frozenset({Stage.RCPT, Stage.DATA, Stage.CONTENT})
+
+
+class Action(StrEnum):
+    """What follows from a failure."""
+
+    BOUNCE = "bounce"  # refused for good
+    RETRY = "retry"  # this delivery is tried again by its schedule, or after the wait named
+    SPLIT = "split"  # what was not taken goes with the next transaction, at once
+    PLAIN = "plain"  # once more at once, without the parameters that may be left out
+    FEWER = "fewer"  # the account goes on over fewer connections
+    SLOWER = "slower"  # the account goes on with a pause between two messages
+    SLEEP = "sleep"  # the account sleeps, by its schedule or for the time named
+    STOP = "stop"  # the account needs attention: the cause does not pass by itself
+
+
+#: What each action is about; None: the rule says so.
+SCOPES: dict[Action, Scope | None] = {
+    Action.BOUNCE: None,
+    Action.RETRY: None,
+    Action.SPLIT: Scope.MESSAGE,
+    Action.PLAIN: Scope.MESSAGE,
+    Action.FEWER: Scope.ACCOUNT,
+    Action.SLOWER: Scope.ACCOUNT,
+    Action.SLEEP: Scope.ACCOUNT,
+    Action.STOP: Scope.ACCOUNT,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do: bounce or try again, who is to blame, and for how long the account sleeps (None: its schedule)."""
+    """What to do and who is to blame; `wait` is the time that the reply or the rule names (None: by schedule)."""
 
-    bounce: bool
+    action: Action
     scope: Scope
     status: str
     advice: str = ""
-    stop: bool = False
-    sleep: timedelta | None = None
+    wait: timedelta | None = None
     rule: str = ""
 
 
@@ -53,73 +90,164 @@ class Rule:
     code: re.Pattern[str]
     enhanced: re.Pattern[str] | None
     text: re.Pattern[str] | None
-    bounce: bool
+    action: Action
     scope: Scope
-    stop: bool
-    sleep: timedelta | None
+    wait: timedelta | None
+    cause: str
     advice: str
     reply: str
     source: str
 
-    def matches(self, stage: Stage, reply: Reply) -> bool:
-        """Whether the rule speaks of this reply at this stage."""
+    def matches(self, stage: Stage, reply: Reply, text: str) -> bool:
+        """Whether the rule speaks of this reply at this stage; `text` is its text, cut."""
         if stage not in self.stages or not self.code.fullmatch(str(reply.code)):
             return False
         if self.enhanced is not None and not self.enhanced.fullmatch(reply.enhanced):
             return False
-        return self.text is None or self.text.search(" ".join(reply.lines)) is not None
+        return self.text is None or self.text.search(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRule:
+    """One rule about a connection that could not be had and that no reply explains; `error` is the real one."""
+
+    name: str
+    kind: str
+    stages: frozenset[str]
+    ports: frozenset[int]
+    bare_name: bool
+    text: re.Pattern[str] | None
+    action: Action
+    cause: str
+    advice: str
+    error: str
+    source: str
+
+    def matches(self, kind: str, stage: str, reason: str, host: str, port: int) -> bool:
+        """Whether the rule speaks of this failure."""
+        return (
+            kind == self.kind
+            and (not self.stages or stage in self.stages)
+            and (not self.ports or port in self.ports)
+            and (not self.bare_name or "." not in host)
+            and (self.text is None or self.text.search(reason) is not None)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WaitRule:
+    """How a reply names the time after which to come back: groups `h`, `m` and `s` of `text`."""
+
+    text: re.Pattern[str]
+    reply: str
+    source: str
+
+
+@cache
+def _data() -> dict[str, list[dict[str, Any]]]:
+    return tomllib.loads(files(__package__).joinpath("classify.toml").read_text("utf-8"))
 
 
 @cache
 def rules() -> tuple[Rule, ...]:
-    """The rules, in the order in which they are tried."""
-    data = tomllib.loads(files(__package__).joinpath("classify.toml").read_text("utf-8"))
-    return tuple(_rule(entry) for entry in data["rule"])
+    """The rules about replies, in the order in which they are tried."""
+    return tuple(_rule(entry) for entry in _data()["rule"])
 
 
-def _rule(entry: dict[str, object]) -> Rule:
-    def pattern(key: str) -> re.Pattern[str] | None:
-        return re.compile(str(entry[key]), re.IGNORECASE) if key in entry else None
+@cache
+def failure_rules() -> tuple[FailureRule, ...]:
+    """The rules about connections that could not be had, in the order in which they are tried."""
+    return tuple(_failure_rule(entry) for entry in _data()["failure"])
 
-    stages = entry["stages"]
-    assert isinstance(stages, list)
-    return Rule(
-        name=str(entry["name"]),
-        stages=frozenset(map(Stage, stages)),
-        code=re.compile(str(entry["code"])),
-        enhanced=pattern("enhanced"),
-        text=pattern("text"),
-        bounce=entry["action"] == "bounce",
-        scope=Scope(str(entry["scope"])),
-        stop=bool(entry.get("stop", False)),
-        sleep=Schedule.parse(str(entry["sleep"])).steps[0] if "sleep" in entry else None,
-        advice=str(entry["advice"]),
-        reply=str(entry["reply"]),
-        source=str(entry["source"]),
+
+@cache
+def wait_rules() -> tuple[WaitRule, ...]:
+    """How replies name times."""
+    return tuple(
+        WaitRule(re.compile(entry["text"], re.IGNORECASE), entry["reply"], entry["source"]) for entry in _data()["wait"]
     )
+
+
+def _rule(entry: dict[str, Any]) -> Rule:
+    action = Action(entry["action"])
+    return Rule(
+        name=entry["name"],
+        stages=frozenset(map(Stage, entry["stages"])),
+        code=re.compile(entry["code"]),
+        enhanced=_pattern(entry, "enhanced"),
+        text=_pattern(entry, "text"),
+        action=action,
+        scope=SCOPES[action] or Scope(entry["scope"]),
+        wait=parse_duration(entry["wait"]) if "wait" in entry else None,
+        cause=entry["cause"],
+        advice=entry["advice"],
+        reply=entry["reply"],
+        source=entry["source"],
+    )
+
+
+def _failure_rule(entry: dict[str, Any]) -> FailureRule:
+    return FailureRule(
+        name=entry["name"],
+        kind=entry["kind"],
+        stages=frozenset(entry.get("stages", ())),
+        ports=frozenset(entry.get("ports", ())),
+        bare_name=entry.get("bare_name", False),
+        text=_pattern(entry, "text"),
+        action=Action(entry["action"]),
+        cause=entry["cause"],
+        advice=entry["advice"],
+        error=entry["error"],
+        source=entry["source"],
+    )
+
+
+def _pattern(entry: dict[str, Any], key: str) -> re.Pattern[str] | None:
+    return re.compile(entry[key], re.IGNORECASE) if key in entry else None
 
 
 def classify(stage: Stage, reply: Reply) -> Verdict:
     """What the refusal `reply` at `stage` means.
 
-    Without a rule: 4yz defers; 5yz to RCPT or the content bounces; 5yz before that is the account's and defers;
-    a code that is neither (RFC 5321 section 4.3.2) defers.
+    Without a rule: a refusal before RCPT is the account's, but for a 4yz to MAIL; 5yz to RCPT or the content bounces;
+    everything else, codes included that are neither (RFC 5321 section 4.3.2), is tried again.
     """
+    text = " ".join(reply.lines)[:LOOKED_AT]
     for rule in rules():
-        if rule.matches(stage, reply):
-            status = reply.enhanced or _status(stage, reply, rule.bounce)
-            return Verdict(rule.bounce, rule.scope, status, rule.advice, rule.stop, rule.sleep, rule.name)
-    bounce = reply.is_permanent and stage not in _ACCOUNT_STAGES
-    return Verdict(bounce, _default_scope(stage, reply), reply.enhanced or _status(stage, reply, bounce))
+        if rule.matches(stage, reply, text):
+            status = reply.enhanced or _status(stage, reply, rule.action)
+            return Verdict(rule.action, rule.scope, status, rule.advice, named_wait(text) or rule.wait, rule.name)
+    action = _without_a_rule(stage, reply)
+    scope = SCOPES[action] or Scope.MESSAGE
+    return Verdict(action, scope, reply.enhanced or _status(stage, reply, action), wait=named_wait(text))
 
 
-def _default_scope(stage: Stage, reply: Reply) -> Scope:
+def _without_a_rule(stage: Stage, reply: Reply) -> Action:
+    if stage in _MESSAGE_STAGES:
+        return Action.BOUNCE if reply.is_permanent else Action.RETRY
     # A 4yz to MAIL is often greylisting or a full disk of this one transaction: it must not stop the others.
-    if stage is Stage.MAIL and reply.is_transient:
-        return Scope.MESSAGE
-    return Scope.ACCOUNT if stage in _ACCOUNT_STAGES else Scope.MESSAGE
+    return Action.RETRY if stage is Stage.MAIL and reply.is_transient else Action.SLEEP
 
 
-def _status(stage: Stage, reply: Reply, bounce: bool) -> str:
+def _status(stage: Stage, reply: Reply, action: Action) -> str:
     """An enhanced status for a relay that gave none (RFC 3463): x.1.1 for a recipient, x.0.0 for anything else."""
-    return f"{5 if bounce else 4}.{'1.1' if stage is Stage.RCPT and reply.code == 550 else '0.0'}"
+    digit = 5 if action is Action.BOUNCE else 4
+    return f"{digit}.{'1.1' if stage is Stage.RCPT and reply.code == 550 else '0.0'}"
+
+
+def named_wait(text: str) -> timedelta | None:
+    """The time after which the words of a reply ask to come back, within bounds; None where they name none."""
+    for rule in wait_rules():
+        match = rule.text.search(text)
+        if match is not None:
+            given = {unit: int(number) for unit, number in match.groupdict().items() if number}
+            wait = timedelta(hours=given.get("h", 0), minutes=given.get("m", 0), seconds=given.get("s", 0))
+            return min(max(wait, SHORTEST_WAIT), LONGEST_WAIT)
+    return None
+
+
+def classify_failure(kind: str, stage: str, reason: str, *, host: str, port: int) -> FailureRule | None:
+    """The rule for a connection to `host` that could not be had; without one the account sleeps."""
+    found: Sequence[FailureRule] = failure_rules()
+    reason = reason[:LOOKED_AT]
+    return next((rule for rule in found if rule.matches(kind, stage, reason, host, port)), None)

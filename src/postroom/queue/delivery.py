@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from ..model.envelope import DsnRequest, Envelope
 from ..model.notice import NoticeKind, is_asked
-from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Scope, Unknown
+from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
 from ..model.queue import DeliveryResult, DeliveryState, DueDelivery, DueMessage
 from ..policy.retry import Schedule, jittered, window_has_ended
 from ..store import Claim
@@ -17,6 +17,9 @@ from ..transports import Slot, Transaction
 
 #: The unknown that puts a delivery on hold: "the relay may have it" (SPEC section 2.8).
 UNKNOWNS_UNTIL_HOLD = 3
+
+#: When a delivery is due again that met an account which only goes slower.
+SOON = timedelta(seconds=1)
 
 
 _SUCCESS: dict[type[Outcome], DeliveryState] = {
@@ -117,10 +120,13 @@ def _result(
             command=command, advice=outcome.advice, notice=_notice(message, delivery, NoticeKind.FAILED),
         )  # fmt: skip
     if isinstance(outcome, Deferred) and outcome.scope is Scope.ACCOUNT:
-        # The account's failure is not the message's: due at once, as soon as the lane wakes, and not counted.
+        # The account's failure is not the message's, and not counted: due as soon as the lane wakes, or, where the lane
+        # goes on, when the relay may take it.
+        goes_on = outcome.remedy in (Remedy.SLOWER, Remedy.FEWER)
+        due = now + (outcome.retry_after or SOON) if goes_on else now
         return DeliveryResult(
             n=delivery.n, state=DeliveryState.DEFERRED, outcome="deferred", status=outcome.status, reply=words,
-            command=command, advice=outcome.advice, due=now, counts=False,
+            command=command, advice=outcome.advice, due=due, counts=False,
         )  # fmt: skip
     if isinstance(outcome, Unknown) and delivery.unknowns + 1 >= UNKNOWNS_UNTIL_HOLD:
         return DeliveryResult(

@@ -84,7 +84,7 @@ class Lane:
         self._rules = rules
         self._make_transport = make_transport
         self._random = random
-        self._transport = make_transport(account)
+        self._transport = self._open_transport(account)
         self._ready: dict[PriorityClass, deque[DueMessage]] = {priority: deque() for priority in PriorityClass}
         self._ready_count = 0
         self._ready_bytes = 0
@@ -94,7 +94,7 @@ class Lane:
         self._loading: asyncio.Task[None] | None = None
         self._arrived: list[DueMessage] = []  # offered while older ones are read from the store
         self._look_again = False
-        self._breaker = Breaker(account, store, clock, rules.sleep, self.look)
+        self._breaker = Breaker(account, store, clock, rules.sleep, woken=self.look, limited=self._limit_connections)
         self._timers: dict[str, Timer] = {}
         self._work = asyncio.Event()
         self._under_way = 0  # messages between claim and durable outcome
@@ -137,7 +137,7 @@ class Lane:
         """The account was edited: the next transaction uses it, those under way end under the old definition."""
         if account.revision != self.account.revision:
             self._close_in_background(self._transport)
-            self._transport = self._make_transport(account)
+            self._transport = self._open_transport(account)
         self._breaker.change(account)
         self.account = account
         self._wake()
@@ -176,7 +176,7 @@ class Lane:
     @property
     def may_send(self) -> bool:
         """Whether claims are allowed now."""
-        return self.account.enabled and not self._paused and not self._stopping and self._breaker.is_healthy
+        return self.account.enabled and not self._paused and not self._stopping and self._breaker.may_send
 
     # The pump -----------------------------------------------------------------------------------------------------
 
@@ -201,6 +201,10 @@ class Lane:
             if not (self._ready_count and self.may_send):
                 self._work.clear()
                 self._wake()
+                continue
+            if (wait := self._breaker.wait()) > 0:
+                self._work.clear()
+                self._later("pause", wait, self._work.set)
                 continue
             try:
                 slot = await self._transport.reserve()
@@ -254,6 +258,8 @@ class Lane:
     def _send(self, slot: Slot, message: DueMessage) -> None:
         claim = Claim(message.id, tuple([d.n for d in message.deliveries]), message.lane, self._token)
         self._under_way += 1
+        if self._breaker.pause:
+            self._breaker.sent()
         begun = Begun(slot, message, claim, self.account.name, self._clock.now())
         self._store.claim(claim).add_done_callback(partial(self._claimed, begun))
 
@@ -356,6 +362,14 @@ class Lane:
     def wake_up(self) -> None:
         """A person ends the account's sleep."""
         self._breaker.wake_up()
+
+    def _open_transport(self, account: Account) -> Transport:
+        transport = self._make_transport(account)
+        transport.listen(lambda failure: self._breaker.complained(failure))
+        return transport
+
+    def _limit_connections(self, most: int | None) -> None:
+        self._transport.limit_connections(most)
 
     def _fail(self, failure: Deferred, *, connecting: bool) -> None:
         """The account failed; no message is to blame."""

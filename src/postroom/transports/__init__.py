@@ -72,5 +72,11 @@ class Transport(Protocol):
             TransportClosed: `close` was called.
         """
 
+    def listen(self, complained: Callable[[Deferred], None]) -> None:
+        """Call `complained` when the other side refuses one more connection while others work."""
+
+    def limit_connections(self, most: int | None) -> None:
+        """Have at most so many connections open from now on (None: as the account says); those over end when idle."""
+
     async def close(self) -> None:
         """End connections after the transactions under way; safe to call twice."""

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from ..model.account import Account
 from ..model.clock import Clock, Timer
+from ..model.outcome import Deferred
 from ..net.smtp_client import SmtpConnection, TransactionResult
 from ..pending import Pending
 from . import AccountUnavailable, Transaction, TransportClosed
@@ -173,6 +174,24 @@ class ConnectionPool:
         self._fruitless = 0
         self._failure: AccountUnavailable | None = None
         self._closing = False
+        self._most = account.max_connections
+        self.complained: Callable[[Deferred], None] = lambda failure: None
+
+    def connections(self) -> list[SmtpConnection]:
+        """Those that are open."""
+        return [link.connection for link in self._links]
+
+    def limit_connections(self, most: int | None) -> None:
+        """See `Transport.limit_connections`."""
+        allowed = self.account.max_connections
+        self._most = allowed if most is None else max(1, min(most, allowed))
+        for link in self._links[self._most :]:
+            self._by_held[link.held].pop(link, None)
+            link.most = link.given
+            if not link.held:
+                self._end(link)
+        if self._waiters:
+            self._serve()
 
     async def reserve(self) -> Link:
         """A link with one slot taken.
@@ -243,7 +262,7 @@ class ConnectionPool:
     def grow(self) -> None:
         """Open one connection more, if work and limits ask for it; at most one is being opened at a time."""
         # A link that has had its messages still counts: it is an open connection until it has ended.
-        if self._closing or self._connecting or len(self._links) >= self.account.max_connections:
+        if self._closing or self._connecting or len(self._links) >= self._most:
             return
         wait = self._not_before - self.clock.monotonic()
         if wait > 0:
@@ -280,6 +299,7 @@ class ConnectionPool:
     def _connect_failed(self, failure: AccountUnavailable) -> None:
         self._not_before = self.clock.monotonic() + self.account.connect_retry.total_seconds()
         if self._links:  # others still work: no reason to put the account to sleep
+            self.complained(failure.failure)
             return
         # The lane that is told sleeps by the account's schedule and decides when to try again.
         self._not_before = 0.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ..model.outcome import Captured, Outcome
+from ..model.outcome import Captured, Deferred, Outcome
 from ..model.reply import Reply
 from ..pending import Pending
 from . import Slot, Transaction
@@ -33,6 +33,12 @@ class SandboxTransport:
             await waiter
         self._free -= 1
         return _SandboxSlot(self)
+
+    def listen(self, complained: Callable[[Deferred], None]) -> None:
+        """Nobody complains."""
+
+    def limit_connections(self, most: int | None) -> None:
+        """There are none."""
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -1,21 +1,23 @@
-"""The SMTP transport: transactions over pooled connections, replies turned into outcomes by `policy.classify`."""
+"""The SMTP transport: transactions over pooled connections, and what they teach about the relay."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ..model.account import Account
 from ..model.clock import Clock
-from ..model.outcome import Bounced, Deferred, Delivered, Failure, NotSent, Outcome, Scope, Unknown
-from ..model.reply import Reply
-from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
+from ..model.outcome import Deferred, NotSent, Outcome
+from ..net.smtp_client import ContentSource, SmtpConnection, TransactionResult, connect
 from ..pending import Pending
-from ..policy.classify import Stage, classify
+from ..protocol.smtp.client_limits import believe_less
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
-from ..protocol.smtp.transaction import LeftOut
-from . import AccountUnavailable, ChunkReader, Slot, Transaction
+from . import ChunkReader, Slot, Transaction
 from .pool import ConnectionBudget, ConnectionPool, Link
+from .smtp_outcomes import Lesson, explain_connect_failure, learned, outcomes
+
+#: How long it is remembered how many recipients a relay takes in one transaction.
+LESSON_SECONDS = 3600.0
 
 
 class SmtpTransport:
@@ -36,11 +38,36 @@ class SmtpTransport:
         self._chunks = chunks
         self._reply_limits = reply_limits
         self._pool = ConnectionPool(
-            account, clock, budget, connect=self._connect, start=self._start, explain=explain_connect_failure
-        )
+            account, clock, budget, connect=self._connect, start=self._start,
+            explain=partial(explain_connect_failure, account),
+        )  # fmt: skip
+        self._clock = clock
+        self._plain = False
+        self._most_recipients: int | None = None
+        self._most_recipients_until = 0.0
 
     async def _connect(self) -> SmtpConnection:
-        return await connect(self._account, helo_name=self._helo_name, reply_limits=self._reply_limits)
+        connection = await connect(self._account, helo_name=self._helo_name, reply_limits=self._reply_limits)
+        self._adjust(connection)
+        return connection
+
+    def _adjust(self, connection: SmtpConnection) -> None:
+        if self._clock.monotonic() > self._most_recipients_until:
+            self._most_recipients = None
+        if self._plain or self._most_recipients is not None:
+            machine = connection.machine
+            machine.limits = believe_less(
+                machine.extensions, machine.limits, plain=self._plain, most_recipients=self._most_recipients
+            )
+
+    def learn(self, lesson: Lesson) -> None:
+        """Treat the relay from now on as `lesson` says."""
+        self._plain |= lesson.plain
+        if lesson.most_recipients:
+            self._most_recipients = min(self._most_recipients or lesson.most_recipients, lesson.most_recipients)
+            self._most_recipients_until = self._clock.monotonic() + LESSON_SECONDS
+        for connection in self._pool.connections():
+            self._adjust(connection)
 
     def _start(
         self, connection: SmtpConnection, transaction: Transaction, done: Callable[[TransactionResult], None]
@@ -49,7 +76,15 @@ class SmtpTransport:
 
     async def reserve(self) -> Slot:
         """See `Transport.reserve`."""
-        return SmtpSlot(await self._pool.reserve())
+        return SmtpSlot(await self._pool.reserve(), self.learn)
+
+    def listen(self, complained: Callable[[Deferred], None]) -> None:
+        """See `Transport.listen`."""
+        self._pool.complained = complained
+
+    def limit_connections(self, most: int | None) -> None:
+        """See `Transport.limit_connections`."""
+        self._pool.limit_connections(most)
 
     async def close(self) -> None:
         """See `Transport.close`."""
@@ -59,10 +94,11 @@ class SmtpTransport:
 class SmtpSlot:
     """One transaction's place on a link."""
 
-    __slots__ = ("_link", "_sent")
+    __slots__ = ("_learn", "_link", "_sent")
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, learn: Callable[[Lesson], None]) -> None:
         self._link = link
+        self._learn = learn
         self._sent = False
 
     def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
@@ -79,6 +115,8 @@ class SmtpSlot:
                 connection = self._link.connection
                 reports = result.envelope.dsn is not None and "DSN" in connection.extensions
                 found = outcomes(result, self._link.remote_host, connection.transcript, reports=reports)
+                if any(isinstance(outcome, NotSent) for outcome in found) and (lesson := learned(result)) is not None:
+                    self._learn(lesson)
             except Exception as error:
                 told.set_exception(error)
             else:
@@ -99,140 +137,3 @@ class SmtpSlot:
     def cancel(self) -> None:
         """See `Slot.cancel`."""
         self._link.cancel()
-
-
-def outcomes(
-    result: TransactionResult,
-    remote_host: str,
-    transcript: Callable[[TransactionResult], str],
-    *,
-    reports: bool = False,
-) -> Sequence[Outcome]:
-    """One outcome per recipient of the transaction that `result` tells of; `transcript` is asked where one failed.
-
-    `reports`: the relay was asked to report success, and does (see `Outcome.reports`).
-    """
-    final = result.final
-    if (
-        final is not None
-        and final.is_positive
-        and all(reply is not None and reply.is_positive for reply in result.rcpt)
-    ):
-        return [Delivered(reply=final, remote_host=remote_host, reports=reports)] * len(result.rcpt)
-    found = [_outcome(result, n, remote_host, reports) for n in range(len(result.rcpt))]
-    if not any(isinstance(outcome, Failure) for outcome in found):
-        return found
-    said = transcript(result)
-    return [dataclasses.replace(one, transcript=said) if isinstance(one, Failure) else one for one in found]
-
-
-def _outcome(result: TransactionResult, n: int, remote_host: str, reports: bool) -> Outcome:
-    rcpt, final = result.rcpt[n], result.final
-    if result.not_started:
-        return NotSent(remote_host=remote_host)
-    if n in result.left_out:
-        return _not_asked(result.left_out[n], remote_host)
-    if result.mail is not None and not result.mail.is_positive:
-        return refused(Stage.MAIL, result.mail, remote_host)
-    if rcpt is not None and not rcpt.is_positive:
-        return refused(Stage.RCPT, rcpt, remote_host)
-    if final is not None:
-        if result.is_delivered(n):
-            return Delivered(reply=final, remote_host=remote_host, reports=reports)
-        if not final.is_positive:
-            return refused(Stage.CONTENT, final, remote_host)
-    elif result.content_written:
-        reason = f"the end of data was written and no reply came: {result.error}"
-        return Unknown(status="4.4.2", reason=reason, remote_host=remote_host)
-    elif result.data is not None and not result.data.is_intermediate:
-        return refused(Stage.DATA, result.data, remote_host)
-    return _broken(result, n, remote_host)
-
-
-def _broken(result: TransactionResult, n: int, remote_host: str) -> Outcome:
-    """The outcome of a transaction that ended before its content was out, with no refusal to blame."""
-    if result.error_kind == "aborted":
-        return NotSent(remote_host=remote_host)  # we left: a shutdown is nobody's try
-    if result.error_kind == "local":
-        return Deferred(status="4.3.0", reason=result.error, remote_host=remote_host)
-    # A relay that drops or breaks the connection on this message's own envelope may do so each time: it is a try.
-    scope = Scope.MESSAGE if result.error_kind in ("network", "protocol") else Scope.ACCOUNT
-    return Deferred(status="4.4.2", reason=result.error, scope=scope, remote_host=remote_host)
-
-
-#: What of a message needs SMTPUTF8, with the status of RFC 6531 section 3.5 for a relay that does not offer it.
-_NEEDS_UTF8 = {
-    LeftOut.REVERSE_PATH: ("5.6.7", "the sender's address"),
-    LeftOut.ADDRESS: ("5.6.7", "the recipient's address"),
-    LeftOut.HEADER: ("5.6.9", "the message's header"),
-}
-
-
-def _not_asked(why: LeftOut, remote_host: str) -> Outcome:
-    if why is LeftOut.LIMIT:
-        reason = "the relay takes no more recipients in one transaction; this one goes with the next"
-        return NotSent(reason=reason, remote_host=remote_host)
-    status, what = _NEEDS_UTF8[why]
-    return Bounced(
-        status=status,
-        reason=f"{what} is not ASCII, and the relay does not offer SMTPUTF8",
-        advice="send it through a relay that offers SMTPUTF8, or in ASCII alone",
-        remote_host=remote_host,
-    )
-
-
-def refused(stage: Stage, reply: Reply, remote_host: str) -> Outcome:
-    """The outcome of a refusal, by the rules."""
-    verdict = classify(stage, reply)
-    if verdict.bounce:
-        return Bounced(
-            status=verdict.status, reason=reply.text, advice=verdict.advice, scope=verdict.scope, reply=reply,
-            remote_host=remote_host,
-        )  # fmt: skip
-    return Deferred(
-        status=verdict.status, reason=reply.text, advice=verdict.advice, scope=verdict.scope, reply=reply,
-        remote_host=remote_host, retry_after=verdict.sleep, stop=verdict.stop,
-    )  # fmt: skip
-
-
-#: What to do about a failure to connect that no reply explains, by its kind.
-_ADVICE = {
-    "certificate": "name the relay as its certificate does, or give the account the CA bundle that signed it",
-    "no-mechanism": "choose no authentication if the relay needs no login",
-    "clear-password": "use security starttls or tls; `allow clear password` sends it unprotected",
-    "tls": "check the port: 465 wants security tls, 587 and 25 want starttls",
-}
-
-#: Kinds that do not pass by themselves: the account needs attention.
-_NEEDS_ATTENTION = frozenset({"certificate", "no-mechanism", "clear-password"})
-
-
-def explain_connect_failure(error: Exception) -> AccountUnavailable:
-    """What a failure to connect means for the account."""
-    if not isinstance(error, ConnectFailed):
-        return AccountUnavailable(Deferred(status="4.4.1", reason=str(error) or repr(error), scope=Scope.ACCOUNT))
-    if error.reply is not None and not error.reply.is_positive:
-        stage = Stage(error.stage) if error.stage in Stage.__members__.values() else Stage.EHLO
-        verdict = classify(stage, error.reply)
-        return AccountUnavailable(
-            Deferred(
-                status=verdict.status,
-                reason=f"{error.stage}: {error.reply.text}",
-                advice=verdict.advice,
-                scope=Scope.ACCOUNT,
-                reply=error.reply,
-                retry_after=verdict.sleep,
-                stop=verdict.stop,
-                transcript=error.transcript,
-            )
-        )
-    return AccountUnavailable(
-        Deferred(
-            status="4.7.5" if error.kind == "certificate" else "4.4.1",
-            reason=f"{error.stage}: {error.reason}",
-            advice=_ADVICE.get(error.kind, ""),
-            scope=Scope.ACCOUNT,
-            stop=error.kind in _NEEDS_ATTENTION,
-            transcript=error.transcript,
-        )
-    )
