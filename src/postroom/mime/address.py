@@ -36,6 +36,21 @@ class Mailbox:
     name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class FoundMailbox:
+    """Where a mailbox stands in the value of an address header: `value[start:end]`, its address in between.
+
+    What is in front of `address_start` is the name, with comments and the `<`; nothing where the address stands bare.
+    """
+
+    start: int
+    address_start: int
+    address_end: int
+    end: int
+    address: str
+    in_group: bool
+
+
 def parse_mailboxes(value: bytes) -> tuple[str, ...]:
     """The addresses in the value of an address header, in order; those in groups too (an empty group has none).
 
@@ -44,7 +59,15 @@ def parse_mailboxes(value: bytes) -> tuple[str, ...]:
     Raises:
         ValueError: it cannot be read with certainty; the text names the fault.
     """
-    return _cached(value) if len(value) <= _CACHED_OCTETS else _parse(value)
+    return _cached(value) if len(value) <= _CACHED_OCTETS else _addresses(value)
+
+
+def find_mailboxes(value: bytes) -> tuple[FoundMailbox, ...]:
+    """The mailboxes of `parse_mailboxes` with their places; raises as it does."""
+    return tuple(
+        FoundMailbox(start, found.start(), found.end(), end, _address(found), in_group)
+        for start, found, end, in_group in _parse(value)
+    )
 
 
 def is_address(address: str) -> bool:
@@ -56,8 +79,16 @@ def is_address(address: str) -> bool:
         return False
 
 
-def _parse(value: bytes) -> tuple[str, ...]:
-    found: list[str] = []
+def _addresses(value: bytes) -> tuple[str, ...]:
+    return tuple([_address(found) for _, found, _, _ in _parse(value)])
+
+
+_Found = tuple[int, re.Match[bytes], int, bool]
+
+
+def _parse(value: bytes) -> list[_Found]:
+    """Where each mailbox begins, its address, where it ends, whether it stands in a group."""
+    found: list[_Found] = []
     at = 0
     in_group = False
     while True:
@@ -66,33 +97,33 @@ def _parse(value: bytes) -> tuple[str, ...]:
         if mark == b"":
             if in_group:
                 raise ValueError("a group is not closed with ';'")
-            return tuple(found)
+            return found
         if commas := _COMMAS.match(value, at):  # empty elements: RFC 5322 section 4.4 (obs-addr-list)
             at = commas.end()
         elif mark == b";" and in_group:
             in_group = False
             at = _expect_end(value, at + 1, in_group)
         else:
-            at, address = _one(value, at)
+            start = at
+            at, address = _one(value, start)
             if address is None:
                 if in_group:
                     raise ValueError("a group within a group")
                 in_group = True
             else:
-                found.append(address)
+                found.append((start, address, at, in_group))
                 at = _expect_end(value, at, in_group)
 
 
-def _one(value: bytes, at: int) -> tuple[int, str | None]:
+def _one(value: bytes, at: int) -> tuple[int, re.Match[bytes] | None]:
     """A mailbox that begins at `at`, or None for the beginning of a group; with the offset behind it."""
     if bare := _ADDRESS.match(value, at):
-        address = _address(bare)
         after = _skip(value, bare.end())
         if value[after : after + 1] != b"<":
-            return bare.end(), address
+            return bare.end(), bare
         end, angle = _angle(value, after)
-        if angle.lower() != address.lower():
-            raise ValueError(f"two different addresses, {address} and {angle}, in one mailbox")
+        if _address(angle).lower() != _address(bare).lower():
+            raise ValueError(f"two different addresses, {_address(bare)} and {_address(angle)}, in one mailbox")
         return end, angle
     start = at
     while True:
@@ -109,7 +140,7 @@ def _one(value: bytes, at: int) -> tuple[int, str | None]:
             raise ValueError(_fault(value, at))
 
 
-def _angle(value: bytes, at: int) -> tuple[int, str]:
+def _angle(value: bytes, at: int) -> tuple[int, re.Match[bytes]]:
     at = _skip(value, at + 1)
     if value[at : at + 1] == b"@":
         raise ValueError("a source route in front of the address")
@@ -119,7 +150,7 @@ def _angle(value: bytes, at: int) -> tuple[int, str]:
     at = _skip(value, found.end())
     if value[at : at + 1] != b">":
         raise ValueError(f"something other than '>' behind the address {_address(found)}")
-    return at + 1, _address(found)
+    return at + 1, found
 
 
 def _expect_end(value: bytes, at: int, in_group: bool) -> int:
@@ -191,4 +222,4 @@ def _fault(value: bytes, at: int) -> str:
     return f"{mark.decode('latin-1')!r} where a mailbox should be"
 
 
-_cached = lru_cache(maxsize=1024)(_parse)
+_cached = lru_cache(maxsize=1024)(_addresses)
