@@ -16,7 +16,7 @@ import pytest
 
 from postroom.model.account import Account, AccountKind
 from postroom.model.application import Application
-from postroom.model.content import Content
+from postroom.model.content import Content, StagedBody
 from postroom.model.envelope import Envelope
 from postroom.model.outcome import Deferred, Delivered, Outcome
 from postroom.model.queue import MessageId
@@ -27,6 +27,7 @@ from postroom.policy.retry import Schedule
 from postroom.queue.delivery import RetryRules
 from postroom.queue.intake import Intake
 from postroom.queue.lane import LaneRules
+from postroom.queue.outgoing import Outgoing
 from postroom.queue.scheduler import Scheduler
 from postroom.store import DeliveryRow, Store
 from postroom.store.database import open_store
@@ -219,13 +220,14 @@ class Room:
     transports: defaultdict[str, ScriptedTransport]
     application: Application
     noted: list[Callable[[], None]]  # called when something was noted for a report
+    outgoing: dict[str, Outgoing]  # what an account does to its mail, by name
 
-    async def submit(self, *recipients: str, body: bytes = b"hello\r\n", **fields: Any) -> MessageId:
+    async def submit(self, *recipients: str, body: bytes | StagedBody = b"hello\r\n", **fields: Any) -> MessageId:
         """Take a message from a@x.test; its id once it is durable."""
         accepted: Accepted = await self.intake.submit(self.submission(*recipients, body=body, **fields))
         return accepted.id
 
-    def submission(self, *recipients: str, body: bytes = b"hello\r\n", **fields: Any) -> Submission:
+    def submission(self, *recipients: str, body: bytes | StagedBody = b"hello\r\n", **fields: Any) -> Submission:
         """A message from a@x.test, not yet taken."""
         return Submission(
             door=Door.SMTP,
@@ -280,6 +282,7 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
     accounts = [relay()]
     transports: defaultdict[str, ScriptedTransport] = defaultdict(ScriptedTransport)
     noted: list[Callable[[], None]] = []
+    outgoing: dict[str, Outgoing] = {}
 
     def ring() -> None:
         for call in noted:
@@ -289,11 +292,12 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
         RetryRules(Schedule.parse("1m, 5m*2, 15m, 1h*4, 4h"), timedelta(days=2)),
         Schedule.parse("30s, 1m, 5m"),
         ring,
+        lambda account: outgoing.get(account.name),
     )
     scheduler = Scheduler(store, clock, rules, lambda account: transports[account.name], lambda: 0.5)
     intake = Intake(store, clock, lambda: accounts, scheduler.offer, "mx.test")
     application = Application(id=1, name="erp", senders=("*",))
     await scheduler.start(accounts, paused=False, hold_pending=False)
-    yield Room(clock, store, intake, scheduler, accounts, transports, application, noted)
+    yield Room(clock, store, intake, scheduler, accounts, transports, application, noted, outgoing)
     await scheduler.stop()
     await store.close()

@@ -11,9 +11,11 @@ from ..model.envelope import DsnRequest, Envelope
 from ..model.notice import NoticeKind, is_asked
 from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
 from ..model.queue import DeliveryResult, DeliveryState, DueDelivery, DueMessage
+from ..pending import Pending
 from ..policy.retry import Schedule, jittered, window_has_ended
 from ..store import Claim
 from ..transports import Slot, Transaction
+from .outgoing import KeysUnusable
 
 #: The unknown that puts a delivery on hold: "the relay may have it" (SPEC section 2.8).
 UNKNOWNS_UNTIL_HOLD = 3
@@ -38,9 +40,12 @@ class RetryRules:
 
 
 class Begun:
-    """One transaction from its claim to its durable outcome; `is_noted`: a report shall tell of it."""
+    """One transaction from its claim to its durable outcome; `is_noted`: a report shall tell of it.
 
-    __slots__ = ("account", "claim", "is_noted", "message", "slot", "started")
+    `altered` is the message as the account sends it, where that is other than what is stored.
+    """
+
+    __slots__ = ("account", "altered", "claim", "is_noted", "message", "slot", "started")
 
     def __init__(self, slot: Slot, message: DueMessage, claim: Claim, account: str, started: datetime) -> None:
         self.slot = slot
@@ -48,6 +53,7 @@ class Begun:
         self.claim = claim
         self.account = account
         self.started = started
+        self.altered: Pending[DueMessage] | None = None
         self.is_noted = False
 
     def keep_only(self, numbers: tuple[int, ...]) -> None:
@@ -67,11 +73,20 @@ class Begun:
 
 
 def transaction(message: DueMessage) -> Transaction:
-    """What leaves: the stored original for the recipients of `message`."""
+    """What leaves: the content of `message` for its recipients."""
     recipients = tuple([delivery.recipient for delivery in message.deliveries])
     envelope = Envelope(message.reverse_path, recipients, message.eight_bit, message.smtputf8, _dsn(message))
     content = message.content
     return Transaction(envelope, content.head, content.body, content.size_bytes)
+
+
+def could_not_be_made(message: DueMessage, error: BaseException) -> list[Outcome]:
+    """The outcomes where the message could not be made as its account sends it; nothing of it was written."""
+    failed = Deferred(status="4.3.0", reason=f"it could not be rewritten or signed: {error}")
+    if isinstance(error, KeysUnusable):
+        advice = "give the account a DKIM key anew (`postroom accounts dkim`), or none"
+        failed = Deferred(status="4.7.0", reason=str(error), advice=advice, scope=Scope.ACCOUNT, stop=True)
+    return [failed] * len(message.deliveries)
 
 
 def _dsn(message: DueMessage) -> DsnRequest | None:

@@ -32,6 +32,7 @@ from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
 from . import delivery
 from .circuit import Breaker
 from .delivery import Begun, RetryRules
+from .outgoing import Outgoing
 
 _log = structlog.get_logger()
 
@@ -56,11 +57,15 @@ Verb = Callable[[], Pending[None]]
 
 @dataclass(frozen=True, slots=True)
 class LaneRules:
-    """What a lane needs of the settings; `noted` is called when something was noted for a report."""
+    """What a lane needs of the settings.
+
+    `noted` is called when something was noted for a report; `outgoing` says what an account does to what it sends.
+    """
 
     retry: RetryRules
     sleep: Schedule
     noted: Callable[[], None] = lambda: None
+    outgoing: Callable[[Account], Outgoing | None] = lambda account: None
 
 
 class Lane:
@@ -85,6 +90,7 @@ class Lane:
         self._make_transport = make_transport
         self._random = random
         self._transport = self._open_transport(account)
+        self._outgoing = rules.outgoing(account)
         self._ready: dict[PriorityClass, deque[DueMessage]] = {priority: deque() for priority in PriorityClass}
         self._ready_count = 0
         self._ready_bytes = 0
@@ -138,6 +144,7 @@ class Lane:
         if account.revision != self.account.revision:
             self._close_in_background(self._transport)
             self._transport = self._open_transport(account)
+            self._outgoing = self._rules.outgoing(account)
         self._breaker.change(account)
         self.account = account
         self._wake()
@@ -261,6 +268,8 @@ class Lane:
         if self._breaker.pause:
             self._breaker.sent()
         begun = Begun(slot, message, claim, self.account.name, self._clock.now())
+        if self._outgoing is not None:
+            begun.altered = self._outgoing.alter(message, begun.started)  # while the claim is on its way
         self._store.claim(claim).add_done_callback(partial(self._claimed, begun))
 
     def _claimed(self, begun: Begun, claimed: Pending[tuple[int, ...]]) -> None:
@@ -275,8 +284,24 @@ class Lane:
                     self._later("store", STORE_PATIENCE, self.look)
                 return
         reach("D1")
+        if begun.altered is None:
+            self._deliver(begun, begun.message)
+        else:
+            begun.altered.add_done_callback(partial(self._altered, begun))
+
+    def _altered(self, begun: Begun, altered: Pending[DueMessage]) -> None:
+        error = altered.exception()
+        if error is None:
+            self._deliver(begun, dataclasses.replace(altered.result(), deliveries=begun.message.deliveries))
+            return
+        _log.error("not_signed", account=begun.account, message=message_id_text(begun.message.id), exc_info=error)
+        answered: Pending[Sequence[Outcome]] = Pending()
+        answered.set_result(delivery.could_not_be_made(begun.message, error))
+        self._answered(begun, answered)
+
+    def _deliver(self, begun: Begun, message: DueMessage) -> None:
         try:
-            sending = begun.slot.deliver(delivery.transaction(begun.message))
+            sending = begun.slot.deliver(delivery.transaction(message))
         except Exception as error:
             self._fault(begun, error)
         else:

@@ -6,22 +6,17 @@ import base64
 import re
 from datetime import UTC, datetime
 
-import dkim
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.mime.body_hash import BodyHash
 from postroom.mime.dkim import SigningKey, dns_record, load_key, signatures
 from postroom.mime.head import edit, scan
+from tests.dkim_judge import BOTH, ED25519, RSA, pem, verified
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-RSA = SigningKey("example.org", "one", rsa.generate_private_key(65537, 2048))
-ED25519 = SigningKey("example.org", "two", Ed25519PrivateKey.generate())
-BOTH = (RSA, ED25519)
 HEAD = (
     b"Received: from a\r\n\tby b; date\r\n"
     b"From: Ann <ann@example.org>\r\n"
@@ -43,25 +38,6 @@ def body_hash(body: bytes) -> bytes:
 
 def signed(head: bytes, body: bytes, keys: tuple[SigningKey, ...] = BOTH) -> bytes:
     return edit(head, prepend=signatures(head, body_hash(body), keys, NOW)) + body
-
-
-def records(keys: tuple[SigningKey, ...]) -> dict[bytes, bytes]:
-    return {f"{(found := dns_record(key)).name}.".encode(): found.value.encode() for key in keys}
-
-
-def verified(message: bytes, keys: tuple[SigningKey, ...] = BOTH) -> list[bool]:
-    """What dkimpy says of each signature of `message`, with the records of `keys` in DNS."""
-    published = records(keys)
-    count = sum(1 for name, _, _ in scan(message.partition(b"\r\n\r\n")[0]).fields if name == b"dkim-signature")
-    return [_is_verified(message, at, published) for at in range(count)]
-
-
-def _is_verified(message: bytes, at: int, published: dict[bytes, bytes]) -> bool:
-    judge = dkim.DKIM(message)
-    try:
-        return bool(judge.verify(idx=at, dnsfunc=lambda name, timeout=5: published.get(name)))
-    except dkim.ValidationError:
-        return False
 
 
 def tag(message: bytes, name: str) -> str:
@@ -163,12 +139,6 @@ def test_the_record_is_written_in_strings_of_255_octets() -> None:
     assert [len(text) for text in strings] == [255, len(dns_record(RSA).value) - 255]
     assert "".join(strings) == dns_record(RSA).value
     assert len(base64.b64decode(dns_record(ED25519).value.partition("p=")[2])) == 32
-
-
-def pem(key: rsa.RSAPrivateKey | Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> str:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
 
 
 RSA_768 = """-----BEGIN PRIVATE KEY-----
