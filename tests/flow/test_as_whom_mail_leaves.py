@@ -104,6 +104,13 @@ async def test_mail_with_addresses_beyond_ascii_is_rewritten_and_signed(room: Ro
     assert verified(content) == [True, True]
 
 
+async def test_a_fixed_sender_beyond_ascii_needs_smtputf8(room: Room, sends_as: Sends) -> None:
+    sends_as(FixedSender("rößl@example.org"))
+    await room.until(await room.submit(head=HEAD), "delivered")
+    (sent,) = room.transports["relay1"].sent
+    assert (sent.envelope.smtputf8, sent.envelope.eight_bit) == (True, True)
+
+
 async def test_an_edit_holds_from_the_next_transaction_on(room: Room, sends_as: Sends) -> None:
     sends_as(ROBOT)
     await room.until(await room.submit(head=HEAD), "delivered")
@@ -125,12 +132,13 @@ async def test_each_account_rewrites_what_was_submitted(room: Room, sends_as: Se
 
 async def test_a_recipient_cancelled_meanwhile_gets_nothing(room: Room, sends_as: Sends) -> None:
     sends_as(ROBOT, [RSA])
+    await room.until(await room.submit(head=HEAD), "delivered")
     room.scheduler.pause(True)
     message = await room.submit("b@y.test", "c@y.test", head=HEAD)
     await room.store.cancel(Selection(message_id=message, n=0), room.clock.now())
     room.scheduler.pause(False)
     await room.until(message, "cancelled", "delivered")
-    (sent,) = room.transports["relay1"].sent
+    sent = room.transports["relay1"].sent[-1]
     assert sent.envelope.recipients == ("c@y.test",)
     assert verified(await content_of(room, sent)) == [True]
 
