@@ -67,7 +67,7 @@ def rewrite(fixed: FixedSender | None, envelope: Envelope, head: bytes) -> Rewri
 
 
 def is_private(fields: HeadFields) -> bool:
-    """`Sensitivity: Private` (RFC 4021 section 2.1.55)."""
+    """`Sensitivity: Private` (RFC 4021)."""
     return (fields.first(b"sensitivity") or b"").lower() == b"private"
 
 
