@@ -85,7 +85,7 @@ def could_not_be_made(message: DueMessage, error: BaseException) -> list[Outcome
     failed = Deferred(status="4.3.0", reason=f"it could not be rewritten or signed: {error}")
     if isinstance(error, KeysUnusable):
         advice = "give the account a DKIM key anew (`postroom accounts dkim`), or none"
-        failed = Deferred(status="4.7.0", reason=str(error), advice=advice, scope=Scope.ACCOUNT, stop=True)
+        failed = Deferred(status="4.7.0", reason=str(error), advice=advice, scope=Scope.ACCOUNT, remedy=Remedy.STOP)
     return [failed] * len(message.deliveries)
 
 
