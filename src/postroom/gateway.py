@@ -15,7 +15,12 @@ from pathlib import Path
 
 import structlog
 
+from .accounts.fields import ACCOUNT_FIELDS
+from .accounts.fields import DEFAULTS as ACCOUNT_DEFAULTS
 from .accounts.service import AccountService
+from .accounts.unbuilt import refusal
+from .applications.fields import APPLICATION_FIELDS
+from .applications.fields import DEFAULTS as APPLICATION_DEFAULTS
 from .applications.service import ApplicationService
 from .backup import Backup, backup
 from .config import Settings
@@ -41,7 +46,7 @@ from .queue.bounce import NotificationRules, Reporter, ReportTo
 from .queue.clock_watch import ClockWatch
 from .queue.delivery import RetryRules
 from .queue.intake import Intake
-from .queue.lane import LaneRules
+from .queue.lane import Circuit, Health, LaneRules
 from .queue.scheduler import Scheduler
 from .queue.why import explain, marks
 from .secrets import Keyring
@@ -49,6 +54,7 @@ from .store import MessageView, Selection, Store
 from .store.database import open_store
 from .transports import Transport
 from .transports.pool import ConnectionBudget
+from .transports.refusing import RefusingTransport
 from .transports.sandbox import SandboxTransport
 from .transports.smtp import SmtpTransport
 
@@ -151,7 +157,13 @@ class Gateway:
         )
         self.scheduler = Scheduler(store, clock, rules, self._make_transport, random_unit)
         self._intake = Intake(
-            store, clock, accounts.snapshot, self.scheduler.offer, self.hostname, settings.smtp.max_mime_depth
+            store,
+            clock,
+            accounts.snapshot,
+            self.scheduler.offer,
+            self.hostname,
+            settings.smtp.max_mime_depth,
+            applications.refused,
         )
         self._reporter = Reporter(
             store, clock, self._intake, notification_rules(settings, hostname), applications.find, os.urandom
@@ -350,7 +362,7 @@ class Gateway:
                 view,
                 row,
                 accounts.get(row.lane),
-                self.scheduler.circuit(row.lane),
+                self._circuit(accounts.get(row.lane)),
                 sending=self.settings.sending_enabled,
                 running=self.scheduler.is_running,
                 now=now,
@@ -363,12 +375,19 @@ class Gateway:
         """What is not known of each delivery: whether the relay has it, or has it twice."""
         return [marks(view, row) for row in view.deliveries]
 
+    def _circuit(self, account: Account | None) -> Circuit:
+        """How the account is; one that must not send needs attention before it has tried to."""
+        refused = refusal(account) if account is not None else None
+        if refused is not None:
+            return Circuit(Health.NEEDS_ATTENTION, *refused)
+        return self.scheduler.circuit(LaneId(account.id)) if account is not None else Circuit()
+
     async def status(self) -> dict[str, object]:
         """Accounts with their circuits and counts, for `status` and the dashboard."""
         counts = await self.store.counts()
         rows = []
         for account in self.accounts.snapshot():
-            circuit = self.scheduler.circuit(LaneId(account.id))
+            circuit = self._circuit(account)
             rows.append(
                 {
                     "account": account.name,
@@ -397,6 +416,9 @@ class Gateway:
     # Implementations by name --------------------------------------------------------------------------------------
 
     def _make_transport(self, account: Account) -> Transport:
+        refused = refusal(account)
+        if refused is not None:
+            return RefusingTransport(*refused)
         if account.kind is AccountKind.SANDBOX:
             return SandboxTransport(account.name)
         return SmtpTransport(
@@ -409,4 +431,13 @@ class Gateway:
         )
 
 
-__all__ = ["Gateway", "GatewayError", "InvalidInput", "SystemClock"]
+__all__ = [
+    "ACCOUNT_DEFAULTS",
+    "ACCOUNT_FIELDS",
+    "APPLICATION_DEFAULTS",
+    "APPLICATION_FIELDS",
+    "Gateway",
+    "GatewayError",
+    "InvalidInput",
+    "SystemClock",
+]

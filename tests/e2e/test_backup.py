@@ -60,7 +60,7 @@ def test_a_backup_comes_back_with_everything_pending_held(filled: Served, tmp_pa
     assert "queue release --all" in said
     assert states(again) == {f"r{number}@y.test": "held" for number in range(3)}
     accounts = json.loads(on(again, "accounts", "list", "--json").stdout)["accounts"]
-    assert accounts[0]["has_password"]
+    assert accounts[0]["secrets"]["password"] == "set"
     on(again, "queue", "release", "--all")
     assert set(states(again).values()) == {"queued"}
 

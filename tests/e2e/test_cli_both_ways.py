@@ -57,9 +57,9 @@ def test_accounts(postroom: Commands) -> None:
     assert "added relay" in said
     assert "postroom applications edit local --account relay" in said
     listed = postroom.json("accounts", "list")["accounts"]
-    assert [(one["name"], one["enabled"], one["has_password"]) for one in listed] == [
-        ("relay", False, True),
-        ("sandbox", True, False),
+    assert [(one["name"], one["enabled"], one["secrets"]["password"]) for one in listed] == [
+        ("relay", False, "set"),
+        ("sandbox", True, "not set"),
     ]
     assert "127.0.0.1:9" in postroom.run("accounts", "list")
     changed = postroom.json("accounts", "edit", "RELAY", "--enabled", "--command-timeout", "90s", "--position", "1")
@@ -81,7 +81,7 @@ def test_keys_are_rotated(postroom: Commands) -> None:
     assert kept == old
     (postroom.data / "keys").write_text(new)  # the secret no longer needs the old key
     if not postroom.is_up:
-        assert postroom.json("accounts", "list")["accounts"][0]["has_password"]
+        assert postroom.json("accounts", "list")["accounts"][0]["secrets"]["password"] == "set"
     assert postroom.json("keys", "rotate")["resealed"] == 1
 
 

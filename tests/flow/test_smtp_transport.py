@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from postroom.gateway import SystemClock
-from postroom.model.account import Account, AccountKind, Security
+from postroom.model.account import Account, AccountKind, Authentication, Security
 from postroom.model.content import StagedBody
 from postroom.model.envelope import DsnRequest, Envelope
 from postroom.model.outcome import Bounced, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
@@ -378,7 +378,13 @@ async def test_a_broken_transaction_says_in_its_transcript_how_it_broke(start: S
 
 async def test_an_account_that_cannot_log_in_tells_what_was_said_but_not_the_password(start: Start) -> None:
     behaviour = Behaviour(offers=("AUTH PLAIN",), replies={"AUTH": "535 5.7.8 what is AGVycABodW50ZXIyIQ==? hunter2!?"})
-    transport, _ = await start(behaviour, username="erp", password="hunter2!", allow_clear_password=True)
+    transport, _ = await start(
+        behaviour,
+        authentication=Authentication.PASSWORD,
+        username="erp",
+        password="hunter2!",
+        allow_clear_password=True,
+    )
     with pytest.raises(AccountUnavailable) as unavailable:
         await transport.reserve()
     failure = unavailable.value.failure

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind
+from ..net.local_address import is_own
 from ..store import DefinitionStore
-from .fields import parse_account, show_account
+from .definition import parse_account, show_account
 
 
 class AccountService:
@@ -62,6 +63,7 @@ class AccountService:
         """
         account = parse_account(fields)
         self._refuse_taken(account.name)
+        account = settled(account, [one.name for one in self._accounts])
         return replace(account, position=self._place_of_new(account.kind))
 
     async def add(self, fields: Mapping[str, object]) -> Account:
@@ -90,9 +92,7 @@ class AccountService:
                 self._refuse_taken(changed.name)
             if changed.name != current.name:
                 self._refuse_named(current.name, "renamed")
-            if changed.kind is not current.kind:
-                fault = f"is {current.kind.value} and stays so"
-                raise InvalidInput(Fault("kind", fault, "add another account"))
+            changed = settled(changed, [one.name for one in self._accounts])
             saved = await self._store.save_account(changed)
             await self._changed()
             return self._by_id(saved.id)
@@ -137,7 +137,8 @@ class AccountService:
                 raise InvalidInput(Fault("name", f"{account.name!r} is taken", "choose another name"))
 
     def _refuse_named(self, name: str, change: str) -> None:
-        named_by = self.named_by(name)
+        others = [one.name for one in self._accounts if name in one.fallback_accounts]
+        named_by = [*self.named_by(name), *(f"account {other}, which falls back to it" for other in others)]
         if named_by:
             raise StateConflict(f"account {name!r} can't be {change} while it is named by: {', '.join(named_by)}")
 
@@ -151,6 +152,25 @@ class AccountService:
         )
         # A person may have moved a sandbox up on purpose; below it means below the last real one all the same.
         return real[-1] + 1 if real else first_sandbox
+
+
+def settled(account: Account, names: Sequence[str]) -> Account:
+    """`account` as it stands among accounts of these names, on this machine: those it falls back to as they are spelt.
+
+    Raises:
+        InvalidInput: one of them is not there, or its local address is not this machine's.
+    """
+    spelling = {name.lower(): name for name in names}
+    faults = []
+    for name in account.fallback_accounts:
+        if name.lower() not in spelling:
+            faults.append(Fault("fallback_accounts", f"there is no account {name!r}", "`postroom accounts list`"))
+    if account.local_address and not is_own(account.local_address):
+        fault = f"{account.local_address} is not an address of this machine"
+        faults.append(Fault("local_address", fault, "`ip address` lists them; empty: any"))
+    if faults:
+        raise InvalidInput(faults)
+    return replace(account, fallback_accounts=tuple(spelling[name.lower()] for name in account.fallback_accounts))
 
 
 def _known(accounts: Sequence[Account]) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ..errors import Fault, InvalidInput
+from ..gateway import ACCOUNT_DEFAULTS, ACCOUNT_FIELDS
 from ..model.application import ALL_ACCOUNTS
 from .parts import TheGateway
+from .schema import fields_schema
 
 routes = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
-Fields = Annotated[dict[str, Any], Body(description="fields of an account by name")]
+_SCHEMA = fields_schema(ACCOUNT_FIELDS, ACCOUNT_DEFAULTS)
+
+Fields = Annotated[dict[str, Any], Body(description="fields of an account by name"), WithJsonSchema(_SCHEMA)]
 
 
 class Move(BaseModel):
@@ -36,7 +40,9 @@ class Grant(BaseModel):
 class NewAccount(BaseModel):
     """The fields of an account by name, and at will the application that may use it."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra=lambda schema: schema["properties"].update(_SCHEMA["properties"])
+    )
 
     grant: Grant | None = None
 

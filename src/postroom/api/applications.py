@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
+from pydantic import WithJsonSchema
 
+from ..gateway import APPLICATION_DEFAULTS, APPLICATION_FIELDS
 from .parts import TheGateway
+from .schema import fields_schema
 
 routes = APIRouter(prefix="/v1/applications", tags=["applications"])
 
-Fields = Annotated[dict[str, Any], Body(description="fields of an application by name")]
+_SCHEMA = fields_schema(APPLICATION_FIELDS, APPLICATION_DEFAULTS)
+
+Fields = Annotated[dict[str, Any], Body(description="fields of an application by name"), WithJsonSchema(_SCHEMA)]
 
 
 @routes.get("")

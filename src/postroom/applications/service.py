@@ -12,6 +12,7 @@ from ..model.application import Application
 from ..secrets import Keyring, generate_password
 from ..store import DefinitionStore
 from .fields import AccountName, parse_application, show_application
+from .unbuilt import refusal
 
 #: Peers remembered by `identify`; when they are more, all are forgotten and found again.
 _REMEMBERED_PEERS = 4096
@@ -38,6 +39,7 @@ class ApplicationService:
         self._nobody = keyring.hash_credential(generate_password())
         self.on_change: list[Callable[[], None]] = []
         self._applications: tuple[Application, ...] = ()
+        self.refused: dict[int, str] = {}  # by id: why mail of the application can't be taken in this release
 
     async def load(self) -> None:
         """Read the applications from the store."""
@@ -45,6 +47,8 @@ class ApplicationService:
 
     def _take(self, applications: tuple[Application, ...]) -> None:
         self._applications = applications
+        self.refused.clear()
+        self.refused.update({one.id: reason for one in applications if (reason := refusal(one))})
         self._networks = {
             application.id: tuple(map(ipaddress.ip_network, application.networks)) for application in applications
         }

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..accounts.fields import ACCOUNT_FIELDS
+from ..accounts.fields import ACCOUNT_FIELDS, DEFAULTS
 from ..errors import Fault, InvalidInput
+from ..model.fields import FieldSpec
 from .connection import GatewayClient, ask, run
-from .options import AsJson, Data, with_fields
-from .output import print_fields, print_json, print_table
+from .options import AsJson, Data, Reset, reset_to_default, with_fields
+from .output import plain, print_json, print_table
 
 app = typer.Typer(help="The accounts through which mail leaves, the topmost first.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The account.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option("--password-file", metavar="FILE", help="Read the password from the first line of a file."),
-]
 
 _COLUMNS = ("name", "kind", "enabled", "relay", "security", "username", "description")
 
@@ -42,25 +38,52 @@ def _relay(account: dict[str, Any]) -> str:
 
 
 @app.command("show")
-def show_account(name: Name, data: Data = None, as_json: AsJson = False) -> None:
-    """Show an account; its password is never shown."""
+def show_account(
+    name: Name,
+    show_all: Annotated[bool, typer.Option("--all", help="Also the fields that stand at their default.")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show an account: what differs from the defaults. Of secrets it says only whether they are set."""
     account = ask(data, "GET", f"/v1/accounts/{_quoted(name)}")
     if as_json:
         print_json(account)
     else:
-        print_fields(account)
+        _print_account(account, show_all=show_all)
+
+
+def _print_account(account: dict[str, Any], *, show_all: bool = False) -> None:
+    """The fields under the tabs of the form."""
+    typer.echo(f"{account['name']}, position {account['position']}, revision {account['revision']}")
+    tab = ""
+    for spec in ACCOUNT_FIELDS.values():
+        value = account["secrets"][spec.name] if spec.secret else account[spec.name]
+        default = "not set" if spec.secret else spec.show(DEFAULTS.get(spec.name))
+        if spec.name == "name" or (value == default and spec.name != "kind" and not show_all):
+            continue
+        if tab != spec.tab:
+            tab = spec.tab
+            typer.echo(f"\n{tab}")
+        typer.echo(f"  {spec.name.replace('_', ' '):<28}  {_in_short(value, spec)}".rstrip())
+    if account["not_built"]:
+        typer.echo(f"\nit sends nothing: this release cannot obey {plain(account['not_built'])} yet")
+
+
+def _in_short(value: Any, spec: FieldSpec) -> str:
+    """A value in one line; of a certificate only how long it is."""
+    if value is None:
+        return spec.form.rpartition(" or ")[2]
+    if isinstance(value, str) and "\n" in value:
+        return f"({len(value.splitlines())} lines)"
+    return plain(value)
 
 
 @app.command("add")
-@with_fields(ACCOUNT_FIELDS, leave_out={"name", "ca_bundle"})
+@with_fields(ACCOUNT_FIELDS, leave_out={"name"})
 def add_account(
     name: Name,
     fields: dict[str, Any],
     password_stdin: PasswordStdin = False,
-    password_file: PasswordFile = None,
-    ca_bundle: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificates (PEM) to trust beside the system's.")
-    ] = None,
     granted_to: Annotated[
         str, typer.Option("--for", metavar="APPLICATION", help="Let this application use the account.")
     ] = "",
@@ -74,7 +97,8 @@ def add_account(
     """Add an account: above every sandbox, below the other real ones."""
     if allow_sender and not granted_to:
         raise InvalidInput(Fault("--allow-sender", "goes with --for", "name the application, as in --for local"))
-    fields |= {"name": name} | _secret_and_file(fields.get("username", ""), password_stdin, password_file, ca_bundle)
+    fields["name"] = name
+    _add_password(fields, password_stdin, needed=True)
     may_ask = sys.stdin.isatty() and not password_stdin
 
     async def work(client: GatewayClient) -> Any:
@@ -105,24 +129,20 @@ async def _asked_senders(client: GatewayClient, application: str) -> list[str]:
 
 
 @app.command("edit")
-@with_fields(ACCOUNT_FIELDS, leave_out={"name", "kind", "ca_bundle"})
+@with_fields(ACCOUNT_FIELDS, leave_out={"name", "kind"})
 def edit_account(
     name: Name,
     fields: dict[str, Any],
     new_name: Annotated[str, typer.Option("--name", metavar="NAME", help="Another name.")] = "",
     password_stdin: PasswordStdin = False,
-    password_file: PasswordFile = None,
-    ca_bundle: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificates (PEM) to trust beside the system's.")
-    ] = None,
+    reset: Reset = None,
     position: Annotated[int | None, typer.Option(metavar="NUMBER", help="Place in the list; 0 is the top.")] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Change an account; the next transaction uses it, one in progress ends as it began."""
-    fields |= _secret_and_file("", password_stdin, password_file, ca_bundle)
-    if fields.get("username") == "":
-        fields["password"] = ""
+    _add_password(fields, password_stdin, needed=False)
+    reset_to_default(fields, reset)
     if new_name:
         fields["name"] = new_name
 
@@ -137,7 +157,7 @@ def edit_account(
     if as_json:
         print_json(account)
     else:
-        print_fields(account)
+        _print_account(account)
 
 
 @app.command("remove")
@@ -150,31 +170,17 @@ def remove_account(name: Name, data: Data = None, as_json: AsJson = False) -> No
         typer.echo(f"removed {name}")
 
 
-def _secret_and_file(
-    username: str, password_stdin: bool, password_file: Path | None, ca_bundle: Path | None
-) -> dict[str, str]:
-    """The fields that come from files, standard input or a prompt; never from the command line, which others see."""
-    found = {}
-    if password_stdin:
-        found["password"] = sys.stdin.readline().rstrip("\r\n")
-    elif password_file is not None:
-        found["password"] = _text(password_file, "--password-file").partition("\n")[0].rstrip("\r")
-    elif username and sys.stdin.isatty():
-        found["password"] = typer.prompt(f"Password of {username}", hide_input=True)
-    elif username:
+def _add_password(fields: dict[str, Any], from_stdin: bool, *, needed: bool) -> None:
+    """The password that goes with a user name: from standard input, a file or a prompt, never the command line."""
+    username = fields.get("username", "")
+    if from_stdin:
+        fields["password"] = sys.stdin.readline().rstrip("\r\n")
+    elif not needed or not username or "password" in fields or fields.get("authentication", "password") != "password":
+        return
+    elif sys.stdin.isatty():
+        fields["password"] = typer.prompt(f"Password of {username}", hide_input=True)
+    else:
         raise InvalidInput(Fault("password", "there is none", "give it with --password-stdin or --password-file FILE"))
-    if ca_bundle is not None:
-        found["ca_bundle"] = _text(ca_bundle, "--ca-bundle")
-    return found
-
-
-def _text(path: Path, option: str) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            Fault(option, f"{path} can't be read: {error}", "name a text file that you may read")
-        ) from None
 
 
 def _quoted(name: str) -> str:

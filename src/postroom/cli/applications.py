@@ -9,7 +9,7 @@ import typer
 
 from ..applications.fields import APPLICATION_FIELDS
 from .connection import GatewayClient, ask, run
-from .options import AsJson, Data, with_fields
+from .options import AsJson, Data, Reset, reset_to_default, with_fields
 from .output import print_fields, print_json, print_table
 
 app = typer.Typer(help="Applications: who may submit, as whom, and through which accounts.", no_args_is_help=True)
@@ -91,10 +91,12 @@ def edit_application(
     new_password: Annotated[
         bool, typer.Option("--new-password", help="Generate a new password; the old one ends at once.")
     ] = False,
+    reset: Reset = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Change an application: --allow-sender, --account and --network add to what it has."""
+    reset_to_default(fields, reset)
     if new_name:
         fields["name"] = new_name
     changes = {

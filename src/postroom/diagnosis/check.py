@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from ..accounts.unbuilt import refusal
 from ..config import ListenerSettings, Settings, unknown_environment
 from ..model.account import Account, AccountKind, Security, Verification
 from ..model.application import Application
@@ -129,6 +130,9 @@ async def _account(account: Account) -> list[Finding]:
     edit = f"postroom accounts edit {account.name}"
     if not account.enabled:
         found.append(Finding(Level.NOTE, subject, "is off: its mail waits", f"{edit} --enabled"))
+    refused = refusal(account)
+    if refused is not None:
+        found.append(Finding(Level.ERROR, subject, f"does not send: {refused[0]}", refused[1]))
     if account.kind is not AccountKind.SMTP:
         return found
     if account.verification is Verification.OFF:

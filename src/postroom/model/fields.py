@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import zoneinfo
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from ..errors import Fault, InvalidInput
-from .quantity import QuantityFault, format_duration, parse_duration
+from .quantity import QuantityFault, format_duration, format_size, parse_duration, parse_size
 
 E = TypeVar("E", bound=StrEnum)
+R = TypeVar("R")
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _YES = frozenset({"yes", "true", "on", "1"})
 _NO = frozenset({"no", "false", "off", "0"})
+
+#: More names than this are not listed in a fault.
+_MANY = 40
 
 
 class FieldFault(ValueError):
@@ -30,11 +36,22 @@ class FieldFault(ValueError):
         self.mend = mend
 
 
+def show_value(value: object) -> object:
+    """`value` as JSON shows it and its field's parser reads it back."""
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, StrEnum):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
+
+
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """One field: how its value is read, what is written when it is shown, and its line of documentation.
+    """One field: how its value is read and shown, its line of documentation, and where it stands.
 
-    `secret` fields are taken and never shown.
+    `form` says in a word what is written; with `, ` in it, it lists the choices. `secret` fields are taken and never
+    shown. `tab` is the part of the form that it belongs to, `path` its place in the record (empty: its own name), and
+    `kinds` are the kinds of account that have it (empty: all).
     """
 
     name: str
@@ -42,10 +59,73 @@ class FieldSpec:
     description: str
     form: str = "text"
     secret: bool = False
+    tab: str = "Main"
+    path: tuple[str, ...] = ()
+    kinds: frozenset[str] = frozenset()
+    show: Callable[[Any], object] = show_value
+
+    def of(self, record: object) -> Any:
+        """The field's value in `record`."""
+        return functools.reduce(getattr, self.path or (self.name,), record)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is on or off."""
+        return self.parse is switch
+
+    @property
+    def is_text_file(self) -> bool:
+        """Whether its value has lines, and so is given as a file."""
+        return self.form in ("PEM", "JSON")
 
 
-def parse_fields(fields: Mapping[str, object], specs: Mapping[str, FieldSpec], what: str) -> dict[str, Any]:
-    """The values of `fields` by name.
+def defaults(specs: Iterable[FieldSpec], kind: type[Any]) -> dict[str, Any]:
+    """The value of each field that a record of class `kind` has where none is given; what must be given is left out."""
+    own = {entry.name: entry.default for entry in fields(kind) if entry.default is not MISSING}
+    found = {}
+    for spec in specs:
+        first, *rest = spec.path or (spec.name,)
+        if first in own:
+            found[spec.name] = functools.reduce(getattr, rest, own[first])
+    return found
+
+
+def changed(record: R, specs: Mapping[str, FieldSpec], values: Mapping[str, Any]) -> R:
+    """`record` with `values` (by the names of `specs`) in their places."""
+    own: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        path = specs[name].path or (name,)
+        if len(path) == 1:
+            own[path[0]] = value
+        else:
+            groups.setdefault(path[0], {})[path[1]] = value
+    for name, inner in groups.items():
+        own[name] = replace(getattr(record, name), **inner)
+    new: R = replace(record, **own)  # type: ignore[type-var]
+    return new
+
+
+def unknown_field(name: str, specs: Iterable[str], what: str) -> Fault:
+    """The fault of a name that is no field, with the names near it."""
+    names = list(specs)
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        mend = f"did you mean {' or '.join(near)}?"
+    elif len(names) > _MANY:
+        mend = f"the nearest to it is {difflib.get_close_matches(name, names, n=1, cutoff=0)[0]}"
+    else:
+        mend = f"fields are {', '.join(names)}"
+    return Fault(name, f"is not a field of an {what}", mend)
+
+
+def parse_fields(
+    fields: Mapping[str, object],
+    specs: Mapping[str, FieldSpec],
+    what: str,
+    standard: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
+    """The values of `fields` by name; null is read as the one in `standard`, the defaults.
 
     Raises:
         InvalidInput: a fault for every field that is unknown (with the names near it) or has a bad value.
@@ -55,9 +135,10 @@ def parse_fields(fields: Mapping[str, object], specs: Mapping[str, FieldSpec], w
     for name, value in fields.items():
         spec = specs.get(name)
         if spec is None:
-            near = difflib.get_close_matches(name, specs, n=3)
-            mend = f"did you mean {' or '.join(near)}?" if near else f"fields are {', '.join(specs)}"
-            faults.append(Fault(name, f"is not a field of an {what}", mend))
+            faults.append(unknown_field(name, specs, what))
+            continue
+        if value is None and standard is not None and name in standard:
+            values[name] = standard[name]
             continue
         try:
             values[name] = spec.parse(value)
@@ -68,15 +149,6 @@ def parse_fields(fields: Mapping[str, object], specs: Mapping[str, FieldSpec], w
     if faults:
         raise InvalidInput(faults)
     return values
-
-
-def show_value(value: object) -> object:
-    """`value` as JSON shows it and its field's parser reads it back."""
-    if isinstance(value, timedelta):
-        return format_duration(value)
-    if isinstance(value, StrEnum):
-        return value.value
-    return list(value) if isinstance(value, tuple) else value
 
 
 def name(value: object) -> str:
@@ -144,6 +216,46 @@ def duration(least: timedelta, most: timedelta) -> Callable[[object], timedelta]
         return result
 
     return parse
+
+
+def size(least: int, most: int) -> Callable[[object], int]:
+    """A size in octets between two bounds, written as in `25MiB`."""
+
+    def parse(value: object) -> int:
+        result = parse_size(value)
+        if not least <= result <= most:
+            mend = f"write {format_size(least)} to {format_size(most)}"
+            raise FieldFault(f"{format_size(result)} is out of range", mend)
+        return result
+
+    return parse
+
+
+def optional(parse: Callable[[object], Any], none: Sequence[str] = ("none",)) -> Callable[[object], Any]:
+    """What `parse` reads, or one of the words `none`, or nothing: None."""
+
+    def parse_or_none(value: object) -> Any:
+        if value is None or (isinstance(value, str) and value.strip().lower() in ("", *none)):
+            return None
+        try:
+            return parse(value)
+        except (FieldFault, QuantityFault) as error:
+            raise FieldFault(error.fault, f"{error.mend}; or {none[0]}") from None
+
+    return parse_or_none
+
+
+def zone(value: object) -> str:
+    """The name of a time zone that this machine knows."""
+    text = line(64)(value)
+    if text.upper() == "UTC":
+        return "UTC"
+    try:
+        return zoneinfo.ZoneInfo(text).key
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        near = difflib.get_close_matches(text, zoneinfo.available_timezones(), n=3, cutoff=0.5)
+        mend = f"did you mean {' or '.join(near)}?" if near else "write a name as in Europe/Berlin, or UTC"
+        raise FieldFault(f"{text!r} is not a time zone that this machine knows", mend) from None
 
 
 def choice(

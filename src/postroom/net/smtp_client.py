@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from ..model.account import Account, Security
+from ..model.account import Account, Authentication, Security
 from ..model.reply import Reply
 from ..protocol.sasl import SaslError, client_stepper
 from ..protocol.smtp.errors import LocalProtocolError
@@ -88,7 +88,7 @@ class _Opening:
         await self._introduce()
         if not connection.is_encrypted and account.security is not Security.NONE:
             await self._encrypt()
-        if account.username or account.password:
+        if account.authentication is Authentication.PASSWORD:
             await self._log_in()
         connection.require_open()
 

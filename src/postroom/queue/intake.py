@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from email.utils import format_datetime
+from types import MappingProxyType
 
 from ..errors import Fault, InvalidInput, Refused
 from ..mime.address import parse_mailboxes
@@ -44,7 +45,8 @@ class Intake:
 
     `accounts` gives the ordered list as it is now; `offer` hands a message that has just become durable to the
     scheduler, with its content, so that nothing need be read back. Bodies in memory are looked at for parts nested
-    deeper than `max_mime_depth`; staged ones were by who staged them.
+    deeper than `max_mime_depth`; staged ones were by who staged them. `refused` has applications by id whose mail is
+    not taken for now, and why.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Intake:
         offer: Offer,
         hostname: str,
         max_mime_depth: int = 100,
+        refused: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._clock = clock
@@ -62,6 +65,7 @@ class Intake:
         self._offer = offer
         self._hostname = hostname
         self._max_mime_depth = max_mime_depth
+        self._refused = refused
         self._own_by = f"by {hostname} (Postroom) ".encode()
         self._date = (0, b"")
         self._ids = MessageIds()
@@ -82,6 +86,8 @@ class Intake:
         application, envelope = submission.application, submission.envelope
         if not application.enabled:
             raise Refused(f"application {application.name!r} is switched off")
+        if application.id in self._refused:
+            raise Refused(self._refused[application.id], status="4.3.5", reply_code=451)
         if not envelope.recipients:
             raise InvalidInput(Fault("recipients", "there is none", "name at least one recipient"))
         fields = scan(submission.content.head)

@@ -264,7 +264,7 @@ class DefinitionStore(Protocol):
     """Accounts, applications and stored settings. Secrets arrive sealed and leave sealed."""
 
     async def accounts(self) -> Sequence[Account]:
-        """All accounts in list order; `password` is opened by the keyring that the store was given."""
+        """All accounts in list order; their secrets are opened by the keyring that the store was given."""
 
     async def applications(self) -> Sequence[Application]:
         """All applications by name."""
@@ -274,6 +274,9 @@ class DefinitionStore(Protocol):
 
     def save_account(self, account: Account) -> asyncio.Future[Account]:
         """Insert (id 0) or replace under the next revision; renumber positions; `InvalidInput` if the name is taken."""
+
+    def save_accounts(self, accounts: Sequence[Account], order: Sequence[str]) -> asyncio.Future[None]:
+        """Save all of them as `save_account` does, or none; then accounts stand in the order of these names."""
 
     def remove_account(self, account_id: int) -> asyncio.Future[None]:
         """Remove; StateConflict while deliveries that have not ended wait for it."""

@@ -339,6 +339,10 @@ class Database:
         """See `DefinitionStore.save_account`."""
         return self._submit(Kind.ALONE, definitions.save_account(account, self._keyring))
 
+    def save_accounts(self, accounts: Sequence[Account], order: Sequence[str]) -> asyncio.Future[None]:
+        """See `DefinitionStore.save_accounts`."""
+        return self._submit(Kind.ALONE, definitions.save_accounts(accounts, order, self._keyring))
+
     def remove_account(self, account_id: int) -> asyncio.Future[None]:
         """See `DefinitionStore.remove_account`."""
         return self._submit(Kind.ALONE, definitions.remove_account(account_id))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Protocol, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
 from sqlalchemy import Row, Table, delete, insert, select, update
 
 from ..crashing import reach
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
-from ..model.account import Account, AccountKind
+from ..model.account import Account, AccountKind, Authentication
 from ..model.application import Application
 from .readers import Reader
 from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, setting
@@ -32,8 +33,8 @@ class Keyring(Protocol):
         """What was sealed."""
 
 
-#: Fields that have a column of their own, or are sealed.
-_ACCOUNT_APART = frozenset({"id", "name", "kind", "position", "revision", "enabled", "password"})
+#: Fields that have a column of their own. Those marked as secret are sealed.
+_ACCOUNT_APART = frozenset({"id", "name", "kind", "position", "revision", "enabled"})
 _APPLICATION_APART = frozenset({"id", "name", "revision", "credential"})
 
 
@@ -61,23 +62,44 @@ def save_account(given: Account, keyring: Keyring | None) -> Callable[[Transacti
     sealed = _seal(given, keyring)
 
     def work(transaction: Transaction) -> Account:
-        _refuse_taken(transaction, account, given)
-        number, revision = _numbers(transaction, account, given)
-        row = {
-            "name": given.name,
-            "name_key": given.name.lower(),
-            "position": given.position,
-            "kind": given.kind.value,
-            "enabled": int(given.enabled),
-            "revision": revision,
-            "definition": _define(given, _ACCOUNT_APART),
-            "sealed": sealed,
-        }
-        _put(transaction, account, number, row, is_new=not given.id)
-        position = _renumber(transaction, number, given.position)
-        return replace(given, id=number, revision=revision, position=position)
+        saved = _save(transaction, given, sealed)
+        return replace(saved, position=_renumber(transaction, saved.id, given.position))
 
     return work
+
+
+def save_accounts(
+    given: Sequence[Account], order: Sequence[str], keyring: Keyring | None
+) -> Callable[[Transaction], None]:
+    """Work for the writer: see `DefinitionStore.save_accounts`."""
+    sealed = [_seal(one, keyring) for one in given]
+    places = {name.lower(): place for place, name in enumerate(order)}
+
+    def work(transaction: Transaction) -> None:
+        for one, secrets in zip(given, sealed, strict=True):
+            _save(transaction, one, secrets)
+        rows = transaction.core.execute(select(account.c.id, account.c.name_key).order_by(account.c.position)).all()
+        ordered = sorted(rows, key=lambda row: places.get(row.name_key, len(places)))
+        _number(transaction, [row.id for row in ordered])
+
+    return work
+
+
+def _save(transaction: Transaction, given: Account, sealed: bytes) -> Account:
+    _refuse_taken(transaction, account, given)
+    number, revision = _numbers(transaction, account, given)
+    row = {
+        "name": given.name,
+        "name_key": given.name.lower(),
+        "position": given.position,
+        "kind": given.kind.value,
+        "enabled": int(given.enabled),
+        "revision": revision,
+        "definition": _define(given, _ACCOUNT_APART),
+        "sealed": sealed,
+    }
+    _put(transaction, account, number, row, is_new=not given.id)
+    return replace(given, id=number, revision=revision)
 
 
 def reseal(keyring: Keyring) -> Callable[[Transaction], int]:
@@ -117,21 +139,41 @@ def _renumber(transaction: Transaction, number: int, position: int) -> int:
     if number in order:
         order.remove(number)
         order.insert(min(max(position, 0), len(order)), number)
-    for place, identity in enumerate(order):
-        transaction.core.execute(update(account).where(account.c.id == identity).values(position=place))
+    _number(transaction, order)
     return order.index(number) if number in order else 0
 
 
+def _number(transaction: Transaction, order: Sequence[int]) -> None:
+    for place, identity in enumerate(order):
+        transaction.core.execute(update(account).where(account.c.id == identity).values(position=place))
+
+
 def _seal(given: Account, keyring: Keyring | None) -> bytes:
-    if not given.password:
+    secrets = dict(_secrets(given))
+    if not secrets:
         return b""
     if keyring is None:
-        raise InvalidInput(Fault("password", "there is no key to seal it with", "open the store with a keyring"))
-    return keyring.seal(json.dumps({"password": given.password}).encode())
+        names = ", ".join(secrets)
+        raise InvalidInput(Fault(names, "there is no key to seal it with", "open the store with a keyring"))
+    return keyring.seal(json.dumps(secrets).encode())
+
+
+def _secrets(given: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """The secrets of a record and of the groups in it, by their places (`proxy.password`)."""
+    for f in fields(given):
+        value = getattr(given, f.name)
+        if is_dataclass(value):
+            yield from _secrets(value, f"{place}{f.name}.")
+        elif f.metadata.get("secret") and value:
+            yield f"{place}{f.name}", value
 
 
 def _account(row: Row[Any], keyring: Keyring | None) -> Account:
+    stored = _of_any_release(json.loads(row.definition))
     secrets = json.loads(keyring.open(row.sealed)) if row.sealed and keyring is not None else {}
+    for place, secret in secrets.items():
+        group, _, name = place.rpartition(".")
+        (stored.setdefault(group, {}) if group else stored)[name] = secret
     return Account(
         id=row.id,
         name=row.name,
@@ -139,9 +181,15 @@ def _account(row: Row[Any], keyring: Keyring | None) -> Account:
         position=row.position,
         revision=row.revision,
         enabled=bool(row.enabled),
-        **_read(Account, row.definition, _ACCOUNT_APART),
-        **secrets,
+        **_read(Account, stored, _ACCOUNT_APART),
     )
+
+
+def _of_any_release(stored: dict[str, Any]) -> dict[str, Any]:
+    """The fields as they are now: where there was no `authentication` yet, a user name meant a password."""
+    if stored.get("username") and "authentication" not in stored:
+        stored["authentication"] = Authentication.PASSWORD.value
+    return stored
 
 
 # --- applications ---
@@ -156,7 +204,7 @@ def read_applications(reader: Reader) -> list[Application]:
             name=row.name,
             revision=row.revision,
             credential=row.credential,
-            **_read(Application, row.definition, _APPLICATION_APART),
+            **_read(Application, json.loads(row.definition), _APPLICATION_APART),
         )
         for row in rows
     ]
@@ -227,34 +275,37 @@ def _put(transaction: Transaction, table: Table, number: int, row: dict[str, Any
 
 
 def _define(given: Account | Application, apart: frozenset[str]) -> str:
-    """The fields without a column, as JSON: durations in seconds."""
-    values = {f.name: getattr(given, f.name) for f in fields(given) if f.name not in apart}
-    return json.dumps(values, default=_plain, sort_keys=True)
+    """The fields without a column, as JSON: durations in seconds, groups of fields as objects, no secrets."""
+    values = {name: value for name, value in _plain(given).items() if name not in apart}
+    return json.dumps(values, sort_keys=True)
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
-    raise TypeError(f"{type(value).__name__} cannot be stored in a definition")
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if not f.metadata.get("secret")}
+    return value
 
 
-def _read(kind: type[T], definition: str, apart: frozenset[str]) -> dict[str, Any]:
+def _read(kind: type[Any], stored: dict[str, Any], apart: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The stored fields in the types of the class; what this version does not know is left out."""
-    stored = json.loads(definition)
     hints = get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for f in fields(kind):
-        if f.name in apart or f.name not in stored:
-            continue
-        values[f.name] = _typed(hints[f.name], stored[f.name])
-    return values
+    return {
+        f.name: _typed(hints[f.name], stored[f.name]) for f in fields(kind) if f.name not in apart and f.name in stored
+    }
 
 
 def _typed(hint: Any, value: Any) -> Any:
+    if isinstance(hint, UnionType):
+        hint = next(one for one in get_args(hint) if one is not NoneType)
+        return None if value is None else _typed(hint, value)
     if hint is timedelta:
         return timedelta(seconds=value)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint(**_read(hint, value))
     if isinstance(value, list):
-        return tuple(value)
+        return tuple(_typed(get_args(hint)[0], one) for one in value)
     return value

@@ -88,7 +88,8 @@ async def test_accounts_by_their_whole_life(api: httpx2.AsyncClient) -> None:
     assert [one.text for one in answers if secret in one.text] == []
     assert answers[0].json()["position"] == 0
     assert answers[3].json()["command_timeout"] == "90s"
-    assert answers[4].json() | {"has_password": True, "port": 465, "position": 1} == answers[4].json()
+    assert answers[4].json()["secrets"]["password"] == "set"
+    assert answers[4].json() | {"port": 465, "position": 1} == answers[4].json()
     assert (await api.delete("/v1/accounts/relay")).status_code == 204
     assert (await _problem(await api.get("/v1/accounts/relay"), 404))[0][0] == "account"
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from postroom.model.account import Authentication
 from postroom.net.smtp_client import ConnectFailed, SmtpConnection, TransactionResult
 from postroom.protocol.smtp.reply_reader import ReplyLimits
 from tests.flow.smtp_client.talk import HEAD, Line, Relay, commands, open_to, start
@@ -246,7 +247,13 @@ async def test_a_relay_that_repeats_the_password_gets_it_into_no_error_and_no_tr
 
     async with Relay(talk) as relay:
         with pytest.raises(ConnectFailed) as failed:
-            await open_to(relay, username="erp", password="hunter2!", allow_clear_password=True)
+            await open_to(
+                relay,
+                authentication=Authentication.PASSWORD,
+                username="erp",
+                password="hunter2!",
+                allow_clear_password=True,
+            )
         error = failed.value
         told = [str(error), error.reason, error.transcript, error.reply.text if error.reply is not None else ""]
         assert all(response not in text and "hunter2!" not in text for text in told)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trustme
 
-from postroom.model.account import Security, Verification
+from postroom.model.account import Authentication, Security, Verification
 from postroom.net.smtp_client import ConnectFailed, connect
 from postroom.net.tls import client_context, server_context
 from tests.flow.smtp_client.talk import Line, Relay
@@ -140,7 +140,13 @@ async def test_bytes_in_clear_behind_the_220_end_the_connection(authority: trust
     """Response injection: CVE-2021-38371 and its kin."""
     talk = with_starttls(context(authority), behind="250-relay.test\r\n250 AUTH PLAIN")
     async with Relay(talk) as relay:
-        account = relay.account(security=Security.STARTTLS, ca_bundle=bundle, username="u", password="p")
+        account = relay.account(
+            security=Security.STARTTLS,
+            ca_bundle=bundle,
+            authentication=Authentication.PASSWORD,
+            username="u",
+            password="p",
+        )
         with pytest.raises(ConnectFailed) as failed:
             await connect(account, helo_name="client.test", resolver=relay.resolve)
         assert failed.value.kind == "protocol"

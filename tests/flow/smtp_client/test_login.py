@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trustme
 
-from postroom.model.account import Security
+from postroom.model.account import Authentication, Security
 from postroom.net.smtp_client import ConnectFailed, SmtpConnection, connect
 from tests.flow.smtp_client.talk import Line, Relay
 from tests.flow.smtp_client.test_encryption import context
@@ -29,7 +29,12 @@ def offering(*mechanisms: str, then: Callable[[Line], Awaitable[None]]) -> Calla
 
 async def logged_in(relay: Relay, **fields: Any) -> SmtpConnection:
     """A connection as erp."""
-    defaults = {"username": "erp", "password": "hunter2", "allow_clear_password": True}
+    defaults: dict[str, Any] = {
+        "authentication": Authentication.PASSWORD,
+        "username": "erp",
+        "password": "hunter2",
+        "allow_clear_password": True,
+    }
     return await connect(relay.account(**(defaults | fields)), helo_name="client.test", resolver=relay.resolve)
 
 

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from postroom.accounts.fields import ACCOUNT_FIELDS, DEFAULTS, parse_account, show_account
+from postroom.accounts.definition import parse_account, show_account
+from postroom.accounts.fields import ACCOUNT_FIELDS, DEFAULTS
 from postroom.errors import InvalidInput
 from postroom.model.account import AccountKind, Security, Verification
 
@@ -62,7 +63,7 @@ def test_texts_and_values_are_read_alike() -> None:
         ("name", "x" * 65, "can't be a name", "1 to 64"),
         ("name", "..", "can't be a name", "1 to 64"),
         ("name", "a\n", "can't be a name", "1 to 64"),
-        ("kind", "pigeon", "'pigeon' is not one of them", "smtp, sandbox"),
+        ("kind", "pigeon", "'pigeon' is not one of them", "smtp, graph, direct, sandbox"),
         ("host", "smtp://relay", "is not a host name", "smtp.example.org"),
         ("host", "relay:25", "holds a port", "give 25 as the port"),
         ("host", "a..b", "is not a host name", "DNS name"),
@@ -72,15 +73,15 @@ def test_texts_and_values_are_read_alike() -> None:
         ("port", "smtp", "'smtp' is not a whole number", "from 1 to 65535"),
         ("port", True, "True is not a whole number", "from 1 to 65535"),
         ("security", "sslv3", "SSL 2 and 3 are broken", "starttls"),
-        ("verification", "maybe", "is not one of them", "full, off"),
+        ("verification", "maybe", "is not one of them", "full, fingerprint, off"),
         ("enabled", "perhaps", "neither yes nor no", "yes or no"),
         ("command_timeout", "60", "60 has no unit", "write 60ms or 60s"),
         ("command_timeout", 2000, "2000 has no unit", "write 2000ms or 2s"),
         ("command_timeout", "0s", "0s is out of range", "100ms to 1d"),
         ("helo_name", "[1.2]", "is not an address literal", "[192.0.2.1]"),
         ("ca_bundle", "hello", "no certificate", "PEM"),
-        ("prot", 25, "is not a field of an account", "did you mean port?"),
-        ("username", "ann", "there is none for the user name", "leave username empty"),
+        ("prot", 25, "is not a field of an account", "did you mean port"),
+        ("username", "ann", "there is none for the user name", "set authentication to none"),
     ],
 )
 def test_bad_values(field: str, value: object, fault: str, mend: str) -> None:
@@ -123,7 +124,7 @@ def test_ssl_is_read_as_implicit_tls() -> None:
 def test_a_password_is_never_shown_nor_quoted() -> None:
     account = parse_account(RELAY | {"username": "ann", "password": "marked-secret"})
     assert "marked-secret" not in str(show_account(account)) + repr(account)
-    assert show_account(account)["has_password"] is True
+    assert show_account(account)["secrets"]["password"] == "set"  # type: ignore[index]
     with pytest.raises(InvalidInput) as refused:
         parse_account(RELAY | {"username": "ann", "password": "marked\0secret"})
     assert "marked" not in str(refused.value)

@@ -90,3 +90,24 @@ async def test_an_account_that_an_application_names_keeps_its_name(accounts: Acc
     with pytest.raises(StateConflict, match="local"):
         await accounts.edit("relay", {"name": "other"})
     assert (await accounts.edit("relay", {"port": 25})).port == 25
+
+
+async def test_a_local_address_must_be_of_this_machine(accounts: AccountService) -> None:
+    await accounts.add({"name": "relay", "host": "a.example", "local_address": "127.0.0.1"})
+    with pytest.raises(InvalidInput, match="local_address: 192.0.2.77 is not an address of this machine"):
+        await accounts.edit("relay", {"local_address": "192.0.2.77"})
+    assert accounts.get("relay").local_address == "127.0.0.1"
+
+
+async def test_accounts_fall_back_to_accounts_that_are_there(accounts: AccountService) -> None:
+    await accounts.add({"name": "Spare", "host": "a.example"})
+    with pytest.raises(InvalidInput, match="fallback_accounts: there is no account 'other'"):
+        await accounts.add({"name": "relay", "host": "a.example", "fallback_accounts": "spare, other"})
+    relay = await accounts.add({"name": "relay", "host": "a.example", "fallback_accounts": "spare"})
+    assert relay.fallback_accounts == ("Spare",)
+    with pytest.raises(StateConflict, match="account relay, which falls back to it"):
+        await accounts.remove("spare")
+    with pytest.raises(StateConflict, match="account relay, which falls back to it"):
+        await accounts.edit("spare", {"name": "reserve"})
+    await accounts.edit("relay", {"fallback": "next-match"})
+    await accounts.remove("spare")

@@ -103,7 +103,7 @@ async def test_the_password_is_kept_as_a_hash_alone(applications: ApplicationSer
         ({"networks": "house"}, "networks", "CIDR"),
         ({"senders": "*@*"}, "senders", "*@example.org"),
         ({"accounts": "nowhere"}, "accounts", "kind:sandbox"),
-        ({"sender": "*"}, "sender", "did you mean senders?"),
+        ({"sender": "*"}, "sender", "did you mean senders"),
         ({"name": "LOCAL"}, "name", "choose another name"),
     ],
 )

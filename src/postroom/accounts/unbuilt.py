@@ -1,0 +1,81 @@
+"""What accounts may say and this release can't do yet: one list, from which an entry goes when it can.
+
+Such a field is kept, shown and checked like any other. But an account that uses it sends nothing, and its mail waits:
+mail sent in another way than the account says would be worse than mail that is late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..model.account import Account, AccountKind, Authentication, Verification
+from .fields import ACCOUNT_FIELDS, DEFAULTS
+
+#: Every value but the default is one that can't be done; a tuple names the only ones that can't.
+_ANY: tuple[object, ...] = ()
+
+#: Fields by name, and which of their values can't be done. Fields that count only under one of these need no entry.
+UNBUILT: Mapping[str, tuple[object, ...]] = {
+    "kind": (AccountKind.GRAPH, AccountKind.DIRECT),
+    "owner": _ANY,
+    "preset": _ANY,
+    "charset": _ANY,
+    "local_address": _ANY,
+    "address_family": _ANY,
+    "dynamic": _ANY,
+    "template_cache": _ANY,
+    "fail_if_template_not_found": _ANY,
+    "authentication": (Authentication.OAUTH2, Authentication.POP),
+    "mechanism": _ANY,
+    "tls_versions": _ANY,
+    "verification": (Verification.FINGERPRINT,),
+    "server_name": _ANY,
+    "client_certificate": _ANY,
+    "proxy_type": _ANY,
+    "full_name": _ANY,
+    "email_address": _ANY,
+    "reply_address": _ANY,
+    "fixed_sender": _ANY,
+    "dkim_rsa_key": _ANY,
+    "dkim_ed25519_key": _ANY,
+    "sender_patterns": _ANY,
+    "recipient_patterns": _ANY,
+    "fallback": _ANY,
+    "fall_back_after": _ANY,
+    "retry_schedule": _ANY,
+    "retry_window": _ANY,
+    "give_up": _ANY,
+    "send_interval": _ANY,
+    "messages_per_second": _ANY,
+    "messages_per_minute": _ANY,
+    "messages_per_hour": _ANY,
+    "messages_per_day": _ANY,
+    "recipients_per_day": _ANY,
+    "when_limited": _ANY,
+    "quota_group": _ANY,
+}
+
+
+def unbuilt_fields(account: Account) -> tuple[str, ...]:
+    """The fields of `account` that ask for what can't be done."""
+    return tuple(_asked(account))
+
+
+def _asked(account: Account) -> Iterator[str]:
+    for name, values in UNBUILT.items():
+        value = ACCOUNT_FIELDS[name].of(account)
+        if value in values or (not values and value != DEFAULTS[name]):
+            yield name
+
+
+def refusal(account: Account) -> tuple[str, str] | None:
+    """Why `account` sends nothing in this release, and what to do about it; None if it may send."""
+    names = unbuilt_fields(account)
+    if not names:
+        return None
+    if "kind" in names:
+        reason = f"this release cannot send by accounts of kind {account.kind.value} yet"
+        return reason, "send through an account of kind smtp until then; what waits here is kept"
+    shown = ", ".join(names)
+    reason = f"this release keeps but cannot obey yet: {shown}"
+    return reason, f"take it back to its default (postroom accounts edit {account.name} --reset {names[0]}), or wait"

@@ -1,0 +1,20 @@
+"""The transport of an account that must not send: it never gives a slot, so that its mail waits and nothing is lost."""
+
+from __future__ import annotations
+
+from ..model.outcome import Deferred, Scope
+from . import AccountUnavailable, Slot
+
+
+class RefusingTransport:
+    """Says why, each time; the account needs attention until it is changed."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        self._failure = Deferred(status="4.3.5", reason=reason, advice=advice, scope=Scope.ACCOUNT, stop=True)
+
+    async def reserve(self) -> Slot:
+        """See `Transport.reserve`; there is never one."""
+        raise AccountUnavailable(self._failure)
+
+    async def close(self) -> None:
+        """See `Transport.close`."""

@@ -1,0 +1,87 @@
+"""An account that asks for what this release can't do: its mail is taken, waits with the reason, and then goes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postroom.config import Settings
+from postroom.diagnosis.check import check
+from postroom.errors import Refused
+from postroom.gateway import Gateway
+from postroom.model.content import Content
+from postroom.model.envelope import Envelope
+from postroom.model.submission import Door, Submission
+from tests.smarthost import Behaviour, Smarthost
+
+REASON = "this release keeps but cannot obey yet: proxy_type"
+
+
+@pytest.fixture
+async def smarthost() -> AsyncIterator[Smarthost]:
+    """A relay that takes everything."""
+    relay = Smarthost(Behaviour())
+    await relay.start()
+    yield relay
+    await relay.stop()
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway]:
+    """A gateway whose account shall go through a proxy; delivering."""
+    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
+    relay = {"name": "relay", "host": "127.0.0.1", "port": smarthost.port, "security": "none"}
+    await gateway.accounts.add(relay | {"proxy_type": "socks5", "proxy_host": "127.0.0.1"})
+    await gateway.applications.add({"name": "erp", "senders": "*"})
+    await gateway.start()
+    yield gateway
+    await gateway.stop()
+
+
+def _submission(gateway: Gateway) -> Submission:
+    return Submission(
+        door=Door.SMTP,
+        application=gateway.applications.get("erp"),
+        envelope=Envelope("a@x.test", ("b@y.test",)),
+        content=Content(b"From: a@x.test\r\nSubject: hi\r\n\r\n", b"hello\r\n"),
+        received=datetime.now(UTC),
+        peer="127.0.0.1",
+    )
+
+
+async def _health(gateway: Gateway) -> dict[str, Any]:
+    rows: Any = (await gateway.status())["accounts"]
+    found: dict[str, Any] = rows[0]
+    return found
+
+
+async def test_mail_waits_with_the_reason_and_goes_when_the_account_can_be_obeyed(
+    gateway: Gateway, smarthost: Smarthost
+) -> None:
+    before = await _health(gateway)
+    assert (before["health"], before["reason"]) == ("needs attention", REASON), "told before any mail came"
+    accepted = await gateway.submit(_submission(gateway))
+    (why,) = await gateway.why(accepted.id)
+    assert why.state.value == "queued"
+    assert REASON in why.reason
+    assert "--reset proxy_type" in why.advice
+    findings = await check(gateway.settings, gateway.accounts.snapshot(), (), is_running=True)
+    assert next(one.what for one in findings if one.subject == "account relay") == f"does not send: {REASON}"
+    assert smarthost.taken == []
+    await gateway.accounts.edit("relay", {"proxy_type": None})
+    assert await gateway.wait_drained()
+    assert [taken.recipients for taken in smarthost.taken] == [["b@y.test"]]
+    assert (await _health(gateway))["health"] == "healthy"
+
+
+async def test_an_application_with_limits_that_are_not_kept_is_refused_for_the_time_being(gateway: Gateway) -> None:
+    await gateway.applications.edit("erp", {"messages_per_hour": 5})
+    with pytest.raises(Refused, match="cannot obey yet: messages_per_hour") as refused:
+        await gateway.submit(_submission(gateway))
+    assert (refused.value.reply_code, refused.value.status) == (451, "4.3.5")
+    await gateway.applications.edit("erp", {"messages_per_hour": None})
+    assert (await gateway.submit(_submission(gateway))).accounts == ("relay",)

@@ -1,0 +1,58 @@
+"""What this release keeps but cannot obey: the account says so, and all else does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from postroom.accounts.definition import parse_account, show_account
+from postroom.accounts.fields import ACCOUNT_FIELDS, DEFAULTS
+from postroom.accounts.unbuilt import UNBUILT, refusal
+
+RELAY: dict[str, object] = {"name": "relay", "host": "a.example"}
+
+#: What this release does obey, set to something else than its default.
+OBEYED: dict[str, object] = {
+    "description": "d", "enabled": False, "port": 25, "connect_timeout": "1s", "command_timeout": "1s",
+    "end_of_data_timeout": "1s", "connect_retry": "1s", "reconnect_interval": "1s", "helo_name": "me.example",
+    "username": "ann", "password": "p", "allow_clear_password": True, "security": "tls", "verification": "off",
+    "max_connections": 1, "messages_per_connection": 1, "recipients_per_transaction": 1, "idle_timeout": "1s",
+}  # fmt: skip
+
+
+def test_what_is_obeyed_may_send() -> None:
+    account = parse_account(RELAY | OBEYED)
+    assert refusal(account) is None
+    assert show_account(account)["not_built"] == []
+    assert refusal(parse_account({"name": "box", "kind": "sandbox"})) is None
+
+
+def test_the_list_names_fields_and_values_that_are_there() -> None:
+    assert set(UNBUILT) <= set(ACCOUNT_FIELDS)
+    assert set(UNBUILT) & set(OBEYED) == {"verification"}, "both obeyed and not"
+    for name, values in UNBUILT.items():
+        assert DEFAULTS[name] not in values
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"proxy_type": "http-connect", "proxy_host": "p.example"}, ("proxy_type",)),
+        ({"sender_patterns": "*@x.test", "messages_per_day": 5}, ("sender_patterns", "messages_per_day")),
+        ({"authentication": "pop-before-smtp", "pop_username": "u", "pop_password": "p"}, ("authentication",)),
+        ({"verification": "fingerprint", "fingerprints": "ab" * 32}, ("verification",)),
+    ],
+)
+def test_what_is_not_is_named(fields: dict[str, object], named: tuple[str, ...]) -> None:
+    account = parse_account(RELAY | fields)
+    assert show_account(account)["not_built"] == list(named)
+    refused = refusal(account)
+    assert refused is not None
+    reason, mend = refused
+    assert all(name in reason for name in named)
+    assert f"--reset {named[0]}" in mend
+
+
+def test_a_kind_that_is_not_built() -> None:
+    refused = refusal(parse_account({"name": "mx", "kind": "direct"}))
+    assert refused is not None
+    assert "kind direct" in refused[0]
