@@ -30,6 +30,7 @@ from .mime.head import split
 from .mime.large_body import LargeBody
 from .model.account import Account, AccountKind
 from .model.application import Application
+from .model.circuit import Circuit, Health
 from .model.clock import Clock, Timer
 from .model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId
 from .model.envelope import DsnRequest, Envelope
@@ -46,7 +47,7 @@ from .queue.bounce import NotificationRules, Reporter, ReportTo
 from .queue.clock_watch import ClockWatch
 from .queue.delivery import RetryRules
 from .queue.intake import Intake
-from .queue.lane import Circuit, Health, LaneRules
+from .queue.lane import LaneRules
 from .queue.scheduler import Scheduler
 from .queue.why import explain, marks
 from .secrets import Keyring
@@ -379,7 +380,7 @@ class Gateway:
         """How the account is; one that must not send needs attention before it has tried to."""
         refused = refusal(account) if account is not None else None
         if refused is not None:
-            return Circuit(Health.NEEDS_ATTENTION, *refused)
+            return Circuit(health=Health.NEEDS_ATTENTION, reason=refused[0], advice=refused[1])
         return self.scheduler.circuit(LaneId(account.id)) if account is not None else Circuit()
 
     async def status(self) -> dict[str, object]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..model.outcome import Deferred, Scope
+from collections.abc import Callable
+
+from ..model.outcome import Deferred, Remedy, Scope
 from . import AccountUnavailable, Slot
 
 
@@ -10,11 +12,17 @@ class RefusingTransport:
     """Says why, each time; the account needs attention until it is changed."""
 
     def __init__(self, reason: str, advice: str) -> None:
-        self._failure = Deferred(status="4.3.5", reason=reason, advice=advice, scope=Scope.ACCOUNT, stop=True)
+        self._failure = Deferred(status="4.3.5", reason=reason, advice=advice, scope=Scope.ACCOUNT, remedy=Remedy.STOP)
 
     async def reserve(self) -> Slot:
         """See `Transport.reserve`; there is never one."""
         raise AccountUnavailable(self._failure)
+
+    def listen(self, complained: Callable[[Deferred], None]) -> None:
+        """See `Transport.listen`."""
+
+    def limit_connections(self, most: int | None) -> None:
+        """See `Transport.limit_connections`."""
 
     async def close(self) -> None:
         """See `Transport.close`."""
