@@ -16,7 +16,7 @@ from postroom.model.content import StagedBody
 from postroom.model.envelope import DsnRequest, Envelope
 from postroom.model.outcome import Bounced, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
 from postroom.transports import AccountUnavailable, Transaction, TransportClosed
-from postroom.transports.pool import ConnectionBudget
+from postroom.transports.pool import STALLED_SECONDS, ConnectionBudget
 from postroom.transports.smtp import SmtpTransport
 from tests.smarthost import Behaviour, Smarthost
 
@@ -178,6 +178,34 @@ async def test_while_two_outcomes_wait_for_their_commit_no_content_is_written(st
     await last
     extra.settle()
     extra.durable()
+
+
+class SettableClock(SystemClock):
+    """A clock that the test sets forward."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        """See `Clock`."""
+        return super().monotonic() + self.ahead
+
+
+@pytest.mark.parametrize(
+    ("seconds", "allowed", "opened"), [(0.0, 2, 1), (STALLED_SECONDS, 2, 2), (STALLED_SECONDS, 1, 1)]
+)
+async def test_nothing_queues_behind_a_reply_that_does_not_come_while_another_connection_may_be_opened(
+    start: Start, seconds: float, allowed: int, opened: int
+) -> None:
+    clock = SettableClock()
+    transport, smarthost = await start(Behaviour(), clock=clock, max_connections=allowed)
+    smarthost.gate.clear()
+    first = (await transport.reserve()).deliver(mail(0))
+    clock.ahead = seconds
+    slot = await transport.reserve()
+    assert smarthost.connections == opened
+    second = slot.deliver(mail(1))
+    smarthost.gate.set()
+    assert [type(outcome) for one in (first, second) for outcome in await one] == [Delivered, Delivered]
 
 
 async def test_a_connection_carries_no_more_messages_than_the_account_allows(start: Start) -> None:

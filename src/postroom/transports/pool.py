@@ -8,6 +8,7 @@ whose content is out, one whose envelope is ahead. It writes its next content on
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -22,6 +23,10 @@ from . import AccountUnavailable, Transaction, TransportClosed
 #: Slots of a connection that pipelines, and of one that does not (no envelope can be ahead).
 PIPELINED_SLOTS = 3
 PLAIN_SLOTS = 2
+
+#: A connection with work that has answered for nothing so long gets no more while another may be opened: what stands
+#: behind a content waits as long as its reply, which may be minutes.
+STALLED_SECONDS = 5.0
 
 #: Connections in a row that may end before any transaction was answered until the account counts as failing.
 FRUITLESS_LIMIT = 2
@@ -64,6 +69,7 @@ class Link:
         "_unsettled",
         "_waiting",
         "answered",
+        "busy_since",
         "connection",
         "dead",
         "free_since",
@@ -80,7 +86,7 @@ class Link:
         self.answered = 0
         most, offered = pool.account.messages_per_connection, connection.most_mails
         self.most = most if offered is None else min(most, offered)  # slots that it may give (RFC 9422 section 4.1)
-        self.free_since = pool.clock.monotonic()
+        self.free_since = self.busy_since = pool.clock.monotonic()
         self.dead = False
         self._in_machine = 0
         self._unsettled = 0
@@ -108,6 +114,7 @@ class Link:
         def done(result: TransactionResult) -> None:
             self._in_machine -= 1
             self.answered += result.mail is not None
+            self.busy_since = self._pool.clock.monotonic()
             self._unsettled += 1
             if self._unsettled == 2:
                 self.connection.block_content()
@@ -222,6 +229,8 @@ class ConnectionPool:
 
     def _take(self, link: Link) -> Link:
         self._by_held[link.held].pop(link, None)
+        if not link.held:
+            link.busy_since = self.clock.monotonic()
         link.held += 1
         link.given += 1
         if link.given < link.most:
@@ -230,8 +239,13 @@ class ConnectionPool:
 
     def _best(self) -> Link | None:
         """The usable link with the fewest slots taken, the one that has waited longest first."""
+        stalled_since = -math.inf
+        if len(self._links) < self._most:
+            stalled_since = self.clock.monotonic() - STALLED_SECONDS
         for held, links in enumerate(self._by_held[:PIPELINED_SLOTS]):
             for link in links:
+                if held and link.busy_since <= stalled_since:
+                    continue
                 if link.connection.is_usable and (held < PLAIN_SLOTS or link.connection.pipelining):
                     return link
         return None
@@ -300,6 +314,8 @@ class ConnectionPool:
         self._not_before = self.clock.monotonic() + self.account.connect_retry.total_seconds()
         if self._links:  # others still work: no reason to put the account to sleep
             self.complained(failure.failure)
+            if self._waiters:  # not for a slot that is free: those that there are may take minutes
+                self._later("grow", max(self.account.connect_retry.total_seconds(), 1.0), self.grow)
             return
         # The lane that is told sleeps by the account's schedule and decides when to try again.
         self._not_before = 0.0
