@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,7 +42,7 @@ from .pending import Pending
 from .policy.patterns import matches_any
 from .policy.retry import Schedule
 from .protocol.smtp.reply_reader import ReplyLimits
-from .queue import maintenance
+from .queue import indexing, maintenance
 from .queue.bounce import NotificationRules, Reporter, ReportTo
 from .queue.clock_watch import ClockWatch
 from .queue.delivery import RetryRules
@@ -51,7 +51,7 @@ from .queue.lane import LaneRules
 from .queue.scheduler import Scheduler
 from .queue.why import explain, marks
 from .secrets import Keyring
-from .store import MessageView, Selection, Store
+from .store import DeliveryFilter, DeliveryRow, MessageView, Selection, Store
 from .store.database import open_store
 from .transports import Transport
 from .transports.pool import ConnectionBudget
@@ -226,6 +226,7 @@ class Gateway:
         self._background = [
             asyncio.create_task(maintenance.run(self.store, self.clock, rules, self._clock_watch, told)),
             asyncio.create_task(self._reporter.run()),
+            asyncio.create_task(indexing.run(self.store, self.clock, lambda: self.settings.subject_search)),
         ]
 
     async def _recover_only(self) -> None:
@@ -292,6 +293,18 @@ class Gateway:
         reach("D8-keys")
         return KeyRotation(added, await self.store.reseal())
 
+    async def deliveries(self, wanted: DeliveryFilter) -> Sequence[DeliveryRow]:
+        """A page of deliveries, newest message first.
+
+        Raises:
+            InvalidInput: words of subjects are asked for and not indexed.
+            Busy: it took too long and was cut.
+        """
+        if wanted.subject and not self.settings.subject_search:
+            mend = "set subject_search = true; what is there is then indexed in the background"
+            raise InvalidInput(Fault("subject", "words of subjects are not indexed here", mend))
+        return await self.store.deliveries(wanted)
+
     # The queue by hand --------------------------------------------------------------------------------------------
 
     async def hold(self, selection: Selection) -> int:
@@ -342,6 +355,7 @@ class Gateway:
             received=self.clock.now(),
             priority=view.priority,
             resubmits=message_id,
+            tag=view.tag,
         )
         return await self.submit(submission)
 

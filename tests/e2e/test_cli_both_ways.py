@@ -179,6 +179,17 @@ def test_send_raw(postroom: Commands, tmp_path: Path) -> None:
     assert (newest["recipient"], newest["reverse_path"]) == ("dora@example.net", "")
     assert (first["recipient"], second["recipient"]) == ("bob@example.net", "carl@example.net")
     assert first["reverse_path"] == "ann@example.org"
+    postroom.run("send", "--raw", str(file), "--from", "ann@example.org", "--tag", "May 2026")
+    tagged = postroom.json("queue", "list", "--tag", "May 2026", "--limit", "1")
+    after = postroom.json("queue", "list", "--tag", "May 2026", "--after", tagged["next"])
+    assert [page["deliveries"][0]["recipient"] for page in (tagged, after)] == ["bob@example.net", "carl@example.net"]
+    for given in (
+        ("--domain", "example.net", "--sender", "ann@", "--recipient", "carl@"),
+        ("--message-id", first["message_id"], "--application", "local", "--since", "1h"),
+    ):
+        assert len(postroom.json("queue", "list", *given)["deliveries"]) == 2
+    status, error = postroom.fails("queue", "list", "--subject", "raw")
+    assert (status, "subject_search = true" in error) == (64, True)
     assert postroom.run("queue", "show", "last", "--content").endswith("\n\nDots:\n.\n..\nend\n")
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import Fault, InvalidInput
+from ..errors import Fault, InvalidInput, NotFound
 from ..model.queue import DeliveryState, LaneId, MessageId
 from ..store import DeliveryFilter, Selection
-from .parts import TheGateway, show_delivery
+from .parts import TheGateway, moment_given, show_delivery
 
 routes = APIRouter(prefix="/v1", tags=["queue"])
 
@@ -32,22 +32,53 @@ async def list_deliveries(
     state: Annotated[list[DeliveryState] | None, Query(description="any of these")] = None,
     account: str = "",
     recipient: Annotated[str, Query(description="exact, or the beginning of it")] = "",
+    domain: Annotated[str, Query(description="of the recipient: exact, or the beginning of it")] = "",
     sender: Annotated[str, Query(description="reverse-path: exact, or the beginning of it")] = "",
+    message_id: Annotated[str, Query(description="ours or that of the header: exact, or the beginning of it")] = "",
+    application: str = "",
+    tag: str = "",
+    since: Annotated[str, Query(description="accepted then (ISO 8601) or later; 2d: two days ago")] = "",
+    until: Annotated[str, Query(description="accepted before")] = "",
+    subject: Annotated[str, Query(description="words that are all in the subject; inv*: a beginning")] = "",
     cursor: Annotated[str, Query(description="`next` of the page before")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> dict[str, Any]:
-    """Deliveries, newest message first; `next` is the cursor of the page after, empty at the end."""
+    """Deliveries, newest message first; `next` is the cursor of the page after, empty at the end. All conditions hold.
+    One that takes longer than two seconds is cut (503): dates narrow it."""
+    now = gateway.clock.now()
     wanted = DeliveryFilter(
         states=tuple(state or ()),
         lane=LaneId(gateway.accounts.get(account).id) if account else None,
-        recipient=recipient,
-        sender=sender,
+        recipient=recipient.strip(),
+        domain=domain.strip().removeprefix("@"),
+        sender=sender.strip(),
+        message_id=message_id.strip(),
+        application=_spelled(gateway, application),
+        tag=tag,
+        since=moment_given("since", since, now) if since else None,
+        until=moment_given("until", until, now) if until else None,
+        subject=_words(subject),
         after=_read_cursor(cursor) if cursor else None,
         limit=limit,
     )
-    rows = await gateway.store.deliveries(wanted)
+    rows = await gateway.deliveries(wanted)
     following = _cursor(rows[-1].message_id, rows[-1].n) if len(rows) == limit else ""
     return {"deliveries": [show_delivery(gateway, row) for row in rows], "next": following}
+
+
+def _spelled(gateway: TheGateway, application: str) -> str:
+    """The application's name as it is written; one that is gone as it is given."""
+    try:
+        return gateway.applications.get(application).name if application else ""
+    except NotFound:
+        return application
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(word for word in text.split() if any(letter.isalnum() for letter in word))
+    if text and not words:
+        raise InvalidInput(Fault("subject", f"there is no word in {text!r}", "give words that stand in the subject"))
+    return words
 
 
 def _cursor(message_id: MessageId, n: int) -> str:

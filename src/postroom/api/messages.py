@@ -19,7 +19,7 @@ from ..model.content import Content
 from ..model.envelope import Envelope
 from ..model.ids import message_id_text, parse_message_id
 from ..model.queue import FINAL, DeliveryState
-from ..model.submission import Submission
+from ..model.submission import Submission, check_tag
 from ..store import MessageView, Selection
 from .content import receive_content
 from .envelope import envelope_of, header_recipients, header_sender, recipient, reverse_path
@@ -76,12 +76,14 @@ async def submit_message(
     account: str = "",
     sender: Annotated[str | None, Query(alias="from", description="reverse-path; else Sender or From")] = None,
     to: Annotated[list[str] | None, Query(description="recipients; else those of To, Cc and Bcc")] = None,
+    tag: Annotated[str, Query(description="a word by which the message is found again")] = "",
     smtputf8: Annotated[bool, Query(description="the header needs RFC 6531: addresses in it are in UTF-8")] = False,
 ) -> dict[str, Any]:
     """Take a message: raw (`message/rfc822`, envelope in the query) or described (JSON). 202 once it is durable."""
     submitter = gateway.applications.get(application)
     if account:
         gateway.accounts.get(account)
+    check_tag(tag)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == RAW:
         submission = await _raw(gateway, request, submitter, sender, to, smtputf8)
     else:
@@ -220,6 +222,7 @@ async def _submission(
         received=gateway.clock.now(),
         with_protocol="HTTP",
         account=request.query_params.get("account", ""),
+        tag=request.query_params.get("tag", ""),
     )
 
 

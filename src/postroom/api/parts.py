@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
+from ..errors import Fault, InvalidInput
 from ..model.ids import message_id_text
-from ..model.quantity import format_duration
+from ..model.quantity import QuantityFault, format_duration, parse_duration
 from ..model.queue import LaneId, MessageId
 from ..store import DeliveryRow
 
@@ -47,6 +49,22 @@ def to_json(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [to_json(entry) for entry in value]
     return value
+
+
+def moment_given(field: str, text: str, now: datetime) -> datetime:
+    """The time that a parameter says: in ISO 8601 (UTC where it has no zone), or so long before `now`, as in 2d.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    with contextlib.suppress(QuantityFault):
+        return now - parse_duration(text)
+    try:
+        given = datetime.fromisoformat(text)
+        return (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        mend = "write 2026-11-20, 2026-11-20T08:30:00Z or, for a time that long ago, 2d"
+        raise InvalidInput(Fault(field, f"{text!r} is no time", mend)) from None
 
 
 def account_names(gateway: Gateway) -> dict[LaneId, str]:

@@ -29,8 +29,8 @@ _LIST = ("id", "n", "state", "recipient", "account", "tries", "accepted", "due",
 _DELIVERIES = ("n", "recipient", "state", "account", "tries", "due", "reply")
 _ATTEMPTS = ("n", "number", "started", "account", "outcome", "remote_host", "command", "reply", "advice")
 _MESSAGE = (
-    "id", "accepted", "door", "application", "peer", "reverse_path", "subject", "header_message_id", "size_bytes",
-    "resubmits",
+    "id", "accepted", "door", "application", "peer", "reverse_path", "subject", "tag", "header_message_id",
+    "size_bytes", "resubmits",
 )  # fmt: skip
 
 
@@ -39,14 +39,29 @@ def list_deliveries(
     state: State = None,
     account: Account = "",
     recipient: Annotated[str, typer.Option(metavar="ADDRESS", help="To this address, or one that begins so.")] = "",
+    domain: Annotated[str, typer.Option(metavar="NAME", help="To this domain, or one that begins so.")] = "",
     sender: Annotated[str, typer.Option(metavar="ADDRESS", help="From this address, or one that begins so.")] = "",
+    message_id: Annotated[
+        str, typer.Option(metavar="ID", help="With this id (ours, or the Message-ID), or one that begins so.")
+    ] = "",
+    application: Annotated[str, typer.Option(metavar="NAME", help="From this application.")] = "",
+    tag: Annotated[str, typer.Option(metavar="WORD", help="With this tag.")] = "",
+    since: Annotated[str, typer.Option(metavar="TIME", help="Accepted then or later: 2026-11-20, or 2d (ago).")] = "",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Accepted before.")] = "",
+    subject: Annotated[
+        str, typer.Option(metavar="WORDS", help="With all these words in the subject, or beginnings as in inv*.")
+    ] = "",
     limit: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=1000, help="At most so many.")] = 50,
-    cursor: Annotated[str, typer.Option(metavar="TEXT", help="Go on where the page before ended.")] = "",
+    after: Annotated[
+        str, typer.Option("--after", "--cursor", metavar="TEXT", help="Go on where the page before ended.")
+    ] = "",
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """List deliveries, the newest message first."""
-    given = {"account": account, "recipient": recipient, "sender": sender, "cursor": cursor}
+    given = {"account": account, "recipient": recipient, "domain": domain, "sender": sender, "message_id": message_id}
+    given |= {"application": application, "tag": tag, "since": since, "until": until, "subject": subject}
+    given["cursor"] = after
     parameters = [(name, value) for name, value in given.items() if value]
     parameters += [("limit", str(limit)), *(("state", one.value) for one in state or ())]
     answer = ask(data, "GET", "/v1/deliveries", parameters=parameters)
@@ -56,7 +71,7 @@ def list_deliveries(
     rows = [row | {"id": row["message_id"], "said": row["reply"]} for row in answer["deliveries"]]
     print_table(_LIST, rows, empty="no deliveries")
     if answer["next"]:
-        typer.echo(f"more: --cursor {answer['next']}")
+        typer.echo(f"more: --after {answer['next']}")
 
 
 @app.command("show")

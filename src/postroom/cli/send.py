@@ -48,12 +48,14 @@ def send(
     raw: Annotated[str, typer.Option("--raw", metavar="FILE", help="A whole message (RFC 5322); - reads it.")] = "",
     account: Annotated[str, typer.Option("--account", metavar="NAME", help="Through this account.")] = "",
     application: Annotated[str, typer.Option("--application", metavar="NAME", help="As this application.")] = "local",
+    tag: Annotated[str, typer.Option("--tag", metavar="WORD", help="A word by which the message is found again.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every delivery has ended or is held.")] = False,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Send a message and print its id; it is durable by then."""
-    parameters = [("application", application)] + ([("account", account)] if account else [])
+    parameters = [("application", application)]
+    parameters += [(name, value) for name, value in (("account", account), ("tag", tag)) if value]
     composed = {"subject": subject, "text": text, "html": html, "attach": attach, "inline": inline}
     message: bytes | None = None
     if raw:

@@ -174,6 +174,11 @@ class Settings(BaseSettings):
     account_sleep: RetrySchedule = Field(
         "30s, 1m, 5m, 15m, 30m", description="how long a failing account sleeps; the last repeats"
     )
+    subject_search: bool = Field(
+        False,
+        description="index the words of subjects, so that messages are found by them; what is there is indexed in the "
+        "background. It costs room and a little time for each message",
+    )
     retention: Duration = Field(duration("30d"), description="how long ended messages are kept")
     max_connections_in_all: Count = Field(200, description="most open outgoing connections")
 

@@ -102,6 +102,7 @@ class NewMessage:
     priority: PriorityClass
     deliveries: tuple[NewDelivery, ...]
     resubmits: MessageId | None = None
+    tag: str = ""
 
 
 @record

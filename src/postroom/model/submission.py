@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
+from ..errors import Fault, InvalidInput
 from .application import Application
 from .content import Content
 from .envelope import Envelope
@@ -27,7 +28,7 @@ class Submission:
 
     `with_protocol` is the keyword of the trace header (RFC 3848: ESMTP, ESMTPS, ESMTPSA, ...), empty where it came by
     none; `peer` the client's address, `helo` what it called itself. `account` names the account to use, if the sender
-    chose one.
+    chose one; `tag` is a word of the sender's by which messages are found again.
     """
 
     door: Door
@@ -41,6 +42,23 @@ class Submission:
     account: str = ""
     priority: PriorityClass = PriorityClass.NORMAL
     resubmits: MessageId | None = None
+    tag: str = ""
+
+
+TAG_CHARACTERS = 100
+
+
+def check_tag(tag: str) -> None:
+    """See that `tag` is empty or can be one.
+
+    Raises:
+        InvalidInput: it is too long, or has what is not seen.
+    """
+    mend = f"give 1 to {TAG_CHARACTERS} characters, as in newsletter-2026"
+    if len(tag) > TAG_CHARACTERS:
+        raise InvalidInput(Fault("tag", f"is {len(tag)} characters long", mend))
+    if not tag.isprintable() or tag != tag.strip():
+        raise InvalidInput(Fault("tag", "begins or ends with a space, or has a character that is not seen", mend))
 
 
 @record

@@ -142,6 +142,7 @@ class Intake:
             priority=submission.priority,
             deliveries=tuple([NewDelivery(n=n, recipient=r, lane=lane) for n, r in enumerate(recipients)]),
             resubmits=submission.resubmits,
+            tag=submission.tag,
         )
 
     def _trace(

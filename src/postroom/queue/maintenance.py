@@ -46,7 +46,7 @@ async def run(store: QueueStore, clock: Clock, rules: MaintenanceRules, watch: C
             await turn(store, clock, rules, watch, told)
         except GatewayError as error:
             _log.warning("maintenance_failed", reason=str(error))
-        await _sleep(clock, INTERVAL)
+        await sleep(clock, INTERVAL)
 
 
 async def turn(store: QueueStore, clock: Clock, rules: MaintenanceRules, watch: ClockWatch, told: Told) -> None:
@@ -87,7 +87,8 @@ async def step(store: QueueStore, now: datetime, rules: MaintenanceRules) -> Non
         pass
 
 
-async def _sleep(clock: Clock, pause: timedelta) -> None:
+async def sleep(clock: Clock, pause: timedelta) -> None:
+    """Wait, by the clock."""
     over = asyncio.Event()
     timer = clock.call_later(pause.total_seconds(), over.set)
     try:

@@ -59,12 +59,25 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFilter:
-    """What a list of deliveries shows; all given conditions hold. `after` is the last row of the page before."""
+    """What a list of deliveries shows; all given conditions hold. `after` is the last row of the page before.
+
+    `recipient`, its `domain`, `sender` (the reverse-path) and `message_id` (ours, or that of the header) are matched
+    exactly or from the beginning, without regard to case (of ASCII letters). `subject`: words that are all in it,
+    or the beginning of one as in `inv*`; only where words of subjects are indexed. `since` and `until` (not included)
+    are about when the message was accepted.
+    """
 
     states: tuple[DeliveryState, ...] = ()
     lane: LaneId | None = None
     recipient: str = ""
+    domain: str = ""
     sender: str = ""
+    message_id: str = ""
+    application: str = ""
+    tag: str = ""
+    subject: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
     after: tuple[MessageId, int] | None = None
     limit: int = 50
 
@@ -93,6 +106,8 @@ class DeliveryRow:
     size_bytes: int
     notify: str = ""
     orcpt: str = ""
+    application: str = ""
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +163,7 @@ class MessageView:
     events: tuple[EventRow, ...]
     ret: str = ""
     envid: str = ""
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +219,10 @@ class QueueStore(Protocol):
         """Remove messages all of whose deliveries ended before the first time and of which nothing is to be reported,
         and chunks that no message owns staged before the second; at most 500 messages at a time; how many rows of
         `message` went."""
+
+    def index(self, with_subjects: bool) -> asyncio.Future[bool]:
+        """Bring what searches go by nearer to what is stored, in one small step: the words of subjects too, or out of
+        the store again, as `with_subjects` says. Whether there is more to do."""
 
     async def noticed(self, noted_before: datetime) -> Sequence[NoticedMessage]:
         """Messages of which a report is due, some at a time: something was noted of them before the time, or is noted

@@ -37,10 +37,13 @@ from . import (
     clock_jumps,
     definitions,
     hot,
+    lists,
     notices,
+    search_index,
     selections,
     sqlite,
     sqlite_connection,
+    subjects,
     views,
     waiting,
 )
@@ -130,6 +133,7 @@ class Database:
         self._now = clock_now
         self._held = held
         self._reaper = Reaper()
+        self._subjects = subjects.Walk()
         self._submit = writer.submit
         self._submit_hot = writer.submit_hot
 
@@ -238,6 +242,20 @@ class Database:
 
         return asyncio.ensure_future(find_and_remove())
 
+    def index(self, with_subjects: bool) -> asyncio.Future[bool]:
+        """See `QueueStore.index`. The newest come first; then the walk over the subjects of older ones."""
+
+        async def step() -> bool:
+            if await self._readers.read(search_index.is_behind):
+                await self._submit(Kind.ALONE, search_index.step(with_subjects))
+                return True
+            found, ended = await self._readers.read(lambda reader: self._subjects.find(reader, with_subjects))
+            if found or ended:
+                await self._submit(Kind.ALONE, subjects.change(found, wanted=with_subjects, last=ended))
+            return bool(found) or not self._subjects.ended
+
+        return asyncio.ensure_future(step())
+
     async def noticed(self, noted_before: datetime) -> Sequence[NoticedMessage]:
         """See `QueueStore.noticed`."""
         return await self._readers.read(lambda reader: notices.gathered(reader, noted_before))
@@ -303,7 +321,7 @@ class Database:
 
     async def deliveries(self, wanted: DeliveryFilter) -> Sequence[DeliveryRow]:
         """See `ViewStore.deliveries`."""
-        return await self._readers.read(lambda reader: views.read_deliveries(reader, wanted))
+        return await self._readers.read(lambda reader: lists.read_deliveries(reader, wanted))
 
     async def message(self, message_id: MessageId) -> MessageView | None:
         """See `ViewStore.message`."""

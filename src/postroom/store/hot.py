@@ -151,6 +151,8 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
     for message in messages:
         if message.envelope.dsn is not None:
             _keep_request(transaction, message, message.envelope.dsn)
+        if message.tag:
+            raw.execute("UPDATE message SET tag = ? WHERE id = ?", (message.tag, message.id))
     reach("A2")
     return [None] * len(messages)
 

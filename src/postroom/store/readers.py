@@ -68,7 +68,8 @@ class Readers:
         except (raw.Error, DBAPIError) as error:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
             if raw.was_cut(cause):
-                raise Busy(f"the search took longer than {self._seconds:g}s and was stopped") from error
+                mend = "narrow it, by dates or by more of an address"
+                raise Busy(f"the search took longer than {self._seconds:g}s and was stopped: {mend}") from error
             if isinstance(cause, raw.Error):
                 raise raw.storage_error(cause) from error
             raise

@@ -7,11 +7,26 @@ There are no foreign keys: rows of a message are written in one transaction and 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    literal_column,
+    text,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0003"
+HEAD = "0004"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -21,6 +36,9 @@ WAITING_SQL = "state IN ('queued','deferred')"
 SENDING_SQL = "state = 'sending'"
 DEFERRED_SQL = "state = 'deferred'"
 ASIDE_SQL = "state IN ('deferred','held','captured','bounced','expired','cancelled')"
+SEARCHABLE_SQL = "searchable > 0"
+UNSEARCHABLE_SQL = "searchable = 0"
+TAGGED_SQL = "tag <> ''"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -45,6 +63,55 @@ def first_id_at(when: datetime) -> bytes:
     return max(0, micros(when) // 1000).to_bytes(6, "big") + bytes(10)
 
 
+#: Octets of a message id that make its stretch: 2^24 ms, some 4.7 hours. Keys of searches are kept by stretch, so that
+#: new ones are written close together, old ones are removed close together, and a search goes from the newest back.
+STRETCH_BYTES = 3
+
+
+class folded(FunctionElement[str]):
+    """A text with ASCII letters small, compared octet by octet."""
+
+    inherit_cache = True
+    type = Text()
+
+
+class domain_of(FunctionElement[str]):
+    """What stands behind the last @ of an address, folded."""
+
+    inherit_cache = True
+    type = Text()
+
+
+@compiles(folded)
+def _(element: folded, compiler: Any, **more: Any) -> str:
+    return f"lower({compiler.process(element.clauses, **more)})"
+
+
+@compiles(folded, "postgresql")
+def _(element: folded, compiler: Any, **more: Any) -> str:
+    return f'lower({compiler.process(element.clauses, **more)} COLLATE "C")'
+
+
+@compiles(domain_of)
+def _(element: domain_of, compiler: Any, **more: Any) -> str:
+    return f"lower({_behind_at(compiler.process(element.clauses, **more))})"
+
+
+@compiles(domain_of, "postgresql")
+def _(element: domain_of, compiler: Any, **more: Any) -> str:
+    return f'lower({_behind_at(compiler.process(element.clauses, **more))} COLLATE "C")'
+
+
+def _behind_at(address: str) -> str:
+    """SQL that both dialects have: what is left of the @ is as long as the address without its end that has none."""
+    return f"substr({address}, length(rtrim({address}, replace({address}, '@', ''))) + 1)"
+
+
+def stretch_of(column: Column[bytes]) -> ColumnElement[bytes]:
+    """The stretch of a message id, in the words of the indexes."""
+    return literal_column(f"substr({column.table.name}.{column.name}, 1, {STRETCH_BYTES})", LargeBinary)
+
+
 metadata = MetaData()
 
 message = Table(
@@ -66,6 +133,8 @@ message = Table(
     Column("resubmits", LargeBinary(16)),
     Column("ret", Text, nullable=False, server_default=""),
     Column("envid", Text, nullable=False, server_default=""),
+    Column("tag", Text, nullable=False, server_default=""),
+    Column("searchable", Integer, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 
@@ -100,6 +169,8 @@ staging = Table(
     sqlite_with_rowid=False,
 )
 
+# `searchable`, here and in `message`: 0 until its keys are in the indexes of searches, for which the intake does not
+# wait (`store.search_index`); 2 in `message` when the words of the subject are too.
 # `attempts` numbers all attempts, `tries` counts those that use up the retry schedule; `twice`: may be sent twice.
 delivery = Table(
     "delivery",
@@ -122,6 +193,7 @@ delivery = Table(
     Column("reply", Text, nullable=False),
     Column("notify", Text, nullable=False, server_default=""),
     Column("orcpt", Text, nullable=False, server_default=""),
+    Column("searchable", Integer, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 
@@ -220,9 +292,17 @@ sequence = Table(
 )
 
 
-def _partial(name: str, table: Table, columns: tuple[str, ...], where: str) -> Index:
+def _partial(name: str, table: Table, columns: tuple[str | ColumnElement[Any], ...], where: str) -> Index:
     condition = text(where)
-    return Index(name, *(table.c[c] for c in columns), sqlite_where=condition, postgresql_where=condition)
+    keys = [table.c[column] if isinstance(column, str) else column for column in columns]
+    return Index(name, *keys, sqlite_where=condition, postgresql_where=condition)
+
+
+def _searched(name: str, table: Table, key: ColumnElement[Any]) -> Index:
+    """An index of searches: by stretch, then by key."""
+    identity = table.c.id if table is message else table.c.message_id
+    stretch: ColumnElement[bytes] = literal_column(f"substr({identity.name}, 1, {STRETCH_BYTES})")
+    return _partial(name, table, (stretch, key), SEARCHABLE_SQL)
 
 
 INDEXES = (
@@ -231,6 +311,14 @@ INDEXES = (
     _partial("delivery_window", delivery, ("window_from",), DEFERRED_SQL),
     _partial("delivery_aside", delivery, ("state", "message_id", "n"), ASIDE_SQL),
     _partial("event_message", event, ("message_id",), "message_id IS NOT NULL"),
+    _partial("message_unsearchable", message, ("id",), UNSEARCHABLE_SQL),
+    _searched("message_sender", message, folded(message.c.reverse_path)),
+    _searched("message_header_id", message, folded(message.c.header_message_id)),
+    _partial("message_application", message, ("application", "id"), SEARCHABLE_SQL),
+    _partial("message_tag", message, ("tag", "id"), TAGGED_SQL),
+    _searched("delivery_recipient", delivery, folded(delivery.c.recipient)),
+    _searched("delivery_domain", delivery, domain_of(delivery.c.recipient)),
+    _partial("delivery_lane", delivery, ("lane", "message_id", "n"), SEARCHABLE_SQL),
     Index("staging_staged", staging.c.staged),
     Index("account_name", account.c.name_key, unique=True),
     Index("application_name", application.c.name_key, unique=True),

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from ..model.queue import DeliveryState, FencingToken, LaneId, MessageId
-from . import Selection
+from . import Selection, subjects
 from .definitions import next_number
 from .notices import note_picked
 from .readers import Reader
@@ -222,6 +222,7 @@ def remove(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
         )
         for lane, state, count in counted.fetchall():
             transaction.move(LaneId(lane), state, "", count)
+        subjects.forget(transaction, messages)
         raw.execute(
             f"DELETE FROM chunk WHERE content_id IN (SELECT content_id FROM content WHERE message_id IN ({marks}))",
             messages,

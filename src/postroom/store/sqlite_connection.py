@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.pool import StaticPool
 
 from ..config.folder import unusable
@@ -169,9 +170,18 @@ class ReadingConnection(Connection):
         self.execute("PRAGMA shrink_memory")
 
 
+class _HintingCompiler(SQLiteCompiler):
+    """Writes `with_hint(table, "INDEXED BY name", "sqlite")`, which SQLAlchemy leaves out."""
+
+    def get_from_hint_text(self, table: sqlalchemy.FromClause, text: str | None) -> str | None:
+        return text
+
+
 def core_connection(raw: sqlite3.Connection) -> sqlalchemy.Connection:
     """SQLAlchemy's connection on a driver's connection that somebody else commits and closes."""
-    return sqlalchemy.create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool).connect()
+    engine = sqlalchemy.create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
+    engine.dialect.statement_compiler = _HintingCompiler
+    return engine.connect()
 
 
 def connect_writer(path: Path, *, durable: bool = True) -> WritingConnection:

@@ -1,68 +1,26 @@
-"""What people look at: lists by key, one message with all that is known of it, counts, events."""
+"""What people look at: one message with all that is known of it, counts, events; lists are in `store.lists`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text
+from sqlalchemy import Row, Select, select
 
 from ..model.queue import DeliveryState, LaneId, MessageId, PriorityClass
-from . import AttemptRow, DeliveryFilter, DeliveryRow, EventRow, MessageView
+from . import AttemptRow, DeliveryRow, EventRow, MessageView
 from .readers import Reader
-from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, attempt, delivery, event, maybe_moment, message, moment, tally
+from .schema import attempt, delivery, event, maybe_moment, message, moment, tally
 
-_ROW: Select[Any] = select(
-    delivery, message.c.reverse_path, message.c.subject, message.c.accepted, message.c.size_bytes
+#: A delivery with what lists show of its message.
+ROW: Select[Any] = select(
+    delivery,
+    message.c.reverse_path,
+    message.c.subject,
+    message.c.accepted,
+    message.c.size_bytes,
+    message.c.application,
+    message.c.tag,
 ).join(message, message.c.id == delivery.c.message_id)
-
-S = DeliveryState
-#: Sets of states that a partial index covers, with the words that make SQLite use it.
-_COVERED: tuple[tuple[frozenset[DeliveryState], str], ...] = (
-    (frozenset({S.SENDING}), SENDING_SQL),
-    (frozenset({S.DEFERRED, S.HELD, S.CAPTURED, S.BOUNCED, S.EXPIRED, S.CANCELLED}), ASIDE_SQL),
-)
-_WAITING = frozenset({S.QUEUED, S.DEFERRED})
-#: So many waiting deliveries are sorted; with more, the newest are found by walking back from the newest message.
-_SORTED = 20_000
-del S
-
-
-def read_deliveries(reader: Reader, wanted: DeliveryFilter) -> list[DeliveryRow]:
-    """See `ViewStore.deliveries`. `recipient` and `sender` match from the beginning, without regard to case."""
-    where: list[ColumnElement[bool]] = []
-    if wanted.states:
-        where.append(delivery.c.state.in_([state.value for state in wanted.states]))
-        where.extend(_hint(reader, frozenset(wanted.states)))
-    if wanted.lane is not None:
-        where.append(delivery.c.lane == wanted.lane)
-    if wanted.recipient:
-        where.append(func.lower(delivery.c.recipient).startswith(wanted.recipient.lower(), autoescape=True))
-    if wanted.sender:
-        where.append(func.lower(message.c.reverse_path).startswith(wanted.sender.lower(), autoescape=True))
-    if wanted.after is not None:
-        message_id, n = wanted.after
-        where.append(delivery.c.message_id <= message_id)
-        where.append(or_(delivery.c.message_id < message_id, delivery.c.n > n))
-    query = _ROW.where(and_(*where)) if where else _ROW
-    query = query.order_by(delivery.c.message_id.desc(), delivery.c.n).limit(wanted.limit)
-    return [_delivery(row) for row in reader.core.execute(query)]
-
-
-def _hint(reader: Reader, states: frozenset[DeliveryState]) -> list[ColumnElement[bool]]:
-    for covered, words in _COVERED:
-        if states <= covered:
-            return [_words(words)]
-    if states <= _WAITING:
-        waiting = reader.core.execute(
-            select(func.sum(tally.c.count)).where(tally.c.state.in_([state.value for state in states]))
-        ).scalar()
-        if (waiting or 0) <= _SORTED:
-            return [_words(WAITING_SQL)]
-    return []
-
-
-def _words(words: str) -> ColumnElement[bool]:
-    return text(words.replace("state", "delivery.state"))  # type: ignore[return-value]
 
 
 def read_message(reader: Reader, message_id: MessageId) -> MessageView | None:
@@ -71,7 +29,7 @@ def read_message(reader: Reader, message_id: MessageId) -> MessageView | None:
     row = core.execute(select(message).where(message.c.id == message_id)).first()
     if row is None:
         return None
-    deliveries = core.execute(_ROW.where(delivery.c.message_id == message_id).order_by(delivery.c.n))
+    deliveries = core.execute(ROW.where(delivery.c.message_id == message_id).order_by(delivery.c.n))
     attempts = core.execute(
         select(attempt).where(attempt.c.message_id == message_id).order_by(attempt.c.n, attempt.c.number)
     )
@@ -90,11 +48,12 @@ def read_message(reader: Reader, message_id: MessageId) -> MessageView | None:
         priority=PriorityClass(row.priority),
         size_bytes=row.size_bytes,
         resubmits=None if row.resubmits is None else MessageId(row.resubmits),
-        deliveries=tuple(_delivery(found) for found in deliveries),
+        deliveries=tuple(delivery_row(found) for found in deliveries),
         attempts=tuple(_attempt(found) for found in attempts),
         events=tuple(_event(found) for found in events),
         ret=row.ret,
         envid=row.envid,
+        tag=row.tag,
     )
 
 
@@ -110,7 +69,8 @@ def read_events(reader: Reader, after: int, limit: int) -> list[EventRow]:
     return [_event(row) for row in rows]
 
 
-def _delivery(row: Row[Any]) -> DeliveryRow:
+def delivery_row(row: Row[Any]) -> DeliveryRow:
+    """A row of `ROW`."""
     return DeliveryRow(
         message_id=MessageId(row.message_id),
         n=row.n,
@@ -132,6 +92,8 @@ def _delivery(row: Row[Any]) -> DeliveryRow:
         size_bytes=row.size_bytes,
         notify=row.notify,
         orcpt=row.orcpt,
+        application=row.application,
+        tag=row.tag,
     )
 
 

@@ -111,6 +111,10 @@ async def test_accounts_by_their_whole_life(api: httpx2.AsyncClient) -> None:
         ("POST", "/v1/queue/explode", {}, 422, "verb"),
         ("GET", "/v1/deliveries?state=lost", None, 422, "state.0"),
         ("GET", "/v1/deliveries?cursor=x", None, 422, "cursor"),
+        ("GET", "/v1/deliveries?since=yesterday", None, 422, "since"),
+        ("GET", "/v1/deliveries?until=2026-13-01", None, 422, "until"),
+        ("GET", "/v1/deliveries?subject=invoice", None, 422, "subject"),
+        ("GET", "/v1/deliveries?subject=%22-%22", None, 422, "subject"),
         ("GET", "/v1/deliveries?limit=0", None, 422, "limit"),
         ("GET", "/v1/messages/x", None, 404, "id"),
         ("GET", "/v1/messages/01890000-0000-7000-8000-000000000000", None, 404, "id"),
@@ -394,3 +398,32 @@ async def test_the_description_of_the_api_lists_every_route(api: httpx2.AsyncCli
 
 def test_every_error_has_its_http_status() -> None:
     assert {edge.http_status for edge in EDGES.values()} >= {401, 404, 409, 413, 422, 429, 500, 503, 507}
+
+
+async def test_messages_are_found_by_what_is_known_of_them(api: httpx2.AsyncClient, gateway: Gateway) -> None:
+    first = await _sent(api, to="ann@example.com")
+    second = await _sent(api, to="bob@example.net", tag="May 2026")
+    header_id = (await api.get(f"/v1/messages/{second}")).json()["header_message_id"]
+
+    async def found(**wanted: str) -> list[str]:
+        response = await api.get("/v1/deliveries", params=wanted)
+        assert response.status_code == 200, response.text
+        return [one["message_id"] for one in response.json()["deliveries"]]
+
+    for indexed in (False, True):
+        while indexed and await gateway.store.index(False):
+            pass
+        assert await found(domain="@example.com") == await found(recipient=" ann@") == [first]
+        assert await found(message_id=second) == await found(message_id=header_id) == [second]
+        assert await found(tag="May 2026") == [second]
+        assert await found(application="LOCAL") == await found(sender="a@example.org") == [second, first]
+        assert await found(application="gone") == []
+        assert await found(since="1h") == await found(since="2020-01-01", until="2999-12-31T23:59:59+01:00")
+        assert await found(until="1h") == await found(since="2999-01-01") == []
+
+
+@pytest.mark.parametrize("tag", ["x" * 101, " x", "x\n", "\u202e"])
+async def test_a_tag_that_nobody_could_read_is_refused(api: httpx2.AsyncClient, tag: str) -> None:
+    response = await api.post("/v1/messages", params=ENVELOPE | {"tag": tag}, content=HELLO, headers=RAW)
+    assert [field for field, _, _ in await _problem(response, 422)] == ["tag"]
+    assert (await api.get("/v1/deliveries")).json()["deliveries"] == []

@@ -8,7 +8,7 @@ import pytest
 
 from postroom.model.ids import new_message_id
 from postroom.model.queue import DeliveryState, MessageId, PriorityClass
-from postroom.store import DeliveryFilter, Selection, views
+from postroom.store import DeliveryFilter, Selection, lists
 from postroom.store.database import Database
 from tests.contract.store.examples import (
     HEAD,
@@ -60,7 +60,7 @@ async def test_a_row_says_what_lists_show(store: Database) -> None:
 async def test_all_conditions_of_a_filter_hold(
     store: Database, monkeypatch: pytest.MonkeyPatch, sorted_up_to: int
 ) -> None:
-    monkeypatch.setattr(views, "_SORTED", sorted_up_to)
+    monkeypatch.setattr(lists, "_SORTED", sorted_up_to)
     token = await begin(store)
     queued = make_message("Ann@Example.net", "bob@example.net", sender="100%_sure@example.org")
     other = make_message("ann@example.com", lane=OTHER_LANE)
