@@ -161,6 +161,55 @@ def test_a_file_that_this_user_may_not_use_is_named_with_the_mend(data: Path, na
         room.keeps_its_word()
 
 
+def test_a_folder_that_its_owner_has_closed_to_writing_is_opened_again(data: Path) -> None:
+    prefix = NOT_ALMIGHTY if os.geteuid() == 0 else ()
+    if prefix and not shutil.which(prefix[0]):
+        pytest.skip("setpriv is not installed (apt-get install util-linux)")
+    data.chmod(0o500)
+    with standing_room(data, prefix=prefix) as room:
+        room.acknowledged |= {"small", "large"}
+        room.serves_others("after")
+        room.keeps_its_word()
+    assert data.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+def test_a_folder_of_another_user_is_named_with_the_mend(data: Path) -> None:
+    before = database(data)
+    os.chown(data, 65_534, 65_534)
+    said = refused(data)
+    assert f"{data} belongs to the user with the id 65534" in said
+    assert "chown -R 0" in said
+    assert database(data) == before
+    os.chown(data, 0, 0)
+    with standing_room(data) as room:
+        room.acknowledged |= {"small", "large"}
+        room.keeps_its_word()
+
+
+def test_a_database_that_is_cut_off_under_a_gateway_ends_it_and_is_refused_then(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    file = data / "postroom.db"
+    with standing_room(data, POSTROOM_SENDING_ENABLED="false") as room:
+        room.submit("before", 1_500_000)
+        room.until(lambda: file.stat().st_size > 1_500_000)  # the log is copied when nothing happens for a second
+        cut_off(data, data)
+        room.submit("after")
+        assert room.served.process.wait(60) == 75
+        assert room.served.reader is not None
+        room.served.reader.join()
+        assert room.log("unless the database is damaged")
+        assert room.log("Traceback") == []
+    files = ("postroom.db", "postroom.db-wal")  # what is only in the log may still be read by hand
+    before = database(data)
+    assert all(before[name] for name in files)
+    said = refused(data)
+    assert "postroom restore BACKUP --replace" in said
+    assert "listening" not in said
+    after = database(data)
+    assert [after[name] == before[name] for name in files] == [True, True]
+
+
 def test_a_read_only_file_system_is_named_and_starts_once_it_is_writable(data: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 8 * 1024 * 1024) as disk:
         shutil.copytree(data, disk / "data")

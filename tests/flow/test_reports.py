@@ -317,10 +317,13 @@ async def test_success_is_told_where_it_is_asked_and_the_relay_does_not(room: Ro
         wanted = asking(ret="FULL", envid="QQ+2B1", notify=("SUCCESS,FAILURE",), orcpt=("rfc822;old+40z.test",))
         message_id = await submit(room, wanted)
         await room.until(message_id, "delivered")
+        (attempt,) = (await room.store.message(message_id)).attempts
         if relay_reports:
             await reports.quiet()
             assert reports.reports == []
+            assert "the relay has to make it" in attempt.advice
             return
+        assert attempt.advice == ""
         report = await reports.report_on(message_id)
     assert report.about["Original-Envelope-Id"] == "QQ+1"
     (recipient,) = report.recipients

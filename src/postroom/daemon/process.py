@@ -105,7 +105,8 @@ async def _serve(settings: Settings, hints: bool, room: Callable[[], int]) -> No
 def _leave(error: BaseException) -> NoReturn:
     """End as a crash does: every other way lets SQLite close the file, with syncs of what could not be synced."""
     told = StorageFailed(f"the store has failed and the gateway has left: {error}")
-    mend = "look at the disk and the kernel's log, then start again: what was acknowledged is kept"
+    kept = "what was acknowledged is kept, unless the database is damaged, which the start says"
+    mend = f"look at the disk and the kernel's log, then start again: {kept}"
     with contextlib.suppress(OSError):
         print(f"postroom: {told}; {mend}", file=sys.stderr, flush=True)
     os._exit(edge(told).exit_status)

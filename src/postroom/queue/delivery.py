@@ -24,6 +24,13 @@ UNKNOWNS_UNTIL_HOLD = 3
 SOON = timedelta(seconds=1)
 
 
+#: Shown where the sender asked for a report of success and the relay took over to make it (RFC 3461 section 5.2.1).
+THE_RELAY_REPORTS = (
+    "the sender asked for a report of success, and the relay has to make it: where none comes, ask there"
+)
+
+_DELIVERED = DeliveryState.DELIVERED
+
 _SUCCESS: dict[type[Outcome], DeliveryState] = {
     Delivered: DeliveryState.DELIVERED,
     Captured: DeliveryState.CAPTURED,
@@ -121,11 +128,11 @@ def _result(
     success = _SUCCESS.get(type(outcome))
     if success is not None:
         status = (reply.enhanced if reply is not None else "") or "2.0.0"
-        is_told = delivery.notify and success is DeliveryState.DELIVERED and not outcome.reports
-        notice = _notice(message, delivery, NoticeKind.RELAYED) if is_told else ""
+        notice = _notice(message, delivery, NoticeKind.RELAYED) if delivery.notify and success is _DELIVERED else ""
+        advice, notice = (THE_RELAY_REPORTS, "") if notice and outcome.reports else ("", notice)
         return DeliveryResult(
             n=delivery.n, state=success, outcome=success.value, status=status, reply=words, command=command,
-            notice=notice,
+            advice=advice, notice=notice,
         )  # fmt: skip
     assert isinstance(outcome, Failure)
     words = words or outcome.reason

@@ -30,7 +30,7 @@ def explain(
     if row.state is DeliveryState.HELD:
         reason, until, advice, command = _held(view, row)
     else:
-        reason, until, advice, command = _cause(row, account, circuit, sending=sending, running=running, now=now)
+        reason, until, advice, command = _cause(view, row, account, circuit, sending=sending, running=running, now=now)
     return Explanation(
         n=row.n, recipient=row.recipient, state=row.state, account=name, reason=reason, until=until, advice=advice,
         command=command, marks=marks(view, row),
@@ -70,11 +70,18 @@ def _held(view: MessageView, row: DeliveryRow) -> _Cause:
 
 
 def _cause(
-    row: DeliveryRow, account: Account | None, circuit: Circuit, *, sending: bool, running: bool, now: datetime
+    view: MessageView,
+    row: DeliveryRow,
+    account: Account | None,
+    circuit: Circuit,
+    *,
+    sending: bool,
+    running: bool,
+    now: datetime,
 ) -> _Cause:
     message = message_id_text(row.message_id)
     if row.state.is_final:
-        return _ended(row, message)
+        return _ended(view, row, message)
     if row.state is DeliveryState.SENDING:
         return "it is being sent now", None, "", ""
     if not running:
@@ -99,11 +106,12 @@ def _cause(
     return f"it waits for a free connection of account {account.name}", None, "", ""
 
 
-def _ended(row: DeliveryRow, message: str) -> _Cause:
+def _ended(view: MessageView, row: DeliveryRow, message: str) -> _Cause:
     if row.state is DeliveryState.CAPTURED:
         return "a sandbox captured it; nothing was sent", row.ended, "", f"postroom queue retry {message}"
     if row.state is DeliveryState.DELIVERED:
-        return f"the relay took it: {row.reply}", row.ended, "", ""
+        advice = next((attempt.advice for attempt in reversed(view.attempts) if attempt.n == row.n), "")
+        return f"the relay took it: {row.reply}", row.ended, advice, ""
     words = {"bounced": "refused for good", "expired": "given up", "cancelled": "cancelled by a person"}[row.state]
     reason = f"{words}: {row.reply}" if row.reply else words
     return reason, row.ended, "", f"postroom queue retry {message}"

@@ -260,6 +260,17 @@ def _prepare(raw: sqlite3.Connection, path: Path, durable: bool) -> None:
     raw.execute("PRAGMA secure_delete=FAST")
     limit_cache(raw, CACHE_BYTES)
     raw.execute("PRAGMA temp_store=MEMORY")
+    _copy_log(raw)
+
+
+def _copy_log(raw: sqlite3.Connection) -> None:
+    """Copy what a crash left in the log: only then does SQLite see that pages are missing from the file, and a start
+    that has not looked would acknowledge mail that can't be kept."""
+    try:
+        raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.Error as error:
+        if sqlite.is_fatal(error):
+            raise  # else the log keeps it, and it is tried again
 
 
 def connect_reader(path: Path) -> ReadingConnection:

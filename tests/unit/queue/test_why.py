@@ -12,6 +12,7 @@ from postroom.model.circuit import Circuit
 from postroom.model.explanation import Explanation
 from postroom.model.ids import new_message_id
 from postroom.model.queue import DeliveryState, LaneId, MessageId, PriorityClass
+from postroom.queue.delivery import THE_RELAY_REPORTS
 from postroom.queue.why import explain
 from postroom.store import AttemptRow, DeliveryRow, EventRow, MessageView
 
@@ -111,3 +112,11 @@ def test_who_else_holds_it_is_told_rather_than_the_relays_last_words(detail: str
     unknown_before = replace(EVENT, account="relay", detail="4.4.2 the relay may have it")
     found = explained(held, events=(unknown_before, replace(EVENT, id=2, detail=detail), replace(EVENT, id=3, n=1)))
     assert (found.reason, found.advice) == (reason, "")
+
+
+def test_who_asked_for_a_report_of_success_learns_who_makes_it() -> None:
+    delivered = replace(ROW, state=DeliveryState.DELIVERED, ended=NOON, reply="250 2.0.0 Ok")
+    earlier = replace(ATTEMPT, number=1, outcome="deferred", advice="wait")
+    last = replace(ATTEMPT, number=2, outcome="delivered", advice=THE_RELAY_REPORTS)
+    assert explained(delivered, earlier, last).advice == THE_RELAY_REPORTS
+    assert explained(delivered, earlier, replace(last, advice="")).advice == ""
