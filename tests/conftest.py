@@ -39,6 +39,7 @@ PEERS: dict[str, tuple[str, str]] = {
     "openssl": ("openssl", "apt-get install openssl"),
     "node": ("node", "apt-get install nodejs"),
     "dovecot": ("/usr/lib/dovecot/submission-login", "apt-get install dovecot-submissiond"),
+    "opendkim": ("opendkim", "apt-get install opendkim"),
     "curl": ("curl", "apt-get install curl"),
     "nodemailer": (str(NODE_MODULES / "nodemailer" / "package.json"), "npm install in tests/interop"),
     "smtp-server": (str(NODE_MODULES / "smtp-server" / "package.json"), "npm install in tests/interop"),

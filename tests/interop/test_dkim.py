@@ -1,0 +1,51 @@
+"""Signatures judged by OpenDKIM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from postroom.mime.body_hash import BodyHash
+from postroom.mime.dkim import dns_record, signatures
+from postroom.mime.head import edit, split
+from tests.dkim_judge import BOTH
+from tests.interop.opendkim import OpenDkim
+
+RECORDS = {record.name: record.value for record in map(dns_record, BOTH)}
+PASSES = {"one": "pass rsa-sha256", "two": "pass ed25519-sha256"}
+
+MESSAGES = {
+    "plain": b"From: a@example.org\r\nTo: b@x.test\r\nSubject: s\r\n\r\nText.\r\n",
+    "odd white space": (
+        b"From:a@example.org\t\r\nTO :\r\n\t b@x.test,\r\n   c@x.test\r\nSubject :s  t\r\n\r\n a \t b \r\n"
+    ),
+    "no body": b"From: a@example.org\r\nSubject: s\r\n\r\n",
+    "empty lines": b"From: a@example.org\r\n\r\n\r\n\r\nText.\r\n\r\n\r\n",
+    "utf-8": "From: jörg@example.org\r\nSubject: grüße\r\n\r\ngrüße\r\n".encode(),
+    "repeated": b"To: x@x.test\r\nFrom: a@example.org\r\nTo: b@x.test\r\nCc: c@x.test\r\nCc: d@x.test\r\n\r\n.\r\n",
+}
+
+
+@pytest.fixture
+def opendkim(peer: Callable[[str], Path], tmp_path: Path) -> OpenDkim:
+    return OpenDkim(peer("opendkim"), tmp_path)
+
+
+def signed(message: bytes) -> bytes:
+    head, body = split(message)
+    hashed = BodyHash()
+    hashed.feed(body)
+    return edit(head, prepend=signatures(head, hashed.digest(), BOTH, datetime.now(UTC))) + body
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_opendkim_verifies_both_signatures(opendkim: OpenDkim, name: str) -> None:
+    assert opendkim.verdicts(signed(MESSAGES[name]), RECORDS) == PASSES
+
+
+def test_opendkim_refuses_what_was_altered(opendkim: OpenDkim) -> None:
+    altered = signed(MESSAGES["plain"]).replace(b"Subject: s", b"Subject: t")
+    assert opendkim.verdicts(altered, RECORDS) == {"one": "fail rsa-sha256", "two": "fail ed25519-sha256"}
