@@ -24,7 +24,7 @@ class OpenDkim:
         (self.folder / "records").write_text("".join(f"{name} {value}\n" for name, value in records.items()))
         conf = self.folder / "opendkim.conf"
         conf.write_text(f"Mode v\nSyslog no\nTestPublicKeys {self.folder / 'records'}\n")
-        command = [self.program, "-v", "-v", "-x", conf, "-t", self.folder / "message.eml"]
+        command = [str(self.program), "-v", "-v", "-x", str(conf), "-t", str(self.folder / "message.eml")]
         said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         found = {selector: f"{verdict} {algorithm}" for verdict, algorithm, selector in _VERDICT.findall(said.stdout)}
         assert found, said

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 #: Longest text of a certificate bundle or key.
 LONGEST = 1024 * 1024
 
-#: Shortest RSA key that DKIM verifiers will always take.
+#: Sizes of an RSA key that DKIM verifiers will always take (RFC 8301 section 3.2).
 RSA_BITS = 2048
+MOST_RSA_BITS = 4096
 
 
 def _text(value: object, mend: str) -> str:
@@ -54,6 +55,8 @@ def rsa_key(value: object) -> str:
     def fits(key: object) -> str:
         if not isinstance(key, RSAPrivateKey):
             return "is not an RSA key"
+        if key.key_size > MOST_RSA_BITS:
+            return f"has {key.key_size} bits, which verifiers need not read"
         return "" if key.key_size >= RSA_BITS else f"has {key.key_size} bits, which verifiers refuse or soon will"
 
     return _key_of_kind(value, fits, f"give an RSA key of {RSA_BITS} bits as PEM: openssl genrsa {RSA_BITS}")

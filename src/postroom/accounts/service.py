@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
-from ..model.account import Account, AccountKind
+from ..model.account import Account, AccountKind, KeyKind
 from ..net.local_address import is_own
 from ..store import DefinitionStore
 from .definition import parse_account, show_account
+from .dkim import NO_KEYS, PublishedKey, new_keys, published_keys
 
 
 class AccountService:
@@ -96,6 +97,24 @@ class AccountService:
             saved = await self._store.save_account(changed)
             await self._changed()
             return self._by_id(saved.id)
+
+    async def make_dkim_keys(self, name: str, domain: str, selector: str, kind: KeyKind) -> Account:
+        """Give the account new keys; its mail is signed with them from the next transaction on.
+
+        Raises:
+            NotFound: there is no such account.
+            InvalidInput: domain or selector is bad, or the selector is that of the present keys.
+        """
+        fields = await asyncio.to_thread(new_keys, self.get(name), domain, selector, kind)
+        return await self.edit(name, fields)
+
+    async def remove_dkim_keys(self, name: str) -> Account:
+        """Forget the account's keys: its mail is no longer signed here. Raises NotFound."""
+        return await self.edit(name, NO_KEYS)
+
+    def published_keys(self, name: str) -> tuple[PublishedKey, ...]:
+        """The account's keys as they are to be published. Raises NotFound."""
+        return published_keys(self.get(name))
 
     async def remove(self, name: str) -> None:
         """Remove an account for which nothing waits.

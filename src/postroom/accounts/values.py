@@ -55,6 +55,24 @@ def host_or_empty(value: object) -> str:
     return "" if value == "" else host(value)
 
 
+def domain_or_empty(value: object) -> str:
+    """A domain, or nothing."""
+    name = host_or_empty(value)
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name
+    raise FieldFault(f"{name!r} is an address, not a domain", "write it as in example.org")
+
+
+def selector_or_empty(value: object) -> str:
+    """The selector of a DKIM key (RFC 6376 section 3.1), or nothing."""
+    text = read.line(120)(value).lower()
+    if text and not all(_LABEL.match(label) for label in text.split(".")):
+        raise FieldFault(f"{text!r} can't be a selector", "write letters, digits and - , as in s1 or mail-2026")
+    return text
+
+
 def helo_name(value: object) -> str:
     """A DNS name or an address literal (RFC 5321 section 4.1.3), or nothing."""
     text = read.line(255)(value)

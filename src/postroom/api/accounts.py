@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ..errors import Fault, InvalidInput
 from ..gateway import ACCOUNT_DEFAULTS, ACCOUNT_FIELDS
+from ..model.account import KeyKind
 from ..model.application import ALL_ACCOUNTS
-from .parts import TheGateway
+from .parts import TheGateway, to_json
 from .schema import fields_schema
 
 routes = APIRouter(prefix="/v1/accounts", tags=["accounts"])
@@ -45,6 +46,16 @@ class NewAccount(BaseModel):
     )
 
     grant: Grant | None = None
+
+
+class NewKeys(BaseModel):
+    """DKIM keys to make: the domain that signs, and the selector under which DNS will have the public key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    domain: str = Field(min_length=1)
+    selector: str = Field(min_length=1, description="of two keys, the Ed25519 key gets it with -ed25519 behind it")
+    key: KeyKind = Field(KeyKind.RSA, description="rsa (2048 bits), ed25519 or both")
 
 
 @routes.get("")
@@ -105,3 +116,30 @@ async def remove_account(gateway: TheGateway, name: str) -> Response:
 async def move_account(gateway: TheGateway, name: str, move: Move) -> dict[str, Any]:
     """Move an account in the list."""
     return gateway.accounts.show(await gateway.accounts.move(name, move.position))
+
+
+@routes.get("/{name}/dkim")
+async def get_dkim_keys(gateway: TheGateway, name: str) -> dict[str, Any]:
+    """The account's DKIM keys with the DNS records to publish; private keys are never given back."""
+    keys = gateway.accounts.published_keys(name)
+    account = gateway.accounts.get(name)
+    shown = [
+        {"algorithm": key.algorithm, "selector": key.selector, "record": to_json(key.record)}
+        | {"zone_line": key.record.zone_line()}
+        for key in keys
+    ]
+    return {"account": account.name, "domain": account.dkim.domain, "keys": shown}
+
+
+@routes.post("/{name}/dkim", status_code=201)
+async def make_dkim_keys(gateway: TheGateway, name: str, new: NewKeys) -> dict[str, Any]:
+    """Make DKIM keys in the place of those that the account has; its mail is signed with them from now on."""
+    await gateway.accounts.make_dkim_keys(name, new.domain, new.selector, new.key)
+    return await get_dkim_keys(gateway, name)
+
+
+@routes.delete("/{name}/dkim", status_code=204)
+async def remove_dkim_keys(gateway: TheGateway, name: str) -> Response:
+    """Forget the account's DKIM keys: its mail is no longer signed here."""
+    await gateway.accounts.remove_dkim_keys(name)
+    return Response(status_code=204)

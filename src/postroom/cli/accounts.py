@@ -9,6 +9,7 @@ import typer
 
 from ..accounts.fields import ACCOUNT_FIELDS, DEFAULTS
 from ..errors import Fault, InvalidInput
+from ..model.account import KeyKind
 from ..model.fields import FieldSpec
 from .connection import GatewayClient, ask, run
 from .options import AsJson, Data, Reset, reset_to_default, with_fields
@@ -168,6 +169,44 @@ def remove_account(name: Name, data: Data = None, as_json: AsJson = False) -> No
         print_json({"removed": name})
     else:
         typer.echo(f"removed {name}")
+
+
+@app.command("dkim")
+def dkim_keys(
+    name: Name,
+    domain: Annotated[str, typer.Option(metavar="DOMAIN", help="With --selector: make keys that sign for it.")] = "",
+    selector: Annotated[
+        str, typer.Option(metavar="NAME", help="Where DNS will have the public key: NAME._domainkey.DOMAIN.")
+    ] = "",
+    key: Annotated[
+        KeyKind, typer.Option(help="Which to make: RSA of 2048 bits, Ed25519, or both (the second at NAME-ed25519).")
+    ] = KeyKind.RSA,
+    remove: Annotated[bool, typer.Option("--remove", help="Forget the keys: mail is no longer signed here.")] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the keys that sign the account's mail (DKIM) and print the DNS records to publish; alone: print them."""
+    path = f"/v1/accounts/{_quoted(name)}/dkim"
+    if remove:
+        if domain or selector:
+            raise InvalidInput(Fault("--remove", "goes without --domain and --selector", "leave them out"))
+        ask(data, "DELETE", path)
+        print_json({"removed": name}) if as_json else typer.echo(f"mail of account {name} is no longer signed here")
+        return
+    if bool(domain) != bool(selector):
+        missing = "--selector" if domain else "--domain"
+        raise InvalidInput(Fault(missing, "there is none", "give both, as in --domain example.org --selector s1"))
+    made = {"domain": domain, "selector": selector, "key": key.value}
+    answer = ask(data, "POST", path, made) if domain else ask(data, "GET", path)
+    if as_json:
+        print_json(answer)
+        return
+    if not answer["keys"]:
+        typer.echo(f"mail of account {name} is not signed; --domain and --selector make keys")
+        return
+    typer.echo(f"mail of account {answer['account']} is signed for {answer['domain']}; DNS must have:")
+    for one in answer["keys"]:
+        typer.echo(f"\n{one['zone_line']}")
 
 
 def _add_password(fields: dict[str, Any], from_stdin: bool, *, needed: bool) -> None:

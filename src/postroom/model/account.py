@@ -136,6 +136,14 @@ class GraphRecipients(StrEnum):
     REFUSE = "refuse"
 
 
+class KeyKind(StrEnum):
+    """DKIM keys to sign with. Every verifier knows RSA; Ed25519 is short and quick, and not yet read by all."""
+
+    RSA = "rsa"
+    ED25519 = "ed25519"
+    BOTH = "both"
+
+
 def _secret() -> str:
     """A field that is stored sealed and never shown."""
     secret: str = field(default="", repr=False, metadata={"secret": True})

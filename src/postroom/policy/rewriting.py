@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..mime.head import HeadFields, edit, scan
 from ..mime.sender import addresses_of, renamed, replace_mailbox, same_mailbox
+from ..model.account import Account
 from ..model.envelope import Envelope
 
 
@@ -39,6 +40,19 @@ class Rewritten:
     envelope: Envelope
     head: bytes
     changes: tuple[Change, ...]
+
+
+def fixed_sender(account: Account, postmaster: str) -> FixedSender | None:
+    """Who stands for the senders of `account`: its own fixed sender, else `postmaster` ("" unless it is forced)."""
+    own = account.sender
+    if own.fixed:
+        return FixedSender(own.fixed, own.fixed_name, own.keep_original_as_reply, own.private_keeps_sender)
+    return FixedSender(postmaster) if postmaster else None
+
+
+def rewrites(account: Account, postmaster: str, envelope: Envelope, head: bytes) -> tuple[Change, ...]:
+    """What `account` would change in a message; `postmaster` as for `fixed_sender`."""
+    return rewrite(fixed_sender(account, postmaster), envelope, head).changes
 
 
 def rewrite(fixed: FixedSender | None, envelope: Envelope, head: bytes) -> Rewritten:

@@ -12,11 +12,13 @@ from functools import partial
 from ..mime.body_hash import BodyHash
 from ..mime.dkim import SigningKey, signatures
 from ..mime.head import edit
+from ..model.account import Account
 from ..model.content import Content, StagedBody
 from ..model.envelope import Envelope
 from ..model.queue import DueMessage
 from ..pending import Pending
-from ..policy.rewriting import FixedSender, rewrite
+from ..policy.rewriting import FixedSender, fixed_sender, rewrite
+from ..policy.signing import replaced_fields, signing_keys, signs
 
 #: Reads a staged body.
 ChunkReader = Callable[[StagedBody], AsyncIterator[bytes]]
@@ -49,6 +51,15 @@ class Outgoing:
         self._chunks = chunks
         self._replaced = replaced
         self._signing: set[asyncio.Task[DueMessage]] = set()
+
+    @classmethod
+    def of(cls, account: Account, postmaster: str, pool: Executor, chunks: ChunkReader) -> Outgoing | None:
+        """What `account` does, None where that is nothing; `postmaster` is "" unless it is forced."""
+        fixed = fixed_sender(account, postmaster)
+        if fixed is None and not signs(account):
+            return None
+        keys = partial(signing_keys, account) if signs(account) else None
+        return cls(fixed, keys, pool=pool, chunks=chunks, replaced=replaced_fields(account))
 
     def alter(self, message: DueMessage, now: datetime) -> Pending[DueMessage]:
         """`message` as this account sends it; an error where it can't be made so. Its body is the stored one."""
