@@ -9,6 +9,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,6 +49,7 @@ from .queue.clock_watch import ClockWatch
 from .queue.delivery import RetryRules
 from .queue.intake import Intake
 from .queue.lane import LaneRules
+from .queue.outgoing import Outgoing
 from .queue.scheduler import Scheduler
 from .queue.why import explain, marks
 from .secrets import Keyring
@@ -155,7 +157,9 @@ class Gateway:
             ),
             Schedule.parse(settings.account_sleep, "account_sleep"),
             lambda: self._reporter.notice(),
+            self._outgoing,
         )
+        self._signing = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "sign")
         self.scheduler = Scheduler(store, clock, rules, self._make_transport, random_unit)
         self._intake = Intake(
             store,
@@ -246,6 +250,7 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self.scheduler.stop()
+        self._signing.shutdown()
         await self.store.close()
 
     # Doors --------------------------------------------------------------------------------------------------------
@@ -429,6 +434,9 @@ class Gateway:
         return True
 
     # Implementations by name --------------------------------------------------------------------------------------
+
+    def _outgoing(self, account: Account) -> Outgoing | None:
+        return Outgoing.of(account, "", self._signing, self.store.chunks)
 
     def _make_transport(self, account: Account) -> Transport:
         refused = refusal(account)

@@ -52,6 +52,24 @@ def postroom(request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[...
 HOLD = ("accounts", "add", "relay", "--host", "127.0.0.1", "--port", "9", "--security", "none", "--no-enabled")
 
 
+def test_dkim_keys(postroom: Commands) -> None:
+    postroom.run(*HOLD)
+    assert "mail of account relay is not signed" in postroom.run("accounts", "dkim", "relay")
+    names = ("--domain", "example.org", "--selector", "s1")
+    said = postroom.run("accounts", "dkim", "RELAY", *names)
+    assert said.startswith("mail of account relay is signed for example.org; DNS must have:\n\n")
+    assert 's1._domainkey.example.org. IN TXT ( "v=DKIM1; k=rsa; p=' in said
+    assert postroom.run("accounts", "dkim", "relay") == said
+    status, fault = postroom.fails("accounts", "dkim", "relay", *names)
+    assert (status, "s1 is in use" in fault, "choose another for the new key" in fault) == (64, True, True)
+    (key,) = postroom.json("accounts", "dkim", "relay", *names[:3], "s2", "--key", "ed25519")["keys"]
+    assert (key["selector"], key["algorithm"]) == ("s2", "ed25519-sha256")
+    assert "no longer signed" in postroom.run("accounts", "dkim", "relay", "--remove")
+    assert postroom.json("accounts", "dkim", "relay") == {"account": "relay", "domain": "", "keys": []}
+    assert "--selector: there is none" in postroom.fails("accounts", "dkim", "relay", "--domain", "example.org")[1]
+    assert postroom.fails("accounts", "dkim", "nobody", *names)[0] == 66
+
+
 def test_accounts(postroom: Commands) -> None:
     said = postroom.run(*HOLD, "--username", "ann", "--password-stdin", stdin="marked-secret\n")
     assert "added relay" in said

@@ -74,6 +74,25 @@ async def test_what_a_person_removed_does_not_come_back(gateway: Gateway, api: h
     assert (await api.get("/v1/accounts")).json() == {"accounts": []}
 
 
+async def test_dkim_keys_by_their_whole_life(api: httpx2.AsyncClient) -> None:
+    await api.post("/v1/accounts", json={"name": "relay", "host": "smtp.example.org"})
+    wanted = {"domain": "example.org", "selector": "s1", "key": "both"}
+    made = await api.post("/v1/accounts/relay/dkim", json=wanted)
+    assert made.status_code == 201
+    assert [(key["selector"], key["record"]["name"]) for key in made.json()["keys"]] == [
+        ("s1", "s1._domainkey.example.org"),
+        ("s1-ed25519", "s1-ed25519._domainkey.example.org"),
+    ]
+    assert (await api.get("/v1/accounts/relay/dkim")).json() == made.json()
+    account = await api.get("/v1/accounts/relay")
+    assert account.json()["secrets"] | {"dkim_rsa_key": "set", "dkim_ed25519_key": "set"} == account.json()["secrets"]
+    assert "PRIVATE KEY" not in made.text + account.text
+    assert (await _problem(await api.post("/v1/accounts/relay/dkim", json=wanted), 422))[0][0] == "selector"
+    assert (await api.delete("/v1/accounts/relay/dkim")).status_code == 204
+    assert (await api.get("/v1/accounts/relay/dkim")).json()["keys"] == []
+    assert (await _problem(await api.get("/v1/accounts/nobody/dkim"), 404))[0][0] == "account"
+
+
 async def test_accounts_by_their_whole_life(api: httpx2.AsyncClient) -> None:
     secret = "marked-secret"
     fields = {"name": "relay", "host": "smtp.example.org", "username": "ann", "password": secret}

@@ -16,6 +16,8 @@ OBEYED: dict[str, object] = {
     "end_of_data_timeout": "1s", "connect_retry": "1s", "reconnect_interval": "1s", "helo_name": "me.example",
     "username": "ann", "password": "p", "allow_clear_password": True, "security": "tls", "verification": "off",
     "max_connections": 1, "messages_per_connection": 1, "recipients_per_transaction": 1, "idle_timeout": "1s",
+    "fixed_sender": "robot@x.test", "fixed_sender_name": "Robot", "fixed_sender_keeps_reply": True,
+    "fixed_sender_not_private": True,
 }  # fmt: skip
 
 
