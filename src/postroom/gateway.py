@@ -41,18 +41,18 @@ from .model.queue import DeliveryState, LaneId, MessageId
 from .model.submission import Accepted, Door, Submission
 from .pending import Pending
 from .policy.patterns import matches_any
-from .policy.retry import Schedule
 from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import indexing, maintenance
-from .queue.bounce import NotificationRules, Reporter, ReportTo
+from .queue.bounce import Reporter
 from .queue.clock_watch import ClockWatch
-from .queue.delivery import RetryRules
 from .queue.intake import Intake
-from .queue.lane import LaneRules
+from .queue.master_switch import MasterSwitch
 from .queue.outgoing import Outgoing
+from .queue.rules import LaneRules, lane_rules, maintenance_rules, notification_rules
 from .queue.scheduler import Scheduler
-from .queue.why import explain, marks
+from .queue.why import Sending, explain, marks
 from .secrets import Keyring
+from .settings.service import SettingsService
 from .store import DeliveryFilter, DeliveryRow, MessageView, Selection, Store
 from .store.database import open_store
 from .transports import Transport
@@ -62,6 +62,9 @@ from .transports.sandbox import SandboxTransport
 from .transports.smtp import SmtpTransport
 
 _log = structlog.get_logger()
+
+#: Where the store keeps when sending was off; no setting has this name.
+PAUSES = "sending_pauses"
 
 #: How long the resolver may take to tell the machine's own name at start.
 NAME_SECONDS = 2.0
@@ -96,28 +99,6 @@ async def own_name() -> str:
     return next((canonical for *_, canonical, _ in found if "." in canonical), name)
 
 
-def notification_rules(settings: Settings, hostname: str) -> NotificationRules:
-    """Who is told of failures and delays, as the settings say."""
-    wanted = settings.notifications
-    return NotificationRules(
-        to=ReportTo(wanted.to),
-        postmaster=settings.postmaster,
-        sender=wanted.sender,
-        account=wanted.account,
-        hostname=hostname,
-        retry_window=settings.retry_window,
-        max_returned_bytes=wanted.max_returned_bytes,
-    )
-
-
-def naming(account: str, applications: ApplicationService, settings: Settings) -> tuple[str, ...]:
-    """What names an account."""
-    named = [f"application {name}" for name in applications.naming(account)]
-    if settings.notifications.account.lower() == account.lower():
-        named.append("the setting notifications.account")
-    return tuple(named)
-
-
 @dataclass(frozen=True, slots=True)
 class KeyRotation:
     """Whether a key was added, and of how many accounts the secrets were sealed anew."""
@@ -131,7 +112,7 @@ class Gateway:
 
     def __init__(
         self,
-        settings: Settings,
+        configuration: SettingsService,
         store: Store,
         accounts: AccountService,
         applications: ApplicationService,
@@ -141,26 +122,20 @@ class Gateway:
         keyring: Keyring,
     ) -> None:
         self._keyring = keyring
-        self.settings = settings
+        self.configuration = configuration
         self.store = store
         self.accounts = accounts
         self.applications = applications
         self.clock = clock
         self.hostname = hostname
+        settings = configuration.current
         self._budget = ConnectionBudget(settings.max_connections_in_all)
         self._clock_watch = ClockWatch(clock)
-        rules = LaneRules(
-            RetryRules(
-                Schedule.parse(settings.retry_schedule, "retry_schedule"),
-                settings.retry_window,
-                self._clock_watch.is_believed,
-            ),
-            Schedule.parse(settings.account_sleep, "account_sleep"),
-            lambda: self._reporter.notice(),
-            self._outgoing,
-        )
         self._signing = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "sign")
-        self.scheduler = Scheduler(store, clock, rules, self._make_transport, random_unit)
+        self._switch = MasterSwitch(
+            lambda is_off: self.scheduler.pause(is_off), clock, self._keep_pauses, configuration.memory(PAUSES)
+        )
+        self.scheduler = Scheduler(store, clock, self._lane_rules(settings), self._make_transport, random_unit)
         self._intake = Intake(
             store,
             clock,
@@ -171,10 +146,16 @@ class Gateway:
             applications.refused,
         )
         self._reporter = Reporter(
-            store, clock, self._intake, notification_rules(settings, hostname), applications.find, os.urandom
+            store,
+            clock,
+            self._intake,
+            notification_rules(settings, hostname, self._switch.between),
+            applications.find,
+            os.urandom,
         )
         self._background: list[asyncio.Task[None]] = []
         accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
+        configuration.on_change.append(self._settings_changed)
 
     @classmethod
     async def open(
@@ -196,39 +177,44 @@ class Gateway:
         folder = Path(settings.data)
         keyring = Keyring.load(folder, settings)
         store = await open_store(folder / "postroom.db", keyring, clock.now, on_broken=on_broken)
+        configuration = SettingsService(store, settings)
         accounts = AccountService(store)
         applications = ApplicationService(store, keyring)
-        accounts.named_by = lambda name: naming(name, applications, settings)
-        applications.account_name = accounts.spelling
+        accounts.named_by = lambda name: (
+            *(f"application {one}" for one in applications.naming(name)),
+            *(f"the setting {one}" for one in configuration.naming(name)),
+        )
+        applications.account_name = configuration.account_name = accounts.spelling
+        await configuration.load()
         await accounts.load()
         await applications.load()
         hostname = settings.hostname or await own_name()
-        return cls(settings, store, accounts, applications, clock, random_unit, hostname, keyring)
+        return cls(configuration, store, accounts, applications, clock, random_unit, hostname, keyring)
 
     async def start(self, deliver: bool = True, *, paused: bool = False) -> None:
         """Recover what a crash left and begin to deliver (or only to accept); `paused`: with `follow_switch`."""
         if not deliver:
             await self._recover_only()
             return
+        settings = self.settings
         await self._clock_watch.remember(self.store)
         recovered = await self.scheduler.start(
-            self.accounts.snapshot(),
-            paused=paused or not self.settings.sending_enabled,
-            hold_pending=self.settings.hold_pending_at_start,
+            self.accounts.snapshot(), paused=True, hold_pending=settings.hold_pending_at_start
         )
+        self.scheduler.batch(settings.batch_interval)
+        if not paused:
+            self.follow_switch()
         if recovered:
             _log.warning("recovered_after_crash", deliveries=recovered)
-        settings = self.settings
         reporting = settings.notifications.account
         if reporting and self.accounts.spelling(reporting) is None:
             what = "reports go by the route of their messages until there is an account of that name"
             _log.error("no_such_account", setting="notifications.account", account=reporting, what=what)
-        rules = maintenance.MaintenanceRules(
-            settings.retry_window, settings.give_up, settings.retention, settings.notifications.delay_warning
-        )
         told = maintenance.Told(self._reporter.notice, self.scheduler.clock_jumped)
         self._background = [
-            asyncio.create_task(maintenance.run(self.store, self.clock, rules, self._clock_watch, told)),
+            asyncio.create_task(
+                maintenance.run(self.store, self.clock, self._maintenance_rules, self._clock_watch, told)
+            ),
             asyncio.create_task(self._reporter.run()),
             asyncio.create_task(indexing.run(self.store, self.clock, lambda: self.settings.subject_search)),
         ]
@@ -241,7 +227,7 @@ class Gateway:
 
     def follow_switch(self) -> None:
         """Send, or claim nothing more, as the master switch says now."""
-        self.scheduler.pause(not self.settings.sending_enabled)
+        self._switch.turn(self.settings.sending_enabled, self.settings.give_up)
 
     async def stop(self) -> None:
         """End deliveries under way, keep their outcomes, close the store."""
@@ -252,6 +238,39 @@ class Gateway:
         await self.scheduler.stop()
         self._signing.shutdown()
         await self.store.close()
+
+    # Settings -----------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        return self.configuration.current
+
+    def _settings_changed(self, before: Settings, after: Settings) -> None:
+        self._budget.change(after.max_connections_in_all)
+        self._intake.max_mime_depth = after.smtp.max_mime_depth
+        self._reporter.rules = notification_rules(after, self.hostname, self._switch.between)
+        self.scheduler.change_rules(self._lane_rules(after))
+        if after.relay != before.relay:
+            self.scheduler.renew_transports()
+        if self.scheduler.is_running:
+            self.scheduler.batch(after.batch_interval)
+            self.follow_switch()
+
+    def _lane_rules(self, settings: Settings) -> LaneRules:
+        return lane_rules(
+            settings,
+            self._clock_watch.is_believed,
+            self._switch.between,
+            lambda: self._reporter.notice(),
+            self._outgoing,
+        )
+
+    def _maintenance_rules(self) -> maintenance.MaintenanceRules:
+        return maintenance_rules(self.settings, self._switch.standstill)
+
+    def _keep_pauses(self, text: str) -> asyncio.Future[None]:
+        return self.store.save_setting(PAUSES, text)
 
     # Doors --------------------------------------------------------------------------------------------------------
 
@@ -306,7 +325,7 @@ class Gateway:
             Busy: it took too long and was cut.
         """
         if wanted.subject and not self.settings.subject_search:
-            mend = "set subject_search = true; what is there is then indexed in the background"
+            mend = "postroom settings set subject_search on; what is there is then indexed in the background"
             raise InvalidInput(Fault("subject", "words of subjects are not indexed here", mend))
         return await self.store.deliveries(wanted)
 
@@ -376,16 +395,20 @@ class Gateway:
                 Fault("id", f"there is no message {message_id_text(message_id)}", "take it from `postroom queue list`")
             )
         accounts = {account.id: account for account in self.accounts.snapshot()}
-        now = self.clock.now()
+        now, switch = (
+            self.clock.now(),
+            Sending(self.settings.sending_enabled, self.configuration.mend("sending_enabled")),
+        )
         return [
             explain(
                 view,
                 row,
                 accounts.get(row.lane),
                 self._circuit(accounts.get(row.lane)),
-                sending=self.settings.sending_enabled,
+                sending=switch,
                 running=self.scheduler.is_running,
                 now=now,
+                next_beat=self.scheduler.beats.next_from(max(row.due, now) if row.due is not None else now),
             )
             for row in view.deliveries
         ]
@@ -403,7 +426,7 @@ class Gateway:
         return self.scheduler.circuit(LaneId(account.id)) if account is not None else Circuit()
 
     async def status(self) -> dict[str, object]:
-        """Accounts with their circuits and counts, for `status` and the dashboard."""
+        """Switches, and accounts with their circuits and counts, for `status` and the dashboard."""
         counts = await self.store.counts()
         rows = []
         for account in self.accounts.snapshot():
@@ -421,7 +444,17 @@ class Gateway:
                     "counts": {state.value: n for (lane, state), n in counts.items() if lane == account.id},
                 }
             )
-        return {"running": self.scheduler.is_running, "hostname": self.hostname, "accounts": rows}
+        beats, now = self.scheduler.beats, self.clock.now()
+        return {
+            "running": self.scheduler.is_running,
+            "hostname": self.hostname,
+            "sending_enabled": self.settings.sending_enabled,
+            "hold_pending_at_start": self.settings.hold_pending_at_start,
+            "batch_interval": self.settings.batch_interval,
+            "next_batch": beats.next_from(now) if self.scheduler.is_running else None,
+            "held": sum(n for (_, state), n in counts.items() if state is DeliveryState.HELD),
+            "accounts": rows,
+        }
 
     async def wait_drained(self, patience: timedelta = timedelta(minutes=5)) -> bool:
         """Wait until nothing is queued, being sent or deferred; whether that came in time."""

@@ -147,6 +147,28 @@ def test_applications(postroom: Commands) -> None:
     assert "erp" in error
 
 
+def test_settings(postroom: Commands) -> None:
+    listed = {one["name"]: one for one in postroom.json("settings", "list")["settings"]}
+    assert (listed["retention"]["value"], listed["retention"]["origin"]) == ("30d", "default")
+    assert listed["data"] | {"origin": "environment", "is_locked": True} == listed["data"]
+    assert postroom.json("settings", "set", "retention", "9d")["origin"] == "stored"
+    row = next(line for line in postroom.run("settings", "list").splitlines() if line.startswith("retention "))
+    assert row.split() == ["retention", "9d", "stored"]
+    shown = postroom.run("settings", "show", "retention")
+    assert "at once" in shown
+    assert "POSTROOM_RETENTION" in shown
+    assert postroom.json("settings", "reset", "retention")["value"] == "30d"
+    status, error = postroom.fails("settings", "set", "retention", "9")
+    assert (status, error) == (64, "postroom: retention: 9 has no unit (write 9ms or 9s)\n")
+    status, error = postroom.fails("settings", "set", "data", "/elsewhere")
+    assert (status, "comes from file or environment only" in error) == (64, True)
+    status, error = postroom.fails("settings", "show", "retenton")
+    assert (status, "did you mean retention?" in error) == (66, True)
+    postroom.run("settings", "set", "sending_enabled", "off")
+    assert "sending is switched off: postroom settings set sending_enabled on" in postroom.run("status")
+    assert "sending is switched off" in postroom.run("check")
+
+
 def test_send_in_parts_and_the_queue(postroom: Commands, tmp_path: Path) -> None:
     postroom.run(*HOLD, "--for", "local", "--allow-sender", "*@example.org")
     picture, paper = tmp_path / "logo.png", tmp_path / "B\u00fccher list.pdf"

@@ -109,12 +109,15 @@ def test_sighup_takes_over_what_may_change(tmp_path: Path, free_port: Callable[[
     file = data / "postroom.toml"
     with _started(environment) as process:
         _next_line(process, "ready")
-        file.write_text('sending_enabled = false\nretention = "9d"\n')
+        file.write_text('sending_enabled = false\nretention = "9d"\nhostname = "mx2.example.org"\n')
         process.send_signal(signal.SIGHUP)
         event = json.loads(_next_line(process, '"reloaded"'))
-        assert (event["changed"], event["need_a_restart"]) == (["sending_enabled"], ["retention"])
+        assert event["changed"] == ["sending_enabled: true -> false", "retention: 30d -> 9d"]
+        assert event["need_a_restart"] == ["hostname"]
         run_postroom(environment, "send", "--from", "a@example.org", "--to", "one@example.org", "--text", "x")
-        assert "sending is switched off" in run_postroom(environment, "why", "last").stdout
+        why = run_postroom(environment, "why", "last").stdout
+        assert "sending is switched off" in why
+        assert f"change it in {file} and send the gateway a SIGHUP" in why
         file.write_text("sending_enabled = \n")
         process.send_signal(signal.SIGHUP)
         assert "TOML" in json.loads(_next_line(process, '"reload_refused"'))["reason"]

@@ -26,8 +26,8 @@ from postroom.pending import Pending
 from postroom.policy.retry import Schedule
 from postroom.queue.delivery import RetryRules
 from postroom.queue.intake import Intake
-from postroom.queue.lane import LaneRules
 from postroom.queue.outgoing import Outgoing
+from postroom.queue.rules import LaneRules
 from postroom.queue.scheduler import Scheduler
 from postroom.store import DeliveryRow, Store
 from postroom.store.database import open_store

@@ -13,7 +13,7 @@ from postroom.policy.retry import Schedule
 from postroom.queue import maintenance
 from postroom.queue.clock_watch import DOUBT, ClockWatch, Jumps
 from postroom.queue.delivery import RetryRules
-from postroom.queue.lane import LaneRules
+from postroom.queue.rules import LaneRules
 from postroom.queue.scheduler import Scheduler
 from postroom.store import Silence, clock_jumps
 from tests.flow.conftest import FakeClock, Room

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from ..model.submission import Door
-from . import accounts, applications, deliveries, messages, problems, status
+from . import accounts, applications, deliveries, messages, problems, settings, status
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -19,6 +19,6 @@ def create_app(gateway: Gateway, door: Door = Door.REST) -> FastAPI:
     app.state.gateway = gateway
     app.state.door = door
     problems.install(app)
-    for routes in (accounts.routes, applications.routes, messages.routes, deliveries.routes, status.routes):
-        app.include_router(routes)
+    for part in (accounts, applications, messages, deliveries, settings, status):
+        app.include_router(part.routes)
     return app

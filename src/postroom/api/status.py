@@ -34,6 +34,7 @@ async def check_gateway(gateway: TheGateway) -> dict[str, Any]:
         gateway.accounts.snapshot(),
         gateway.applications.snapshot(),
         is_running=bool(status.get("running")),
+        unusable=gateway.configuration.unusable,
     )
     return {"findings": to_json(findings)}
 

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import GatewayError, InvalidInput, edge
-from . import accounts, applications, backup, check, docs, queue, send, serve
+from . import accounts, applications, backup, check, docs, queue, send, serve, settings
 
 app = typer.Typer(
     name="postroom",
@@ -24,6 +24,7 @@ app.command("send")(send.send)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(applications.app, name="applications")
 app.add_typer(queue.app, name="queue")
+app.add_typer(settings.app, name="settings")
 app.command("why")(queue.why)
 app.command("status")(check.status)
 app.command("check")(check.check)

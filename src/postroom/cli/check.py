@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -26,14 +27,28 @@ def check(data: Data = None, as_json: AsJson = False) -> None:
 
 
 def status(data: Data = None, as_json: AsJson = False) -> None:
-    """Show each account with its health and how many deliveries are in each state."""
+    """Show whether mail is sent and held, and each account with its health and deliveries by state."""
     answer: dict[str, Any] = ask(data, "GET", "/v1/status")
     if as_json:
         print_json(answer)
         return
     typer.echo(f"{answer.get('hostname', '')}: {'delivering' if answer.get('running') else 'not running'}")
+    for line in _switches(answer):
+        typer.echo(line)
     rows = [
         account | {"deliveries": [f"{count} {state}" for state, count in account["counts"].items() if count]}
         for account in answer["accounts"]
     ]
     print_table(("account", "kind", "enabled", "health", "until", "deliveries", "reason"), rows, empty="no accounts")
+
+
+def _switches(answer: dict[str, Any]) -> Iterator[str]:
+    """What keeps mail back, with the command that lets it go."""
+    if not answer["sending_enabled"]:
+        yield "sending is switched off: postroom settings set sending_enabled on"
+    if answer["next_batch"]:
+        yield f"the next batch leaves at {answer['next_batch']}: batch_interval is {answer['batch_interval']}"
+    if answer["hold_pending_at_start"]:
+        yield "at the next start everything that waits is held: hold_pending_at_start is on"
+    if answer["held"]:
+        yield f"{answer['held']} held: postroom queue release --all"

@@ -13,26 +13,34 @@ app = typer.Typer(help="Reference pages in Markdown.", no_args_is_help=True)
 @app.command("settings")
 def settings() -> None:
     """Every setting with its default."""
-    from ..config import Settings
+    from ..config import Effect, Settings
 
+    shown = {Effect.AT_ONCE: "at once", Effect.AT_START: "start", Effect.OF_THE_MACHINE: "machine"}
     typer.echo(_SETTINGS_HEAD)
     for entry in Settings.describe():
         default = f"`{entry.default}`" if entry.default else ""
         environment = f"`{entry.environment}`" if entry.environment else ""
-        cells = (f"`{entry.name}`", entry.form, default, environment, entry.description.replace("|", "\\|"))
+        words = entry.description.replace("|", "\\|")
+        cells = (f"`{entry.name}`", entry.form, default, environment, shown[entry.effect], words)
         typer.echo(f"| {' | '.join(cells)} |")
 
 
 _SETTINGS_HEAD = """# Settings
 
 Written by `make docs` from `postroom/config`. The environment wins over the TOML file (`postroom.toml` in the data
-folder, or the file that `POSTROOM_CONFIG` names), the file over the default. Durations are written as in `500ms`,
-`60s`, `5m`, `2h`, `3d`, sizes as in `25MiB`; a bare number is refused. `smtp.x` is `x` under `[smtp]` in the file,
-`smtp.listeners[].x` a key of an entry of `[[smtp.listeners]]`; in the environment the list is given as JSON.
-`POSTROOM_KEYS` holds the keys that seal secrets; without it they lie in the file `keys` of the data folder.
+folder, or the file that `POSTROOM_CONFIG` names), the file over what is stored in the database, that over the default.
+Durations are written as in `500ms`, `60s`, `5m`, `2h`, `3d`, sizes as in `25MiB`; a bare number is refused. `smtp.x` is
+`x` under `[smtp]` in the file, `smtp.listeners[].x` a key of an entry of `[[smtp.listeners]]`; in the environment the
+list is given as JSON. `POSTROOM_KEYS` holds the keys that seal secrets; without it they lie in the file `keys` of the
+data folder.
 
-| setting | form | default | environment | meaning |
-| --- | --- | --- | --- | --- |"""
+`postroom settings set NAME VALUE` (or `PATCH /v1/settings`) stores a setting in the database; it takes effect without a
+restart (*at once*) or at the next start (*start*). What belongs to the machine (*machine*) comes from file or
+environment only, and counts from the next start. `postroom settings list` shows each value with where it comes from;
+one that file or environment gives is locked: it is refused for change elsewhere. SIGHUP reads the file again.
+
+| setting | form | default | environment | takes effect | meaning |
+| --- | --- | --- | --- | --- | --- |"""
 
 
 @app.command("commands")

@@ -1,23 +1,35 @@
 """Settings: each declared once, with its description and default (SPEC section 3).
 
 The environment (`POSTROOM_RETENTION`, `POSTROOM_SMTP__MAX_SIZE`) wins over the TOML file (`postroom.toml` in the data
-folder, or the file that `POSTROOM_CONFIG` names), the file over the default.
+folder, or the file that `POSTROOM_CONFIG` names), the file over what is stored in the database, that over the default.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Collection, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .describe import SettingDoc, describe
+from .describe import AT_START, OF_THE_MACHINE, Effect, SettingDoc, describe
+from .origin import Origin
 from .quantities import Count, Duration, MailAddress, RetrySchedule, Size, duration, fault, size
 
-__all__ = ["ListenerSettings", "NotificationSettings", "RelaySettings", "SettingDoc", "Settings", "SmtpSettings"]
+__all__ = [
+    "Effect",
+    "ListenerSettings",
+    "NotificationSettings",
+    "Origin",
+    "RelaySettings",
+    "SettingDoc",
+    "Settings",
+    "SmtpSettings",
+]
 
 #: Names of the environment that start with POSTROOM_ and are no settings.
 OTHER_NAMES = frozenset({"POSTROOM_CONFIG", "POSTROOM_CRASH_AT", "POSTROOM_KEYS", "POSTROOM_REQUIRE_PEERS"})
@@ -88,8 +100,12 @@ class SmtpSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listeners: tuple[ListenerSettings, ...] = Field((ListenerSettings(),), description="where mail is taken by SMTP")
-    hostname: str = Field("", max_length=255, description="name in the greeting; empty: `hostname`")
+    listeners: tuple[ListenerSettings, ...] = Field(
+        (ListenerSettings(),), description="where mail is taken by SMTP", json_schema_extra=OF_THE_MACHINE
+    )
+    hostname: str = Field(
+        "", max_length=255, description="name in the greeting; empty: `hostname`", json_schema_extra=OF_THE_MACHINE
+    )
     max_size_bytes: Size = Field(size("35MiB"), description="largest message that is taken")
     max_header_bytes: Size = Field(size("1MiB"), description="largest header section that is taken")
     max_recipients: Count = Field(1000, description="most recipients of one message")
@@ -142,19 +158,29 @@ class NotificationSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything that comes from the environment or the TOML file; immutable."""
+    """All settings, immutable. `load` reads file and environment, `with_stored` adds what is stored; what is given to
+    the constructor counts as given at the start.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="POSTROOM_",
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        nested_model_default_partial_update=True,
     )
 
-    data: Path = Field(Path("data"), description="folder of the database, the keys and the control socket (0700)")
+    _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
+
+    data: Path = Field(
+        Path("data"),
+        description="folder of the database, the keys and the control socket (0700)",
+        json_schema_extra=OF_THE_MACHINE,
+    )
     hostname: str = Field(
-        "", max_length=255, description="this machine's name in greetings, HELO and Received; empty: its own"
+        "",
+        max_length=255,
+        description="this machine's name in greetings, HELO and Received; empty: its own",
+        json_schema_extra=OF_THE_MACHINE,
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="text or json; auto: text on a terminal")
@@ -163,12 +189,19 @@ class Settings(BaseSettings):
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
     relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
     sending_enabled: bool = Field(True, description="master switch: off, nothing leaves; mail is still taken")
-    hold_pending_at_start: bool = Field(False, description="hold what is pending at start until it is released")
+    hold_pending_at_start: bool = Field(
+        False, description="hold what is pending at start until it is released", json_schema_extra=AT_START
+    )
+    batch_interval: Duration = Field(
+        timedelta(0), description="0s: send as soon as accepted; else every so often what is due then (1s at least)"
+    )
     retry_schedule: RetrySchedule = Field(
         "1m, 5m*2, 15m, 1h*4, 4h", description="waits between the tries of a delivery; the last repeats"
     )
     retry_window: Duration = Field(
-        duration("2d"), description="how long a delivery is tried, from when it is first due; stands still while held"
+        duration("2d"),
+        description="how long a delivery is tried, from when it is first due; stands still while it is held and while "
+        "sending is off",
     )
     give_up: Duration = Field(duration("14d"), description="age at which what is left expires; never stands still")
     account_sleep: RetrySchedule = Field(
@@ -191,6 +224,13 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("batch_interval")
+    @classmethod
+    def _is_no_tick(cls, value: timedelta) -> timedelta:
+        if timedelta(0) < value < timedelta(seconds=1):
+            raise fault("is shorter than a second", "write 1s at least, or 0s to send as soon as accepted")
+        return value
+
     @classmethod
     def load(cls, data: Path | None = None, **overrides: Any) -> Settings:
         """The settings of this process; `data` and `overrides` win over the environment.
@@ -207,6 +247,42 @@ class Settings(BaseSettings):
         """Every setting with its name, environment variable, form, default and description."""
         return describe(cls)
 
+    def with_stored(self, stored: Mapping[str, object]) -> Settings:
+        """These settings, with the values in `stored` (by the settings' names) wherever nothing else gives one.
+
+        Raises:
+            InvalidInput: one fault for each value that does not fit, with its mend.
+        """
+        from .sources import with_stored
+
+        return with_stored(self, stored)
+
+    def keeping(self, names: Collection[str], old: Settings) -> Settings:
+        """These settings, with those called `names` as in `old`; neither has stored values.
+
+        Raises:
+            InvalidInput: they do not fit together.
+        """
+        from .sources import keeping
+
+        return keeping(self, names, old)
+
+    def origin(self, name: str) -> Origin:
+        """Where the value of the setting `name` comes from."""
+        return self._origins.get(name, Origin.DEFAULT)
+
+    def value(self, name: str) -> Any:
+        """The value of the setting `name` as JSON: durations and sizes as people write them."""
+        value: Any = self.model_dump(mode="json")
+        for part in name.split("."):
+            value = value[part]
+        return value
+
+    def model_post_init(self, context: Any) -> None:
+        """What was given to the constructor was given at the start, unless a source says that it comes from there."""
+        super().model_post_init(context)
+        self._origins = dict.fromkeys(given_names(self), Origin.GIVEN)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -216,9 +292,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        from .sources import TomlFile
-
-        return init_settings, env_settings, TomlFile(settings_cls, init_settings)
+        return (init_settings,)  # `load` reads the others, and keeps what came from where
 
     @property
     def database_path(self) -> Path:
@@ -229,6 +303,15 @@ class Settings(BaseSettings):
     def control_socket(self) -> Path:
         """The socket on which the running gateway takes commands."""
         return self.data / "control.sock"
+
+
+def given_names(model: BaseModel, prefix: str = "") -> list[str]:
+    """The settings that were given to `model` and the models in it."""
+    names: list[str] = []
+    for name in model.model_fields_set:
+        value = getattr(model, name)
+        names += given_names(value, f"{prefix}{name}.") if isinstance(value, BaseModel) else [prefix + name]
+    return names
 
 
 def unknown_environment(names: dict[str, str] | None = None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -15,6 +16,19 @@ from ..model.quantity import format_duration, format_size
 from .quantities import is_schedule
 
 
+class Effect(StrEnum):
+    """When a change of a setting takes effect; one of the machine stands in its file or environment alone."""
+
+    AT_ONCE = "at once"
+    AT_START = "at the next start"
+    OF_THE_MACHINE = "file or environment only, at the next start"
+
+
+#: Marks of fields whose change does not take effect at once.
+AT_START: dict[str, Any] = {"effect": Effect.AT_START}
+OF_THE_MACHINE: dict[str, Any] = {"effect": Effect.OF_THE_MACHINE}
+
+
 @dataclass(frozen=True, slots=True)
 class SettingDoc:
     """One setting: `environment` is empty for a field of a list, which is given as a whole."""
@@ -24,26 +38,31 @@ class SettingDoc:
     form: str
     default: str
     description: str
+    effect: Effect
 
 
-def describe(model: type[BaseModel], prefix: str = "", environment: str = "POSTROOM_") -> tuple[SettingDoc, ...]:
+def describe(
+    model: type[BaseModel], prefix: str = "", environment: str = "POSTROOM_", effect: Effect = Effect.AT_ONCE
+) -> tuple[SettingDoc, ...]:
     """The settings of `model` and of the models in it, in the order of their declaration."""
     entries: list[SettingDoc] = []
     for name, field in model.model_fields.items():
         variable = environment and environment + name.upper()
-        inner = _inner_model(field.annotation)
+        inner, words = inner_model(field.annotation), field.description or ""
+        marked = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        own = Effect(str(marked.get("effect", effect)))
         if inner is None:
-            default = format_default(field)
-            entries.append(SettingDoc(prefix + name, variable, _form(field), default, field.description or ""))
+            entries.append(SettingDoc(prefix + name, variable, _form(field), format_default(field), words, own))
         elif get_origin(field.annotation) is tuple:
-            entries.append(SettingDoc(prefix + name, variable, "list", "", field.description or ""))
-            entries += describe(inner, f"{prefix}{name}[].", "")
+            entries.append(SettingDoc(prefix + name, variable, "list", "", words, own))
+            entries += describe(inner, f"{prefix}{name}[].", "", own)
         else:
-            entries += describe(inner, f"{prefix}{name}.", variable and variable + "__")
+            entries += describe(inner, f"{prefix}{name}.", variable and variable + "__", own)
     return tuple(entries)
 
 
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
+def inner_model(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field of this type holds, itself or as a list."""
     candidates = get_args(annotation) or (annotation,)
     return next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
 

@@ -1,23 +1,27 @@
-"""Where settings come from, and their faults in words: environment, then TOML file, then default."""
+"""Where settings come from, and their faults in words: environment, then TOML file, then what is stored."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsError
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from ..errors import Fault, InvalidInput
+from .describe import inner_model
+from .origin import Origin
+
+if TYPE_CHECKING:
+    from . import Settings
 
 FILE_NAME = "postroom.toml"
 
-S = TypeVar("S", bound=BaseSettings)
+S = TypeVar("S", bound="Settings")
 
 
 def settings_file(data: Path) -> Path | None:
@@ -52,33 +56,104 @@ def read_file(data: Path) -> dict[str, Any]:
         raise InvalidInput(Fault(str(path), f"is not TOML: {error}", "mend that line")) from None
 
 
-class TomlFile(PydanticBaseSettingsSource):
-    """The TOML file as a source; its place depends on the data folder, which the sources above it may name."""
-
-    def __init__(self, settings_cls: type[BaseSettings], given: PydanticBaseSettingsSource) -> None:
-        super().__init__(settings_cls)
-        self._given = given
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        data = self._given().get("data") or os.environ.get("POSTROOM_DATA") or "data"
-        return read_file(Path(data))
-
-
 def load(cls: type[S], data: Path | None, overrides: Mapping[str, Any]) -> S:
     """Build `cls` from all sources; see `Settings.load`."""
     given = dict(overrides)
     if data is not None:
         given["data"] = data
     try:
-        return cls(**given)
-    except ValidationError as error:
-        raise InvalidInput([_fault(cls, entry) for entry in error.errors()]) from None
+        environment = EnvSettingsSource(cls)()
     except SettingsError as error:
         mend = """write lists as JSON, as in POSTROOM_SMTP__LISTENERS='[{"port": 2525}]'"""
         raise InvalidInput(Fault("environment", str(error), mend)) from None
+    file = read_file(Path(given.get("data") or environment.get("data") or "data"))
+    _refuse_planned(file)
+    layers = ((Origin.FILE, file), (Origin.ENVIRONMENT, environment), (Origin.GIVEN, given))
+    values: dict[str, Any] = {}
+    for _, layer in layers:
+        values = _over(values, layer)
+    settings = _validated(cls, values)
+    settings._origins = {name: origin for origin, layer in layers for name in _leaves(cls, layer)}
+    return settings
+
+
+def with_stored(base: S, stored: Mapping[str, object]) -> S:
+    """See `Settings.with_stored`; `base` has no stored values yet."""
+    used = {name: value for name, value in stored.items() if not base.origin(name).is_locked}
+    values: dict[str, Any] = {}
+    for name, value in used.items():
+        values = _over(values, _nested(name, value))
+    settings = _validated(type(base), _over(values, base.model_dump(exclude_unset=True)))
+    settings._origins = dict.fromkeys(used, Origin.STORED) | base._origins
+    return settings
+
+
+def keeping(fresh: S, names: Collection[str], old: S) -> S:
+    """See `Settings.keeping`."""
+    origins: dict[str, Origin] = {}
+    values: dict[str, Any] = {}
+    for settings in (fresh, old):
+        dumped = settings.model_dump(exclude_unset=True)
+        for name, origin in settings._origins.items():
+            if (settings is old) == (name in names):
+                values = _over(values, _nested(name, _at(dumped, name)))
+                origins[name] = origin
+    kept = _validated(type(fresh), values)
+    kept._origins = origins
+    return kept
+
+
+def _at(values: Any, name: str) -> Any:
+    for part in name.split("."):
+        values = values[part]
+    return values
+
+
+def _validated(cls: type[S], values: Mapping[str, Any]) -> S:
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise InvalidInput([_fault(cls, entry) for entry in error.errors()]) from None
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, table by table; what `above` says wins."""
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        both = isinstance(value, dict) and isinstance(under, dict)
+        merged[name] = _over(under, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _nested(name: str, value: object) -> dict[str, Any]:
+    first, _, rest = name.partition(".")
+    return {first: _nested(rest, value) if rest else value}
+
+
+def _leaves(model: type[BaseModel], layer: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The names of the settings that `layer` gives."""
+    for name, value in layer.items():
+        inner = inner_model(model.model_fields[name].annotation)
+        if inner is not None and isinstance(value, dict):
+            yield from _leaves(inner, value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _refuse_planned(file: Mapping[str, Any]) -> None:
+    """What this version can't do is refused rather than left out: a guard that is not there guards nothing."""
+    found = [name for name in PLANNED if name in file]
+    found += [
+        name
+        for name in os.environ
+        if any(
+            name.upper() == f"POSTROOM_{one.upper()}" or name.upper().startswith(f"POSTROOM_{one.upper()}__")
+            for one in PLANNED
+        )
+    ]
+    if found:
+        raise InvalidInput([Fault(name, "is not in this version of Postroom yet", _LEAVE) for name in found])
 
 
 def _fault(cls: type[BaseSettings], entry: Any) -> Fault:
@@ -92,6 +167,10 @@ def _fault(cls: type[BaseSettings], entry: Any) -> Fault:
     mend = str(context.get("mend", "")) or _MENDS.get(entry["type"], "")
     return Fault(name, message[0].lower() + message[1:], mend)
 
+
+#: Tables of settings that are to come (SPEC section 3).
+PLANNED = ("staging_guard", "alerts", "archive", "public_url")
+_LEAVE = "take it out, and do not rely on it"
 
 _LIST = "`postroom docs settings` lists them all"
 _MENDS = {

@@ -17,9 +17,9 @@ OWN = 48
 LEAST = 8
 
 
-def room_for_clients(outgoing: int) -> Callable[[], int]:
+def room_for_clients() -> Callable[[int], int]:
     """Raise the limit of open files as far as this user may. The result says how many connections of clients fit beside
-    `outgoing` ones (half of what there is, if that is less) now: the limit may be changed from outside.
+    so many outgoing ones (half of what there is, if that is less) now: the limit may be changed from outside.
 
     Raises:
         NotRunning: too few fit.
@@ -31,7 +31,7 @@ def room_for_clients(outgoing: int) -> Callable[[], int]:
         except (OSError, ValueError) as error:  # macOS has another limit below the hard one
             _log.info("open_files_not_raised", reason=str(error))
 
-    def room() -> int:
+    def room(outgoing: int) -> int:
         rest = _limit() - OWN
         return rest - min(outgoing, rest // 2)
 

@@ -36,9 +36,6 @@ COLLECTOR = (50_000, 20, 50)
 DOORS_SECONDS = 1.0
 LANES_SECONDS = 3.3
 
-#: Settings that a running gateway takes over at SIGHUP; the others wait for a restart.
-CHANGEABLE = ("log_level", "log_format", "sending_enabled")
-
 
 def run(settings: Settings, *, hints: bool = False) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -48,7 +45,7 @@ def run(settings: Settings, *, hints: bool = False) -> None:
     """
     os.umask(0o077)
     configure_logs(settings.log_level, settings.log_format)
-    room = room_for_clients(settings.max_connections_in_all)
+    room = room_for_clients()
     make_data_folder(settings.data)
     with FolderLock(settings.data, SERVE), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
@@ -67,7 +64,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, hints: bool, room: Callable[[], int]) -> None:
+async def _serve(settings: Settings, hints: bool, room: Callable[[int], int]) -> None:
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -80,11 +77,12 @@ async def _serve(settings: Settings, hints: bool, room: Callable[[], int]) -> No
 
     gateway = await Gateway.open(settings, on_broken=on_broken)
     try:
+        _follow_log_settings(gateway)
         await provision(gateway)
         await gateway.start(paused=True)
         async with asyncio.TaskGroup() as group, _doors(gateway, group, room) as listeners:
             gateway.follow_switch()  # a start that fails at a port has sent nothing
-            loop.add_signal_handler(signal.SIGHUP, lambda: _reload(gateway))
+            loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(_reload(gateway)))
             _say_ready(settings, listeners, hints)
             # What start-up made stays: it need not be looked at again and again.
             gc.collect()
@@ -113,12 +111,21 @@ def _leave(error: BaseException) -> NoReturn:
 
 
 @contextlib.asynccontextmanager
-async def _doors(gateway: Gateway, group: asyncio.TaskGroup, room: Callable[[], int]) -> AsyncIterator[list[Listener]]:
+async def _doors(
+    gateway: Gateway, group: asyncio.TaskGroup, room: Callable[[int], int]
+) -> AsyncIterator[list[Listener]]:
     """Listeners and control socket, open inside the block; `room` is for how many connections of clients."""
     smtp = gateway.settings.smtp
-    clients = clients_of(smtp, room)
+    clients = clients_of(smtp, lambda: room(gateway.settings.max_connections_in_all))
     control = ControlSocket(gateway, gateway.settings.control_socket)
     listeners: list[Listener] = []
+
+    def follow(_: Settings, after: Settings) -> None:
+        clients.change(after.smtp.max_connections_per_client, after.smtp.max_login_failures_per_minute)
+        for listener in listeners:
+            listener.change(after.smtp)
+
+    gateway.configuration.on_change.append(follow)
     try:
         for wanted in smtp.listeners:
             listener = Listener(gateway, wanted, smtp, hostname=gateway.hostname, clients=clients)
@@ -144,19 +151,24 @@ async def _start(listener: Listener, wanted: ListenerSettings) -> None:
         raise
 
 
-def _reload(gateway: Gateway) -> None:
-    """SIGHUP: the settings that may change; a fault leaves everything as it was. Certificates need no signal."""
+def _follow_log_settings(gateway: Gateway) -> None:
+    """Log as the settings say, which may be stored ones, now and after each change."""
+
+    def follow(_: Settings, after: Settings) -> None:
+        configure_logs(after.log_level, after.log_format)
+
+    follow(gateway.settings, gateway.settings)
+    gateway.configuration.on_change.append(follow)
+
+
+async def _reload(gateway: Gateway) -> None:
+    """SIGHUP: file and environment again; a fault leaves everything as it was. Certificates need no signal."""
     try:
-        fresh = Settings.load(gateway.settings.data)
+        done = await gateway.configuration.reload(Settings.load(gateway.settings.data))
     except GatewayError as error:
         _log.error("reload_refused", reason=str(error))
         return
-    old = gateway.settings
-    changed = {name for name in Settings.model_fields if getattr(old, name) != getattr(fresh, name)}
-    gateway.settings = old.model_copy(update={name: getattr(fresh, name) for name in CHANGEABLE})
-    configure_logs(fresh.log_level, fresh.log_format)
-    gateway.follow_switch()
-    _log.info("reloaded", changed=sorted(changed & set(CHANGEABLE)), need_a_restart=sorted(changed - set(CHANGEABLE)))
+    _log.info("reloaded", changed=done.changed, need_a_restart=done.waiting)
 
 
 def _say_ready(settings: Settings, listeners: list[Listener], hints: bool) -> None:

@@ -8,13 +8,15 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 from ..accounts.unbuilt import refusal
 from ..config import ListenerSettings, Settings, unknown_environment
+from ..errors import Fault
 from ..model.account import Account, AccountKind, Security, Verification
 from ..model.application import Application
 from ..model.quantity import format_size
@@ -50,10 +52,18 @@ class Finding:
 
 
 async def check(
-    settings: Settings, accounts: Sequence[Account], applications: Sequence[Application], *, is_running: bool
+    settings: Settings,
+    accounts: Sequence[Account],
+    applications: Sequence[Application],
+    *,
+    is_running: bool,
+    unusable: Mapping[str, Fault] = MappingProxyType({}),
 ) -> list[Finding]:
-    """All findings, by subject. `is_running`: this process is the gateway, and its listeners hold their ports."""
-    found = [*_settings(), *_folder(settings), *_keys(settings), *_disk(settings)]
+    """All findings, by subject. `is_running`: this process is the gateway, and its listeners hold their ports.
+
+    `unusable` are stored settings that do not count, with the reason.
+    """
+    found = [*_settings(settings, unusable), *_folder(settings), *_keys(settings), *_disk(settings)]
     found += await _database(settings)
     for account in accounts:
         found += await _account(account)
@@ -64,7 +74,12 @@ async def check(
     return found
 
 
-def _settings() -> Iterator[Finding]:
+def _settings(settings: Settings, unusable: Mapping[str, Fault]) -> Iterator[Finding]:
+    for name, fault in unusable.items():
+        what = f"what is stored for {name} does not count: {fault}"
+        yield Finding(Level.ERROR, "settings", what, f"postroom settings reset {name}")
+    if not settings.sending_enabled:
+        yield Finding(Level.WARNING, "settings", "sending is switched off", "postroom settings set sending_enabled on")
     unknown = unknown_environment()
     for name in unknown:
         yield Finding(
@@ -193,7 +208,7 @@ def _notifications(settings: Settings, accounts: Sequence[Account]) -> Iterator[
     subject = "notifications"
     if wanted.to == "none":
         what = "nobody is told of mail that could not be delivered"
-        yield Finding(Level.NOTE, subject, what, "set notifications.to to sender")
+        yield Finding(Level.NOTE, subject, what, "postroom settings set notifications.to sender")
         return
     if not wanted.account:
         return

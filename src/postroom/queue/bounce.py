@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import structlog
@@ -55,7 +55,8 @@ class ReportTo(StrEnum):
 class NotificationRules:
     """Who is told, by whom and through which account ("": by routing); `retry_window` is how long waiting may last.
 
-    A message comes back whole up to `max_returned_bytes`, where its sender asks for it (RET=FULL).
+    A message comes back whole up to `max_returned_bytes`, where its sender asks for it (RET=FULL). `stood_still` says
+    how much of the time between two moments no window counts.
     """
 
     to: ReportTo
@@ -65,10 +66,13 @@ class NotificationRules:
     hostname: str
     retry_window: timedelta
     max_returned_bytes: int
+    stood_still: Callable[[datetime, datetime], timedelta] = lambda start, end: timedelta(0)
 
 
 class Reporter:
-    """Makes reports until stopped. `find_application` knows who sent a message, as far as they are still there."""
+    """Makes reports until stopped, by the `rules` of the moment. `find_application` knows who sent a message, as far as
+    they are still there.
+    """
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class Reporter:
         self._store = store
         self._clock = clock
         self._intake = intake
-        self._rules = rules
+        self.rules = rules
         self._find_application = find_application
         self._entropy = entropy
         self._noted = asyncio.Event()
@@ -140,7 +144,7 @@ class Reporter:
             self._intake.hand_over(message)
 
     def _told(self, noticed: NoticedMessage) -> tuple[Address, ...]:
-        rules = self._rules
+        rules = self.rules
         if not noticed.notices or not noticed.reverse_path or noticed.door not in _REPORTED_DOORS:
             return ()
         told = [noticed.reverse_path] if rules.to in (ReportTo.SENDER, ReportTo.BOTH) else []
@@ -159,18 +163,18 @@ class Reporter:
         """
         report = self._composed(noticed, to)
         submission = self._submission(noticed, to, report, await self._content(noticed, report))
-        if not self._rules.account:
+        if not self.rules.account:
             return self._intake.prepare(submission)
         application = replace(submission.application, accounts=(ALL_ACCOUNTS,))
         try:
-            return self._intake.prepare(replace(submission, application=application, account=self._rules.account))
+            return self._intake.prepare(replace(submission, application=application, account=self.rules.account))
         except Refused as error:
             # Whoever removed the account did not mean that nobody is told.
-            _log.warning("report_goes_another_way", account=self._rules.account, reason=str(error))
+            _log.warning("report_goes_another_way", account=self.rules.account, reason=str(error))
             return self._intake.prepare(submission)
 
     def _composed(self, noticed: NoticedMessage, to: tuple[Address, ...]) -> ComposedReport:
-        rules = self._rules
+        rules = self.rules
         report = Report(
             hostname=rules.hostname,
             sender=Mailbox(rules.sender or f"MAILER-DAEMON@{rules.hostname}", "Mail delivery"),
@@ -191,7 +195,7 @@ class Reporter:
     def _returns_body(self, noticed: NoticedMessage) -> bool:
         """RFC 3461 sections 4.3 and 6.2: only with a failure, and not where it is too large."""
         is_asked = noticed.ret == "FULL" and _has_failed(noticed.notices)
-        return is_asked and noticed.content.size_bytes <= self._rules.max_returned_bytes
+        return is_asked and noticed.content.size_bytes <= self.rules.max_returned_bytes
 
     async def _content(self, noticed: NoticedMessage, report: ComposedReport) -> Content:
         """The report as content; with a large body it is staged piece by piece, one in memory at a time."""
@@ -253,8 +257,12 @@ class Reporter:
             orcpt=notice.orcpt,
             remote_host=notice.remote_host,
             last_attempt=notice.last_attempt,
-            retried_until=notice.window_from + self._rules.retry_window if is_delay else None,
+            retried_until=self._retried_until(notice) if is_delay else None,
         )
+
+    def _retried_until(self, notice: Notice) -> datetime:
+        began = notice.window_from
+        return began + self.rules.retry_window + self.rules.stood_still(began, self._clock.now())
 
 
 def _has_failed(notices: Sequence[Notice]) -> bool:

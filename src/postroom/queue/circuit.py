@@ -40,7 +40,7 @@ class Breaker:
         self._account = account
         self._store = store
         self._clock = clock
-        self._sleep = sleep
+        self.sleep = sleep
         self._woken = woken
         self._limited = limited
         self._failures = 0
@@ -155,13 +155,18 @@ class Breaker:
             return failure.retry_after
         if connecting and self._failures == 1:
             return self._account.connect_retry
-        return self._sleep.delay(self._failures)
+        return self.sleep.delay(self._failures)
 
     def _slow(self, slowdown: Slowdown) -> None:
         before, self._slowdown = self._slowdown, slowdown
         self.pause = slowdown.pause
         if slowdown.connections != before.connections:
             self._limited(slowdown.connections or None)
+
+    def limit_again(self) -> None:
+        """Connections are made anew: they go as slowly as those before."""
+        if self._slowdown.connections:
+            self._limited(self._slowdown.connections)
 
     def _how_slow(self) -> str:
         slowdown = self._slowdown

@@ -39,11 +39,15 @@ _SUCCESS: dict[type[Outcome], DeliveryState] = {
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """How long and how often one message is tried; nothing ends for its age while not `may_expire` (see ClockWatch)."""
+    """How long and how often one message is tried; nothing ends for its age while not `may_expire` (see ClockWatch).
+
+    `stood_still` says how much of the time between two moments does not count (see `policy.standstill`).
+    """
 
     schedule: Schedule
     window: timedelta
     may_expire: Callable[[], bool] = lambda: True
+    stood_still: Callable[[datetime, datetime], timedelta] = lambda start, end: timedelta(0)
 
 
 class Begun:
@@ -173,7 +177,8 @@ def _try_again(
     due = now + delay
     is_unknown = isinstance(outcome, Unknown)
     # Asked each time, so that the clock is looked at whenever a time that it tells is kept.
-    expired = rules.may_expire() and window_has_ended(message.window_from, rules.window, due)
+    window = rules.window + rules.stood_still(message.window_from, due)
+    expired = rules.may_expire() and window_has_ended(message.window_from, window, due)
     return DeliveryResult(
         n=delivery.n,
         state=DeliveryState.EXPIRED if expired else DeliveryState.DEFERRED,

@@ -64,7 +64,7 @@ class Intake:
         self._accounts = accounts
         self._offer = offer
         self._hostname = hostname
-        self._max_mime_depth = max_mime_depth
+        self.max_mime_depth = max_mime_depth
         self._refused = refused
         self._own_by = f"by {hostname} (Postroom) ".encode()
         self._date = (0, b"")
@@ -95,7 +95,7 @@ class Intake:
             self._refuse_loop(fields)
             body = submission.content.body
             if isinstance(body, bytes) and submission.door is not _NOTIFICATION:  # which holds what was looked at
-                refuse_deep_parts(fields.head, body, self._max_mime_depth)
+                refuse_deep_parts(fields.head, body, self.max_mime_depth)
         check_header_sender(submission, fields)
         account = route(self._accounts(), application, submission.account)
         return self._message(submission, fields, LaneId(account.id)), account.name

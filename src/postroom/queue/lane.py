@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -26,13 +25,12 @@ from ..model.ids import message_id_text
 from ..model.outcome import Deferred, Outcome
 from ..model.queue import AttemptRecord, DueMessage, FencingToken, LaneId, MessageId, PriorityClass
 from ..pending import Pending
-from ..policy.retry import Schedule
 from ..store import Claim, QueueStore
 from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
 from . import delivery
 from .circuit import Breaker
-from .delivery import Begun, RetryRules
-from .outgoing import Outgoing
+from .delivery import Begun
+from .rules import LaneRules
 
 _log = structlog.get_logger()
 
@@ -53,19 +51,6 @@ STORE_PATIENCE = 1.0
 
 #: Gives the store an outcome.
 Verb = Callable[[], Pending[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class LaneRules:
-    """What a lane needs of the settings.
-
-    `noted` is called when something was noted for a report; `outgoing` says what an account does to what it sends.
-    """
-
-    retry: RetryRules
-    sleep: Schedule
-    noted: Callable[[], None] = lambda: None
-    outgoing: Callable[[Account], Outgoing | None] = lambda account: None
 
 
 class Lane:
@@ -107,6 +92,7 @@ class Lane:
         self._all_ended: asyncio.Event | None = None
         self._closings: set[asyncio.Task[None]] = set()
         self._paused = False
+        self._beat: datetime | None = None  # with a batch interval: what is due later waits for the next one
         self._stopping = False
         self._retiring: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -116,6 +102,8 @@ class Lane:
 
     def offer(self, message: DueMessage) -> None:
         """A message that has just become durable, with its content."""
+        if self._beat is not None:
+            return  # the next beat finds it in the store
         rooms = 2 if message.priority is PriorityClass.URGENT else 1  # a backlog leaves room for what is urgent
         is_full = self._ready_count >= READY_MESSAGES * rooms or self._ready_bytes >= READY_BYTES * rooms
         if message.priority in self._cold or is_full:
@@ -141,13 +129,30 @@ class Lane:
 
     def change(self, account: Account) -> None:
         """The account was edited: the next transaction uses it, those under way end under the old definition."""
-        if account.revision != self.account.revision:
-            self._close_in_background(self._transport)
-            self._transport = self._open_transport(account)
+        is_edited = account.revision != self.account.revision
+        self.account = account
+        if is_edited:
+            self.renew()
             self._outgoing = self._rules.outgoing(account)
         self._breaker.change(account)
-        self.account = account
         self._wake()
+
+    def follow(self, rules: LaneRules) -> None:
+        """The settings were changed: what comes to an end, or fails, from now on goes by these."""
+        self._rules = rules
+        self._breaker.sleep = rules.sleep
+        self._outgoing = rules.outgoing(self.account)
+
+    def renew(self) -> None:
+        """What connections are made with has changed: the next transaction has a new one."""
+        self._close_in_background(self._transport)
+        self._transport = self._open_transport(self.account)
+        self._breaker.limit_again()
+
+    def beat(self, at: datetime | None) -> None:
+        """Send what is due then, and no more until the next beat; None: everything as soon as it is due."""
+        self._beat = at
+        self.look()
 
     def pause(self, paused: bool) -> None:
         """The master switch: nothing is claimed while paused."""
@@ -427,8 +432,8 @@ class Lane:
     async def _load_due(self) -> None:
         self._cold = set()
         self._left_while_loading = set()
-        lane = LaneId(self.account.id)
-        now = self._clock.now()
+        lane, beat = LaneId(self.account.id), self._beat
+        now = beat or self._clock.now()
         messages = await self._store.due(lane, now, LOAD_LIMIT)
         fresh = 0
         for message in messages:
@@ -443,12 +448,16 @@ class Lane:
             self._cold.update(priority for priority in PriorityClass if priority not in read)
         elif fresh < len(messages):
             self._cold = set(PriorityClass)  # read again once what is in hand has left
+        if beat is not None:
+            return  # the next beat looks again
         due = await self._store.next_due(lane, read, now)
         if due is not None:
             self._look_at(due)
 
     def _look_at(self, due: datetime) -> None:
         """Look into the store at `due`, unless an earlier look is planned."""
+        if self._beat is not None and due > self._beat:
+            return
         seconds = (due - self._clock.now()).total_seconds()
         if seconds <= 0:
             self.look()

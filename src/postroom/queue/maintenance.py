@@ -11,6 +11,7 @@ import structlog
 
 from ..errors import GatewayError
 from ..model.clock import Clock
+from ..policy.standstill import NEVER, Standstill
 from ..store import QueueStore
 from .clock_watch import TOLERANCE, ClockWatch, Jumps
 
@@ -23,12 +24,15 @@ STAGED_FOR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceRules:
-    """Ages at which things end (SPEC sections 2.8 and 3), and at which the sender is told of a delay (zero: never)."""
+    """Ages at which things end (SPEC sections 2.8 and 3), and at which the sender is told of a delay (zero: never);
+    and when retry windows stood still.
+    """
 
     retry_window: timedelta
     give_up: timedelta
     retention: timedelta
     delay_warning: timedelta = timedelta(0)
+    standstill: Standstill = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,13 @@ class Told:
     clock_jumped: Callable[[], None]
 
 
-async def run(store: QueueStore, clock: Clock, rules: MaintenanceRules, watch: ClockWatch, told: Told) -> None:
-    """Maintain until cancelled; a step that fails is logged and tried again at the next turn."""
+async def run(
+    store: QueueStore, clock: Clock, rules: Callable[[], MaintenanceRules], watch: ClockWatch, told: Told
+) -> None:
+    """Maintain until cancelled by the rules of each turn; a step that fails is logged and tried again at the next."""
     while True:
         try:
-            await turn(store, clock, rules, watch, told)
+            await turn(store, clock, rules(), watch, told)
         except GatewayError as error:
             _log.warning("maintenance_failed", reason=str(error))
         await sleep(clock, INTERVAL)
@@ -79,7 +85,8 @@ async def _mend(store: QueueStore, clock: Clock, rules: MaintenanceRules, jumps:
 
 async def step(store: QueueStore, now: datetime, rules: MaintenanceRules) -> None:
     """One turn at the time of day `now`: small steps until nothing is left to do."""
-    while await store.expire(now - rules.retry_window, now - rules.give_up, now):
+    window_began = rules.standstill.began(rules.retry_window, now)
+    while await store.expire(window_began, now - rules.give_up, now):
         pass
     if rules.delay_warning:
         await store.warn(now - rules.delay_warning, now)

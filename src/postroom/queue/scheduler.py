@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from ..model.account import Account
 from ..model.circuit import Circuit
@@ -10,7 +11,9 @@ from ..model.clock import Clock
 from ..model.queue import DueMessage, FencingToken, LaneId
 from ..store import QueueStore, Selection
 from ..transports import Transport
-from .lane import Lane, LaneRules
+from .beats import Beats
+from .lane import Lane
+from .rules import LaneRules
 
 
 class Scheduler:
@@ -32,6 +35,7 @@ class Scheduler:
         self._lanes: dict[LaneId, Lane] = {}
         self._token: FencingToken | None = None
         self._paused = False
+        self.beats = Beats(clock, self._beat)
 
     async def start(self, accounts: Sequence[Account], *, paused: bool, hold_pending: bool) -> int:
         """Take a new token, recover what a crash left, open the lanes; how many deliveries were recovered.
@@ -48,6 +52,7 @@ class Scheduler:
 
     async def stop(self) -> None:
         """End every lane."""
+        self.beats.stop()
         lanes, self._lanes = list(self._lanes.values()), {}
         self._token = None
         for lane in lanes:
@@ -78,7 +83,7 @@ class Scheduler:
             )
             self._lanes[lane_id] = lane
             lane.pause(self._paused)
-            lane.look()
+            lane.beat(self.beats.last)
 
     def offer(self, message: DueMessage) -> None:
         """A message that has just become durable."""
@@ -101,6 +106,26 @@ class Scheduler:
         self._paused = paused
         for lane in self._lanes.values():
             lane.pause(paused)
+
+    def batch(self, interval: timedelta) -> None:
+        """Send every `interval` what is due then; zero: as soon as it is due."""
+        if interval != self.beats.interval:
+            self.beats.every(interval)
+
+    def _beat(self, at: datetime | None) -> None:
+        for lane in self._lanes.values():
+            lane.beat(at)
+
+    def change_rules(self, rules: LaneRules) -> None:
+        """What outcomes and failures lead to from now on."""
+        self._rules = rules
+        for lane in self._lanes.values():
+            lane.follow(rules)
+
+    def renew_transports(self) -> None:
+        """What connections are made with has changed; those in use end what they do."""
+        for lane in self._lanes.values():
+            lane.renew()
 
     def wake(self, lane: LaneId) -> None:
         """End an account's sleep by hand."""

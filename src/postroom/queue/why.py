@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from ..model.account import Account
@@ -12,25 +13,36 @@ from ..model.queue import DeliveryState
 from ..store import DeliveryRow, MessageView
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The master switch; `mend` says where it is turned on if not by the command."""
+
+    is_on: bool = True
+    mend: str = ""
+
+
 def explain(
     view: MessageView,
     row: DeliveryRow,
     account: Account | None,
     circuit: Circuit,
     *,
-    sending: bool,
+    sending: Sending,
     running: bool,
     now: datetime,
+    next_beat: datetime | None = None,
 ) -> Explanation:
     """The explanation of one delivery of `view`.
 
-    `sending` is the master switch; `running` whether this process (or the one asked) delivers at all.
+    `running` says whether this process (or the one asked) delivers at all; `next_beat` is the beat of the batch
+    interval that the delivery waits for.
     """
     name = account.name if account is not None else f"account {row.lane} (removed)"
     if row.state is DeliveryState.HELD:
         reason, until, advice, command = _held(view, row)
     else:
-        reason, until, advice, command = _cause(view, row, account, circuit, sending=sending, running=running, now=now)
+        cause = _cause(view, row, account, circuit, sending, next_beat, running=running, now=now)
+        reason, until, advice, command = cause
     return Explanation(
         n=row.n, recipient=row.recipient, state=row.state, account=name, reason=reason, until=until, advice=advice,
         command=command, marks=marks(view, row),
@@ -56,6 +68,7 @@ def marks(view: MessageView, row: DeliveryRow) -> tuple[str, ...]:
     return tuple(found)
 
 
+_SET = "postroom settings set"
 _Cause = tuple[str, datetime | None, str, str]
 
 
@@ -74,8 +87,9 @@ def _cause(
     row: DeliveryRow,
     account: Account | None,
     circuit: Circuit,
+    sending: Sending,
+    next_beat: datetime | None,
     *,
-    sending: bool,
     running: bool,
     now: datetime,
 ) -> _Cause:
@@ -88,8 +102,8 @@ def _cause(
         return "the gateway is not running", None, "", "postroom serve"
     if account is None:
         return "its account was removed", None, "", f"postroom queue cancel {message}"
-    if not sending:
-        return "sending is switched off", None, "set `sending_enabled` to true", ""
+    if not sending.is_on:
+        return "sending is switched off", None, sending.mend, "" if sending.mend else f"{_SET} sending_enabled on"
     if not account.enabled:
         return f"account {account.name} is off", None, "", f"postroom accounts edit {account.name} --enabled"
     if circuit.health is Health.NEEDS_ATTENTION:
@@ -102,7 +116,9 @@ def _cause(
         return reason, circuit.until, circuit.advice, ""
     if row.state is DeliveryState.DEFERRED and row.due is not None and row.due > now:
         reason = f"it waits for its next try after: {row.reply}" if row.reply else "it waits for its next try"
-        return reason, row.due, "", f"postroom queue retry {message}"
+        return reason, next_beat or row.due, "", f"postroom queue retry {message}"
+    if next_beat is not None:
+        return "it waits for the next batch (setting batch_interval)", next_beat, "", f"{_SET} batch_interval 0s"
     return f"it waits for a free connection of account {account.name}", None, "", ""
 
 

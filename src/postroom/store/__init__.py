@@ -9,7 +9,7 @@ order of their calls; the caller need not wait between two.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -310,6 +310,10 @@ class DefinitionStore(Protocol):
 
     def save_setting(self, name: str, value: str | None) -> asyncio.Future[None]:
         """Store a setting, or forget it (None)."""
+
+    def save_settings(self, values: Mapping[str, str | None], told: Sequence[str]) -> asyncio.Future[None]:
+        """Store settings, or forget those that are None, with a `settings.changed` event for each of `told`; all of it
+        or nothing."""
 
     def write(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
         """Run `work` with the writer's SQLAlchemy connection in the group's transaction, under its own savepoint."""

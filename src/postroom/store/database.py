@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -378,6 +378,10 @@ class Database:
     def save_setting(self, name: str, value: str | None) -> asyncio.Future[None]:
         """See `DefinitionStore.save_setting`."""
         return self._submit(Kind.ALONE, definitions.save_setting(name, value))
+
+    def save_settings(self, values: Mapping[str, str | None], told: Sequence[str]) -> asyncio.Future[None]:
+        """See `DefinitionStore.save_settings`."""
+        return self._submit(Kind.ALONE, definitions.save_settings(values, told, self._now()))
 
     def write(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
         """See `DefinitionStore.write`. `work` must not commit, and may be run again when its group is rolled back."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Protocol, TypeVar, get_args, get_type_hints
@@ -17,7 +17,7 @@ from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind, Authentication
 from ..model.application import Application
 from .readers import Reader
-from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, setting
+from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, event, micros, setting
 from .writer import Transaction
 
 T = TypeVar("T", Account, Application)
@@ -244,6 +244,21 @@ def save_setting(name: str, value: str | None) -> Callable[[Transaction], None]:
         transaction.core.execute(delete(setting).where(setting.c.name == name))
         if value is not None:
             transaction.core.execute(insert(setting).values(name=name, value=value))
+
+    return work
+
+
+def save_settings(
+    values: Mapping[str, str | None], told: Sequence[str], now: datetime
+) -> Callable[[Transaction], None]:
+    """Work for the writer: see `DefinitionStore.save_settings`."""
+
+    def work(transaction: Transaction) -> None:
+        for name, value in values.items():
+            save_setting(name, value)(transaction)
+        for text in told:
+            row = {"at": micros(now), "kind": "settings.changed", "account": "", "detail": text}
+            transaction.core.execute(insert(event).values(**row))
 
     return work
 

@@ -28,6 +28,13 @@ class Clients:
         self._open: Counter[str] = Counter()
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
+    def change(self, max_connections: int, max_failures: int) -> None:
+        """Other limits from now on; who has more connections open keeps them."""
+        self._max_connections = max_connections
+        self._max_failures = max_failures
+        for key, times in self._failures.items():
+            self._failures[key] = deque(times, maxlen=max_failures)
+
     @property
     def is_full(self) -> bool:
         """Whether there is no room for one more, whoever it is: the descriptors that are left are for the mail."""

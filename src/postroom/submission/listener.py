@@ -58,6 +58,15 @@ class Listener:
         self._empty = asyncio.Event()
         self._empty.set()
 
+    def change(self, smtp: SmtpSettings) -> None:
+        """Other limits: the next connection has them, and all do for silence and for the time of content."""
+        rules = self._rules
+        rules.limits = limits(smtp)
+        rules.idle_seconds = smtp.idle_timeout.total_seconds()
+        rules.content_seconds = smtp.content_timeout.total_seconds()
+        rules.content_rate_bytes = smtp.content_rate_bytes
+        rules.max_mime_depth = smtp.max_mime_depth
+
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens, once started: the port that was taken where 0 was asked for."""

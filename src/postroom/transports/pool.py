@@ -40,6 +40,7 @@ class ConnectionBudget:
     """How many outgoing connections this node may have open in all (SPEC section 3)."""
 
     def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._free = limit
         self._waiting: dict[ConnectionPool, None] = {}
 
@@ -54,7 +55,17 @@ class ConnectionBudget:
     def give_back(self) -> None:
         """A connection was closed."""
         self._free += 1
-        if self._waiting:
+        self._serve()
+
+    def change(self, limit: int) -> None:
+        """From now on so many; what is open over that ends in its own time, and none is opened until then."""
+        self._free += limit - self._limit
+        self._limit = limit
+        for _ in range(len(self._waiting)):
+            self._serve()
+
+    def _serve(self) -> None:
+        if self._waiting and self._free > 0:
             pool = next(iter(self._waiting))
             del self._waiting[pool]
             pool.grow()

@@ -446,3 +446,23 @@ async def test_a_tag_that_nobody_could_read_is_refused(api: httpx2.AsyncClient, 
     response = await api.post("/v1/messages", params=ENVELOPE | {"tag": tag}, content=HELLO, headers=RAW)
     assert [field for field, _, _ in await _problem(response, 422)] == ["tag"]
     assert (await api.get("/v1/deliveries")).json()["deliveries"] == []
+
+
+async def test_settings(api: httpx2.AsyncClient) -> None:
+    listed = {one["name"]: one for one in (await api.get("/v1/settings")).json()["settings"]}
+    assert listed["hostname"]["origin"] == "given at the start"
+    assert (listed["retention"]["value"], listed["retention"]["origin"]) == ("30d", "default")
+    changed = await api.patch("/v1/settings", json={"retention": "9d", "sending_enabled": False})
+    assert [(one["name"], one["value"]) for one in changed.json()["settings"]] == [
+        ("retention", "9d"),
+        ("sending_enabled", False),
+    ]
+    assert (await api.get("/v1/settings/retention")).json()["origin"] == "stored"
+    assert (await api.get("/v1/status")).json()["sending_enabled"] is False
+    assert (await api.delete("/v1/settings/retention")).json()["value"] == "30d"
+    bad = await api.patch("/v1/settings", json={"retention": "9d", "give_up": 9, "hostname": "x.example"})
+    assert [fault[0] for fault in await _problem(bad, 422)] == ["hostname"]
+    bad = await api.patch("/v1/settings", json={"retention": "9d", "give_up": 9})
+    assert await _problem(bad, 422) == [("give_up", "9 has no unit", "write 9ms or 9s")]
+    assert (await _problem(await api.get("/v1/settings/retenton"), 404))[0][2] == "did you mean retention?"
+    assert (await api.get("/v1/settings/retention")).json()["value"] == "30d"

@@ -296,3 +296,11 @@ async def test_settings_are_kept_and_forgotten(store: Database) -> None:
     await store.save_setting("retention", None)
     await store.save_setting("never", None)
     assert await store.settings() == {"sending_enabled": "on"}
+
+
+async def test_settings_are_saved_together_with_what_is_told_of_them(store: Database) -> None:
+    await store.save_setting("retention", "30d")
+    await store.save_settings({"retention": None, "give_up": "3d"}, ["retention: 30d -> 5d", "give_up: 2d -> 3d"])
+    assert await store.settings() == {"give_up": "3d"}
+    events = [(event.kind, event.detail) for event in await store.events(0, 10)]
+    assert events == [("settings.changed", "retention: 30d -> 5d"), ("settings.changed", "give_up: 2d -> 3d")]

@@ -13,7 +13,7 @@ from postroom.model.explanation import Explanation
 from postroom.model.ids import new_message_id
 from postroom.model.queue import DeliveryState, LaneId, MessageId, PriorityClass
 from postroom.queue.delivery import THE_RELAY_REPORTS
-from postroom.queue.why import explain
+from postroom.queue.why import Sending, explain
 from postroom.store import AttemptRow, DeliveryRow, EventRow, MessageView
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -53,7 +53,7 @@ def explained(row: DeliveryRow, *attempts: AttemptRow, events: tuple[EventRow, .
         subject="hi", header_message_id="<1@x.test>", peer="", priority=PriorityClass.NORMAL, size_bytes=100,
         resubmits=None, deliveries=(row,), attempts=attempts, events=events,
     )  # fmt: skip
-    return explain(view, row, RELAY, Circuit(), sending=True, running=True, now=NOON)
+    return explain(view, row, RELAY, Circuit(), sending=Sending(), running=True, now=NOON)
 
 
 @pytest.mark.parametrize(
