@@ -90,6 +90,34 @@ def test_accounts(postroom: Commands) -> None:
     assert (status, error) == (66, "postroom: account: there is none called 'relay' (accounts are sandbox)\n")
 
 
+def test_accounts_are_exported_and_imported(postroom: Commands, tmp_path: Path) -> None:
+    postroom.run(*HOLD, "--username", "ann", "--password-stdin", "--send-interval", "500ms", stdin="marked-secret\n")
+    plain, sealed = tmp_path / "plain.toml", tmp_path / "sealed.toml"
+    plain.write_text(postroom.run("accounts", "export"))
+    assert 'send_interval = "500ms"' in plain.read_text()
+    status, error = postroom.fails("accounts", "export", "--with-secrets", "--passphrase-file", "-", stdin="short\n")
+    assert (status, "write 12 to 1024" in error) == (64, True)
+    passphrase = ("--passphrase-file", "-")
+    words = "correct horse battery\n"
+    postroom.run("accounts", "export", "--with-secrets", *passphrase, "--output", str(sealed), stdin=words)
+    assert "marked" not in plain.read_text() + sealed.read_text()
+    assert sealed.stat().st_mode & 0o777 == 0o600
+    postroom.run("accounts", "edit", "relay", "--reset", "send-interval", "--port", "10")
+    said = postroom.run("accounts", "import", str(plain), "--dry-run")
+    assert "would change relay\n  port: 10 -> 9\n  send_interval: 0s -> 500ms" in said
+    assert postroom.json("accounts", "show", "relay")["port"] == 10, "a dry run changes nothing"
+    postroom.run("accounts", "remove", "relay")
+    status, error = postroom.fails("accounts", "import", str(plain))
+    assert (status, "relay.password: there is none for the user name" in error) == (64, True)
+    status, error = postroom.fails("accounts", "import", str(sealed), *passphrase, stdin="another passphrase\n")
+    assert (status, "postroom: passphrase: is another one" in error) == (64, True)
+    said = postroom.run("accounts", "import", str(sealed), *passphrase, stdin=words)
+    assert "added relay" in said
+    assert said.endswith("unchanged sandbox\norder: relay, sandbox\n")
+    (relay, _) = postroom.json("accounts", "list")["accounts"]
+    assert (relay["port"], relay["send_interval"], relay["secrets"]["password"]) == (9, "500ms", "set")
+
+
 def test_keys_are_rotated(postroom: Commands) -> None:
     postroom.run(*HOLD, "--username", "ann", "--password-stdin", stdin="marked-secret\n")
     old = (postroom.data / "keys").read_text()

@@ -88,21 +88,15 @@ def _tokens_can_be_had(account: Account) -> Faults:
         if not oauth.service_account:
             yield Fault("oauth_service_account", "there is none", "give the JSON file of its key")
         return
-    if oauth.service_account:
-        yield Fault("oauth_service_account", "has no use as things stand", "set oauth_flow to service-account")
     if not oauth.client_id:
         yield Fault("oauth_client_id", "there is none", "give the id of the application that you registered")
     yield from _endpoints(account)
-    if oauth.certificate_key and not oauth.certificate:
-        yield Fault("oauth_certificate", "there is none for the key", "give the certificate too")
-    elif oauth.certificate and not oauth.certificate_key:
+    if oauth.certificate and not oauth.certificate_key:
         yield Fault("oauth_certificate_key", "there is none for the certificate", "give its private key")
     elif oauth.certificate and not pem.are_a_pair(oauth.certificate, oauth.certificate_key):
         yield Fault("oauth_certificate_key", "is not the key of the certificate", "give the two that belong together")
     if oauth.flow is OAuthFlow.CLIENT_CREDENTIALS and not (oauth.client_secret or oauth.certificate):
         yield Fault("oauth_client_secret", "there is none", "give it, or a certificate with its key")
-    if oauth.client_secret and oauth.certificate:
-        yield Fault("oauth_certificate", "stands beside a client secret", "give one of the two")
 
 
 def _endpoints(account: Account) -> Faults:
@@ -133,9 +127,7 @@ def _encryption_agrees(account: Account) -> Faults:
         yield Fault("security", fault, "write tls or auto, or set the port to 587")
     if account.verification is Verification.FINGERPRINT and not account.fingerprints:
         yield Fault("fingerprints", "there is none", "give the SHA-256 fingerprint of the relay's certificate")
-    if account.client_key and not account.client_certificate:
-        yield Fault("client_certificate", "there is none for the key", "give the certificate too")
-    elif account.client_certificate and not account.client_key:
+    if account.client_certificate and not account.client_key:
         yield Fault("client_key", "there is none for the certificate", "give its private key")
     elif account.client_certificate and not pem.are_a_pair(account.client_certificate, account.client_key):
         yield Fault("client_key", "is not the key of the certificate", "give the two that belong together")
@@ -164,8 +156,6 @@ def _keys_have_names(account: Account) -> Faults:
     dkim = account.dkim
     if not (dkim.rsa_key or dkim.ed25519_key):
         return
-    if not dkim.domain:
-        yield Fault("dkim_domain", "there is none for the key", "give the domain that signs")
     if not dkim.selector:
         yield Fault("dkim_selector", "there is none for the key", "give the name under which DNS has the public key")
     if dkim.rsa_key and dkim.ed25519_key:

@@ -1,6 +1,6 @@
 """The fields of an account, each declared once: how it is written, read and shown, and what it means (SPEC section 2).
 
-The options of commands, the schema of `/v1`, the files of `accounts export` and docs/accounts-fields.md are made of
+The options of commands, the schema of `/v1`, the files of `accounts export` and docs/fields.md are made of
 these.
 """
 

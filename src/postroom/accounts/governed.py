@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import Fault
 from ..model import fields as read
-from ..model.account import Account, AccountKind, Authentication, Fallback, ProxyType, Verification
+from ..model.account import Account, AccountKind, Authentication, Fallback, OAuthFlow, ProxyType, Verification
 from ..model.limits import Day
 from .fields import ACCOUNT_FIELDS, DEFAULTS
 
@@ -46,6 +46,26 @@ _RULES = (
         "set authentication to oauth2",
     ),
     _Rule(
+        ("oauth_service_account",),
+        lambda account: account.oauth.flow is OAuthFlow.SERVICE_ACCOUNT,
+        "set oauth_flow to service-account",
+    ),
+    _Rule(
+        ("oauth_refresh_token",),
+        lambda account: account.oauth.flow in (OAuthFlow.AUTHORIZATION_CODE, OAuthFlow.DEVICE_CODE),
+        "set oauth_flow to authorization-code or device-code",
+    ),
+    _Rule(
+        ("oauth_client_secret",),
+        lambda account: not account.oauth.certificate and account.oauth.flow is not OAuthFlow.SERVICE_ACCOUNT,
+        "give either it or a certificate",
+    ),
+    _Rule(
+        ("oauth_certificate_key",),
+        lambda account: bool(account.oauth.certificate),
+        "give oauth_certificate too",
+    ),
+    _Rule(
         _with_prefix("pop_"),
         lambda account: account.authentication is Authentication.POP,
         "set authentication to pop-before-smtp",
@@ -55,6 +75,7 @@ _RULES = (
         lambda account: account.verification is Verification.FINGERPRINT,
         "set verification to fingerprint",
     ),
+    _Rule(("client_key",), lambda account: bool(account.client_certificate), "give client_certificate too"),
     _Rule(
         tuple(name for name in _with_prefix("proxy_") if name != "proxy_type"),
         lambda account: account.proxy.type is not ProxyType.NONE,
@@ -69,6 +90,11 @@ _RULES = (
         ("fixed_sender_name", "fixed_sender_keeps_reply", "fixed_sender_not_private"),
         lambda account: bool(account.sender.fixed),
         "give the address in fixed_sender",
+    ),
+    _Rule(
+        ("dkim_selector", "dkim_rsa_key", "dkim_ed25519_selector", "dkim_ed25519_key"),
+        lambda account: bool(account.dkim.domain),
+        "give dkim_domain, the domain that signs",
     ),
     _Rule(
         ("fallback_accounts",),

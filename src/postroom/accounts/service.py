@@ -10,8 +10,10 @@ from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind, KeyKind
 from ..net.local_address import is_own
 from ..store import DefinitionStore
+from . import exchange
 from .definition import parse_account, show_account
 from .dkim import NO_KEYS, PublishedKey, new_keys, published_keys
+from .sealing import PassphraseSeal
 
 
 class AccountService:
@@ -141,6 +143,35 @@ class AccountService:
             saved = await self._store.save_account(replace(account, position=max(0, min(position, last))))
             await self._changed()
             return self._by_id(saved.id)
+
+    async def export(self, passphrase: str | None = None) -> str:
+        """The list as TOML; with a passphrase also the secrets, sealed under it.
+
+        Raises:
+            InvalidInput: the passphrase is too short.
+        """
+        seal = None if passphrase is None else await asyncio.to_thread(PassphraseSeal.new, passphrase)
+        return exchange.write(self._accounts, seal)
+
+    async def import_(self, text: str, passphrase: str = "", *, dry_run: bool = False) -> exchange.Plan:
+        """Make the accounts of a file as it says, all or none; what that changes. With `dry_run` it only says so.
+
+        Raises:
+            InvalidInput: the file or a field in it is bad; nothing was changed.
+            StateConflict: a name is spelt anew while something names the account.
+        """
+        entries = await asyncio.to_thread(exchange.parse, text, passphrase)
+        async with self._one_change:
+            found = exchange.plan(entries, self._accounts, settled)
+            for account in found.accounts:
+                current = self.spelling(account.name)
+                if current is not None and current != account.name:
+                    self._refuse_named(current, "renamed")
+            is_new = found.accounts or found.order != tuple(account.name for account in self._accounts)
+            if is_new and not dry_run:
+                await self._store.save_accounts(found.accounts, found.order)
+                await self._changed()
+            return found
 
     async def _changed(self) -> None:
         await self.load()

@@ -93,6 +93,48 @@ def _senders_after(gateway: TheGateway, grant: Grant) -> list[str]:
     return senders
 
 
+class Export(BaseModel):
+    """Whether secrets go along, sealed under a passphrase."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    with_secrets: bool = False
+    passphrase: str = Field("", json_schema_extra={"writeOnly": True})
+
+
+@routes.post("/export")
+async def export_accounts(gateway: TheGateway, order: Export) -> dict[str, Any]:
+    """The list as TOML, for `/v1/accounts/import` here or elsewhere; secrets only when asked for, and sealed."""
+    if order.passphrase and not order.with_secrets:
+        raise InvalidInput(Fault("passphrase", "goes with with_secrets", "set with_secrets, or leave it out"))
+    return {"toml": await gateway.accounts.export(order.passphrase if order.with_secrets else None)}
+
+
+class Import(BaseModel):
+    """A file of accounts, and the passphrase of the secrets in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    toml: str
+    passphrase: str = Field("", json_schema_extra={"writeOnly": True})
+    dry_run: bool = Field(False, description="change nothing, say what would change")
+
+
+@routes.post("/import")
+async def import_accounts(gateway: TheGateway, given: Import) -> dict[str, Any]:
+    """Make the accounts of a file as it says, all of them or none; accounts that it does not name stay as they are."""
+    plan = await gateway.accounts.import_(given.toml, given.passphrase, dry_run=given.dry_run)
+    changes = [
+        {
+            "account": change.account,
+            "action": change.action,
+            "fields": [{"field": field, "before": before, "after": after} for field, before, after in change.fields],
+        }
+        for change in plan.changes
+    ]
+    return {"dry_run": given.dry_run, "changes": changes, "order": list(plan.order)}
+
+
 @routes.get("/{name}")
 async def get_account(gateway: TheGateway, name: str) -> dict[str, Any]:
     """One account."""

@@ -11,11 +11,15 @@ from ..accounts.fields import ACCOUNT_FIELDS, DEFAULTS
 from ..errors import Fault, InvalidInput
 from ..model.account import KeyKind
 from ..model.fields import FieldSpec
+from .account_files import export_accounts, import_accounts
 from .connection import GatewayClient, ask, run
 from .options import AsJson, Data, Reset, reset_to_default, with_fields
 from .output import plain, print_json, print_table
 
 app = typer.Typer(help="The accounts through which mail leaves, the topmost first.", no_args_is_help=True)
+
+app.command("export")(export_accounts)
+app.command("import")(import_accounts)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The account.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]

@@ -19,7 +19,7 @@ E = TypeVar("E", bound=StrEnum)
 R = TypeVar("R")
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and halves of characters, which no encoding has
 _YES = frozenset({"yes", "true", "on", "1"})
 _NO = frozenset({"no", "false", "off", "0"})
 
@@ -176,7 +176,7 @@ def line(longest: int = 255) -> Callable[[object], str]:
 
 def secret(value: object) -> str:
     """A password; never quoted in a fault."""
-    if not isinstance(value, str) or len(value) > 1024 or "\0" in value or "\r" in value or "\n" in value:
+    if not isinstance(value, str) or len(value) > 1024 or re.search(r"[\0\r\n\ud800-\udfff]", value):
         raise FieldFault("can't be used", "write one line of at most 1024 characters")
     return value
 

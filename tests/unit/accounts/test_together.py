@@ -8,7 +8,7 @@ import pytest
 
 from postroom.accounts.definition import parse_account
 from postroom.errors import InvalidInput
-from postroom.model.account import Account, Authentication, Fallback, OAuth, PopLogin, Proxy
+from postroom.model.account import Account, Authentication, Dkim, Fallback, OAuth, PopLogin, Proxy
 from tests.unit.accounts.examples import certificate_and_key, ed25519_key, rsa_key
 
 RELAY: dict[str, object] = {"name": "relay", "host": "a.example"}
@@ -43,7 +43,7 @@ GRAPH = {"name": "m365", "kind": "graph", "host": None, "oauth_client_id": "c", 
         (OAUTH | {"oauth_certificate": CERTIFICATE, "oauth_certificate_key": OTHER_KEY}, "oauth_certificate_key",
          "is not the key of the certificate"),
         (OAUTH | {"oauth_certificate": CERTIFICATE, "oauth_certificate_key": KEY, "oauth_client_secret": "s"},
-         "oauth_certificate", "stands beside a client secret"),
+         "oauth_client_secret", "has no use as things stand"),
         ({"oauth_client_id": "c"}, "oauth_client_id", "has no use as things stand"),
         (POP | {"pop_username": ""}, "pop_username", "there is none"),
         (POP | {"pop_password": ""}, "pop_password", "there is none"),
@@ -53,7 +53,7 @@ GRAPH = {"name": "m365", "kind": "graph", "host": None, "oauth_client_id": "c", 
         ({"verification": "fingerprint"}, "fingerprints", "there is none"),
         ({"fingerprints": "ab" * 32}, "fingerprints", "has no use as things stand"),
         ({"client_certificate": CERTIFICATE}, "client_key", "there is none for the certificate"),
-        ({"client_key": KEY}, "client_certificate", "there is none for the key"),
+        ({"client_key": KEY}, "client_key", "has no use as things stand"),
         ({"client_certificate": CERTIFICATE, "client_key": OTHER_KEY}, "client_key", "is not the key"),
         ({"client_certificate": CERTIFICATE, "client_key": KEY, "security": "none"}, "client_certificate",
          "is never shown without encryption"),
@@ -67,7 +67,7 @@ GRAPH = {"name": "m365", "kind": "graph", "host": None, "oauth_client_id": "c", 
         (SOCKS | {"proxy_type": "socks4", "proxy_use_credentials": True, "proxy_username": "u", "proxy_password": "p"},
          "proxy_password", "socks4 knows none"),
         ({"fixed_sender_name": "Office"}, "fixed_sender_name", "has no use as things stand"),
-        ({"dkim_rsa_key": rsa_key(), "dkim_selector": "s"}, "dkim_domain", "there is none for the key"),
+        ({"dkim_rsa_key": rsa_key(), "dkim_selector": "s"}, "dkim_rsa_key", "has no use as things stand"),
         ({"dkim_rsa_key": rsa_key(), "dkim_domain": "x.test"}, "dkim_selector", "there is none for the key"),
         ({"dkim_rsa_key": rsa_key(), "dkim_ed25519_key": ed25519_key(), "dkim_domain": "x.test", "dkim_selector": "s"},
          "dkim_ed25519_selector", "there is none"),
@@ -127,6 +127,13 @@ def test_what_a_choice_leaves_without_a_use_is_forgotten() -> None:
     assert _changed(POP | {"pop_host": "p.example"}, {"authentication": "none"}).pop == PopLogin()
     proxy = SOCKS | {"proxy_use_credentials": True, "proxy_username": "u", "proxy_password": "p"}
     assert _changed(proxy, {"proxy_type": "none"}).proxy == Proxy()
+    pair = {"client_certificate": CERTIFICATE, "client_key": KEY}
+    assert _changed(pair, {"client_certificate": None}).client_key == ""
+    signing = {"dkim_domain": "x.test", "dkim_selector": "s", "dkim_rsa_key": rsa_key()}
+    assert _changed(signing, {"dkim_domain": ""}).dkim == Dkim()
+    app = OAUTH | {"oauth_client_secret": "s"}
+    certified = _changed(app, {"oauth_certificate": CERTIFICATE, "oauth_certificate_key": KEY})
+    assert (certified.oauth.client_secret, certified.oauth.certificate_key) == ("", KEY)
     open_proxy = _changed(proxy, {"proxy_use_credentials": False}).proxy
     assert (open_proxy.host, open_proxy.username, open_proxy.password) == ("p.example", "", "")
     assert _changed({"day": "calendar", "day_zone": "Europe/Berlin"}, {"day": "rolling"}).limits.day_zone == "UTC"
