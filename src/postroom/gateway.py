@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import random
-import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +38,7 @@ from .model.explanation import Explanation
 from .model.ids import message_id_text
 from .model.queue import DeliveryState, LaneId, MessageId
 from .model.submission import Accepted, Door, Submission
+from .net.own_name import own_name
 from .pending import Pending
 from .policy.patterns import matches_any
 from .protocol.smtp.reply_reader import ReplyLimits
@@ -66,9 +66,6 @@ _log = structlog.get_logger()
 #: Where the store keeps when sending was off; no setting has this name.
 PAUSES = "sending_pauses"
 
-#: How long the resolver may take to tell the machine's own name at start.
-NAME_SECONDS = 2.0
-
 
 class SystemClock:
     """The machine's clocks and the running loop's timers."""
@@ -84,19 +81,6 @@ class SystemClock:
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """See `Clock.call_later`."""
         return asyncio.get_running_loop().call_later(seconds, callback)
-
-
-async def own_name() -> str:
-    """The machine's fully qualified name if it has one, else the name it has."""
-    name = socket.gethostname()
-    if "." in name:
-        return name
-    try:
-        async with asyncio.timeout(NAME_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(name, None, flags=socket.AI_CANONNAME)
-    except (OSError, TimeoutError):
-        return name
-    return next((canonical for *_, canonical, _ in found if "." in canonical), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +173,9 @@ class Gateway:
         await accounts.load()
         await applications.load()
         hostname = settings.hostname or await own_name()
-        return cls(configuration, store, accounts, applications, clock, random_unit, hostname, keyring)
+        gateway = cls(configuration, store, accounts, applications, clock, random_unit, hostname, keyring)
+        await gateway.scheduler.load(accounts.snapshot())
+        return gateway
 
     async def start(self, deliver: bool = True, *, paused: bool = False) -> None:
         """Recover what a crash left and begin to deliver (or only to accept); `paused`: with `follow_switch`."""
@@ -344,8 +330,9 @@ class Gateway:
     async def retry(self, selection: Selection) -> int:
         """Try deferred deliveries now; how many."""
         retried = await self.store.retry(selection, self.clock.now())
-        if selection.lane is not None:
-            self.scheduler.wake(selection.lane)
+        for account in self.accounts.snapshot():
+            if account.id == selection.lane:
+                await self.scheduler.wake(account)
         self.scheduler.look()
         return retried
 
@@ -404,7 +391,7 @@ class Gateway:
                 view,
                 row,
                 accounts.get(row.lane),
-                self._circuit(accounts.get(row.lane)),
+                self.circuit(accounts.get(row.lane)),
                 sending=switch,
                 running=self.scheduler.is_running,
                 now=now,
@@ -418,7 +405,7 @@ class Gateway:
         """What is not known of each delivery: whether the relay has it, or has it twice."""
         return [marks(view, row) for row in view.deliveries]
 
-    def _circuit(self, account: Account | None) -> Circuit:
+    def circuit(self, account: Account | None) -> Circuit:
         """How the account is; one that must not send needs attention before it has tried to."""
         refused = refusal(account) if account is not None else None
         if refused is not None:
@@ -430,7 +417,7 @@ class Gateway:
         counts = await self.store.counts()
         rows = []
         for account in self.accounts.snapshot():
-            circuit = self._circuit(account)
+            circuit = self.circuit(account)
             rows.append(
                 {
                     "account": account.name,
@@ -439,7 +426,9 @@ class Gateway:
                     "health": circuit.health.value,
                     "reason": circuit.reason,
                     "advice": circuit.advice,
+                    "since": circuit.since.isoformat() if circuit.since else None,
                     "until": circuit.until.isoformat() if circuit.until else None,
+                    "by_hand": circuit.by_hand,
                     "transcript": circuit.transcript,
                     "counts": {state.value: n for (lane, state), n in counts.items() if lane == account.id},
                 }

@@ -338,3 +338,20 @@ def test_pages_are_printed_without_a_folder(page: str, tmp_path: Path) -> None:
     done = run_postroom(dict(os.environ) | {"POSTROOM_DATA": str(tmp_path / "none")}, "docs", page)
     assert done.stdout.startswith(f"# {page.title()}\n")
     assert not (tmp_path / "none").exists()
+
+
+def test_an_account_sleeps_and_wakes_by_hand(postroom: Commands) -> None:
+    postroom.run(*HOLD[:-1])
+    asleep = postroom.json("accounts", "sleep", "relay", "--for", "2h")
+    assert (asleep["health"], asleep["by_hand"]) == ("sleeping", True)
+    shown = postroom.json("accounts", "show", "relay")["circuit"]
+    assert shown == asleep
+    assert f"sleeping until {asleep['until']}" in postroom.run("accounts", "list")
+    assert "a person put it to sleep" in postroom.run("accounts", "show", "relay")
+    assert "a person put it to sleep" in postroom.run("status")
+    assert f"account relay: sleeps until {asleep['until'][:19]}" in postroom.run("check")
+    status, error = postroom.fails("accounts", "sleep", "relay", "--for", "2")
+    assert (status, error) == (64, "postroom: for: 2 has no unit (write 2ms or 2s)\n")
+    awake = postroom.json("accounts", "wake", "relay")
+    assert (awake["health"], awake["until"]) == ("healthy", None)
+    assert "sleeping" not in postroom.run("accounts", "list")

@@ -69,7 +69,7 @@ async def test_mail_waits_with_the_reason_and_goes_when_the_account_can_be_obeye
     assert why.state.value == "queued"
     assert REASON in why.reason
     assert "--reset proxy_type" in why.advice
-    findings = await check(gateway.settings, gateway.accounts.snapshot(), (), is_running=True)
+    findings = await check(gateway.settings, gateway.accounts.snapshot(), (), {}, is_running=True)
     assert next(one.what for one in findings if one.subject == "account relay") == f"does not send: {REASON}"
     assert smarthost.taken == []
     await gateway.accounts.edit("relay", {"proxy_type": None})

@@ -39,6 +39,6 @@ async def test_that_of_a_failed_connection_stays_with_the_account_until_it_is_we
     await room.until_event("account.asleep")
     circuit = room.scheduler.circuit(1)  # type: ignore[arg-type]
     assert (circuit.health, circuit.transcript) == (Health.SLEEPING, "S: 554 no")
-    room.scheduler.wake(1)  # type: ignore[arg-type]
+    await room.scheduler.wake(room.accounts[0])
     await room.until(message, "delivered")
     assert room.scheduler.circuit(1).transcript == ""  # type: ignore[arg-type]

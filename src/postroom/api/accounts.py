@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
@@ -11,8 +12,12 @@ from ..errors import Fault, InvalidInput
 from ..gateway import ACCOUNT_DEFAULTS, ACCOUNT_FIELDS
 from ..model.account import KeyKind
 from ..model.application import ALL_ACCOUNTS
+from ..model.quantity import QuantityFault, parse_duration
 from .parts import TheGateway, to_json
 from .schema import fields_schema
+
+#: An account that shall sleep for longer is better switched off.
+LONGEST_SLEEP = timedelta(days=365)
 
 routes = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
@@ -58,10 +63,22 @@ class NewKeys(BaseModel):
     key: KeyKind = Field(KeyKind.RSA, description="rsa (2048 bits), ed25519 or both")
 
 
+class Sleep(BaseModel):
+    """How long an account sleeps."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    duration: str = Field("1h", alias="for", description="as in 30m, 2h or 1d")
+
+
+def _shown(gateway: TheGateway, account: Any) -> dict[str, Any]:
+    return gateway.accounts.show(account) | {"circuit": to_json(gateway.circuit(account))}
+
+
 @routes.get("")
 async def list_accounts(gateway: TheGateway) -> dict[str, Any]:
-    """All accounts, the topmost first."""
-    return {"accounts": [gateway.accounts.show(account) for account in gateway.accounts.snapshot()]}
+    """All accounts, the topmost first, each with how it is."""
+    return {"accounts": [_shown(gateway, account) for account in gateway.accounts.snapshot()]}
 
 
 @routes.post("", status_code=201)
@@ -137,8 +154,8 @@ async def import_accounts(gateway: TheGateway, given: Import) -> dict[str, Any]:
 
 @routes.get("/{name}")
 async def get_account(gateway: TheGateway, name: str) -> dict[str, Any]:
-    """One account."""
-    return gateway.accounts.show(gateway.accounts.get(name))
+    """One account, and how it is."""
+    return _shown(gateway, gateway.accounts.get(name))
 
 
 @routes.patch("/{name}")
@@ -152,6 +169,26 @@ async def remove_account(gateway: TheGateway, name: str) -> Response:
     """Remove an account for which nothing waits."""
     await gateway.accounts.remove(name)
     return Response(status_code=204)
+
+
+@routes.post("/{name}/sleep")
+async def put_account_to_sleep(gateway: TheGateway, name: str, sleep: Sleep) -> dict[str, Any]:
+    """Let an account send nothing for a while; its mail waits."""
+    try:
+        pause = parse_duration(sleep.duration)
+    except QuantityFault as error:
+        raise InvalidInput(Fault("for", error.fault, error.mend)) from None
+    if not timedelta(0) < pause <= LONGEST_SLEEP:
+        raise InvalidInput(Fault("for", f"{sleep.duration} is not between 1ms and 365d", "write 30m, 2h or 1d"))
+    circuit: dict[str, Any] = to_json(await gateway.scheduler.put_to_sleep(gateway.accounts.get(name), pause))
+    return circuit
+
+
+@routes.post("/{name}/wake")
+async def wake_account(gateway: TheGateway, name: str) -> dict[str, Any]:
+    """Let an account send again that sleeps or needs attention."""
+    circuit: dict[str, Any] = to_json(await gateway.scheduler.wake(gateway.accounts.get(name)))
+    return circuit
 
 
 @routes.post("/{name}/move")

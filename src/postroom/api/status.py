@@ -33,6 +33,7 @@ async def check_gateway(gateway: TheGateway) -> dict[str, Any]:
         gateway.settings,
         gateway.accounts.snapshot(),
         gateway.applications.snapshot(),
+        {account.id: gateway.circuit(account) for account in gateway.accounts.snapshot()},
         is_running=bool(status.get("running")),
         unusable=gateway.configuration.unusable,
     )

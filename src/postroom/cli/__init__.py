@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import GatewayError, InvalidInput, edge
-from . import accounts, applications, backup, check, docs, queue, send, serve, settings
+from . import accounts, applications, backup, check, circuits, docs, queue, send, serve, settings
 
 app = typer.Typer(
     name="postroom",
@@ -21,6 +21,8 @@ app = typer.Typer(
 
 app.command("serve")(serve.serve)
 app.command("send")(send.send)
+accounts.app.command("sleep")(circuits.sleep)
+accounts.app.command("wake")(circuits.wake)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(applications.app, name="applications")
 app.add_typer(queue.app, name="queue")

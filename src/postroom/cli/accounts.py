@@ -14,7 +14,7 @@ from ..model.fields import FieldSpec
 from .account_files import export_accounts, import_accounts
 from .connection import GatewayClient, ask, run
 from .options import AsJson, Data, Reset, reset_to_default, with_fields
-from .output import plain, print_json, print_table
+from .output import plain, print_fields, print_json, print_table
 
 app = typer.Typer(help="The accounts through which mail leaves, the topmost first.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ app.command("import")(import_accounts)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The account.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 
-_COLUMNS = ("name", "kind", "enabled", "relay", "security", "username", "description")
+_COLUMNS = ("name", "kind", "enabled", "state", "relay", "security", "username", "description")
 
 
 @app.command("list")
@@ -34,7 +34,10 @@ def list_accounts(data: Data = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(answer)
         return
-    rows = [account | {"relay": _relay(account)} for account in answer["accounts"]]
+    rows = [
+        account | {"relay": _relay(account), "state": told(account["circuit"])["state"]}
+        for account in answer["accounts"]
+    ]
     print_table(_COLUMNS, rows, empty="no accounts")
 
 
@@ -50,11 +53,20 @@ def show_account(
     as_json: AsJson = False,
 ) -> None:
     """Show an account: what differs from the defaults. Of secrets it says only whether they are set."""
-    account = ask(data, "GET", f"/v1/accounts/{_quoted(name)}")
+    account = ask(data, "GET", f"/v1/accounts/{quoted(name)}")
     if as_json:
         print_json(account)
     else:
         _print_account(account, show_all=show_all)
+        typer.echo()
+        print_fields(told(account["circuit"]))
+
+
+def told(circuit: dict[str, Any]) -> dict[str, Any]:
+    """How an account is, as tables and lists show it."""
+    until = f" until {circuit['until']}" if circuit["until"] else ""
+    told = {"state": f"{circuit['health']}{until}", "since": circuit["since"], "because": circuit["reason"]}
+    return told | {"advice": circuit["advice"]}
 
 
 def _print_account(account: dict[str, Any], *, show_all: bool = False) -> None:
@@ -125,7 +137,7 @@ def add_account(
 
 async def _asked_senders(client: GatewayClient, application: str) -> list[str]:
     """Whom the application may send as from now on, asked for unless that is narrowed down already."""
-    current = (await client.ask("GET", f"/v1/applications/{_quoted(application)}"))["senders"]
+    current = (await client.ask("GET", f"/v1/applications/{quoted(application)}"))["senders"]
     if current and "*" not in current:
         return []
     typer.echo(f"Whom may application {application} send as? Addresses, *@example.org or * (anybody), with commas.")
@@ -152,10 +164,10 @@ def edit_account(
         fields["name"] = new_name
 
     async def work(client: GatewayClient) -> Any:
-        path = f"/v1/accounts/{_quoted(name)}"
+        path = f"/v1/accounts/{quoted(name)}"
         account = await client.ask("PATCH", path, fields)
         if position is not None:
-            account = await client.ask("POST", f"/v1/accounts/{_quoted(account['name'])}/move", {"position": position})
+            account = await client.ask("POST", f"/v1/accounts/{quoted(account['name'])}/move", {"position": position})
         return account
 
     account = run(data, work)
@@ -168,7 +180,7 @@ def edit_account(
 @app.command("remove")
 def remove_account(name: Name, data: Data = None, as_json: AsJson = False) -> None:
     """Remove an account for which nothing waits."""
-    ask(data, "DELETE", f"/v1/accounts/{_quoted(name)}")
+    ask(data, "DELETE", f"/v1/accounts/{quoted(name)}")
     if as_json:
         print_json({"removed": name})
     else:
@@ -190,7 +202,7 @@ def dkim_keys(
     as_json: AsJson = False,
 ) -> None:
     """Make the keys that sign the account's mail (DKIM) and print the DNS records to publish; alone: print them."""
-    path = f"/v1/accounts/{_quoted(name)}/dkim"
+    path = f"/v1/accounts/{quoted(name)}/dkim"
     if remove:
         if domain or selector:
             raise InvalidInput(Fault("--remove", "goes without --domain and --selector", "leave them out"))
@@ -226,7 +238,8 @@ def _add_password(fields: dict[str, Any], from_stdin: bool, *, needed: bool) -> 
         raise InvalidInput(Fault("password", "there is none", "give it with --password-stdin or --password-file FILE"))
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as it stands in a path."""
     from urllib.parse import quote
 
     return quote(name, safe="")

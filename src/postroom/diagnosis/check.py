@@ -19,6 +19,7 @@ from ..config import ListenerSettings, Settings, unknown_environment
 from ..errors import Fault
 from ..model.account import Account, AccountKind, Security, Verification
 from ..model.application import Application
+from ..model.circuit import Circuit, Health
 from ..model.quantity import format_size
 from ..policy.routing import may_use
 from ..secrets import CREDENTIAL, KEYS_FILE, KEYS_VARIABLE
@@ -55,11 +56,13 @@ async def check(
     settings: Settings,
     accounts: Sequence[Account],
     applications: Sequence[Application],
+    circuits: Mapping[int, Circuit],
     *,
     is_running: bool,
     unusable: Mapping[str, Fault] = MappingProxyType({}),
 ) -> list[Finding]:
-    """All findings, by subject. `is_running`: this process is the gateway, and its listeners hold their ports.
+    """All findings, by subject; `circuits` says by id how accounts are. `is_running`: this process is the gateway, and
+    its listeners hold their ports.
 
     `unusable` are stored settings that do not count, with the reason.
     """
@@ -67,6 +70,8 @@ async def check(
     found += await _database(settings)
     for account in accounts:
         found += await _account(account)
+        if refusal(account) is None:
+            found += _circuit(account, circuits.get(account.id, Circuit()))
     found += _applications(accounts, applications)
     found += _notifications(settings, accounts)
     for listener in settings.smtp.listeners:
@@ -162,6 +167,20 @@ async def _account(account: Account) -> list[Finding]:
         found.append(Finding(Level.ERROR, subject, what, f"{edit} --security starttls"))
     found.append(await _resolution(account, subject))
     return found
+
+
+def _circuit(account: Account, circuit: Circuit) -> Iterator[Finding]:
+    subject = f"account {account.name}"
+    wake = f"postroom accounts wake {account.name}"
+    advice = f"{circuit.advice}; then " if circuit.advice else ""
+    if circuit.health is Health.NEEDS_ATTENTION:
+        what = f"needs attention and sends nothing: {circuit.reason}"
+        yield Finding(Level.ERROR, subject, what, f"{advice}postroom accounts edit {account.name}, or {wake}")
+    elif circuit.health is Health.SLEEPING and circuit.until is not None:
+        what = f"sleeps until {circuit.until.isoformat(timespec='seconds')}: {circuit.reason}"
+        yield Finding(Level.NOTE if circuit.by_hand else Level.WARNING, subject, what, f"{advice}{wake}")
+    elif circuit.health is Health.SLOWED:
+        yield Finding(Level.NOTE, subject, f"is slowed: {circuit.reason}", circuit.advice)
 
 
 async def _resolution(account: Account, subject: str) -> Finding:

@@ -18,10 +18,10 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit:
-    """How an account is and since when; `until` is set while it sleeps, unless a person woke it only.
+    """How an account is and since when; `until` is set while it sleeps.
 
-    `transcript` is what was said when it failed, without secrets; `failures` counts those in a row, which its next
-    sleep goes by; `by_hand`: a person put it to sleep.
+    `transcript` is what was said when it failed, without secrets; `failures` counts those in a row, by which its next
+    sleep goes; `by_hand`: a person put it to sleep.
     """
 
     health: Health = Health.HEALTHY
@@ -32,3 +32,8 @@ class Circuit:
     transcript: str = ""
     failures: int = 0
     by_hand: bool = False
+
+    @property
+    def may_send(self) -> bool:
+        """Whether mail leaves."""
+        return self.health in (Health.HEALTHY, Health.SLOWED)

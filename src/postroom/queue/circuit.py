@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 from ..model.account import Account
 from ..model.circuit import Circuit, Health
 from ..model.clock import Clock, Timer
 from ..model.outcome import Deferred, Remedy
+from ..model.queue import LaneId
 from ..policy.retry import Schedule
 from ..policy.slowdown import Slowdown
 from ..store import QueueStore
@@ -17,12 +21,25 @@ from ..store import QueueStore
 COMPLAINTS_UNTIL_SLEEP = 3
 
 # An enum's member costs a look-up each time.
-_HEALTHY, _SLOWED, _ATTENTION = Health.HEALTHY, Health.SLOWED, Health.NEEDS_ATTENTION
+_SLOWED, _ATTENTION = Health.SLOWED, Health.NEEDS_ATTENTION
+
+
+#: What changes when an account is moved in the list.
+_PLACE: dict[str, Any] = {"position": 0, "revision": 0}
+
+
+class Sending(Protocol):
+    """Who sends for the account."""
+
+    def look(self) -> None:
+        """It may send again."""
+
+    def limit_connections(self, most: int | None) -> None:
+        """It may have so many connections at most; None: as the account says."""
 
 
 class Breaker:
-    """Keeps the circuit of one account. `woken` is called when it may send again, `limited` with the most connections
-    that it may have (None: as the account says)."""
+    """Keeps the circuit of one account for its `lane`; `kept` is how it was when it was last kept."""
 
     def __init__(
         self,
@@ -31,34 +48,42 @@ class Breaker:
         clock: Clock,
         sleep: Schedule,
         *,
-        woken: Callable[[], None],
-        limited: Callable[[int | None], None],
+        lane: Sending,
+        kept: Circuit | None = None,
     ) -> None:
-        self.circuit = Circuit(since=clock.now())
-        self.may_send = True
+        self.circuit = kept or Circuit(since=clock.now())
+        self.may_send = self.circuit.may_send
         self.pause = 0.0  # seconds between two messages
         self._account = account
         self._store = store
         self._clock = clock
         self.sleep = sleep
-        self._woken = woken
-        self._limited = limited
-        self._failures = 0
+        self._lane = lane
+        self._failures = self.circuit.failures
         self._complaints = 0
         self._slowdown = Slowdown()
         self._complaint: Deferred | None = None  # the last
         self._sent = float("-inf")
+        self._wakes = 0.0
         self._timers: dict[str, Timer] = {}
         self._stopped = False
+        if self.circuit.health is Health.SLEEPING:
+            self._sleep_on()
 
     def change(self, account: Account) -> None:
         """The account was edited: what was known of it no longer holds."""
-        if account.revision != self._account.revision:
+        before, self._account = self._account, account
+        if account.revision == before.revision:
+            return
+        if account.position != before.position and replace(account, **_PLACE) == replace(before, **_PLACE):
+            self._be(self.circuit)  # it was moved in the list
+        else:
             self._cancel("sleep")
             self._failures = self._complaints = 0
             self._slow(Slowdown())
+            if not self.may_send:
+                self._note("account.awake", "it was edited")
             self._be(Circuit(since=self._clock.now()))
-        self._account = account
 
     def failed(self, failure: Deferred, *, connecting: bool) -> bool:
         """The account failed: it goes slower, sleeps, or stops until a person mends it. Whether it sends no more."""
@@ -80,8 +105,22 @@ class Breaker:
         pause = self._next_sleep(failure, connecting)
         self._become(Health.SLEEPING, failure, pause)
         self._note("account.asleep", f"{pause.total_seconds():g}s: {self.circuit.reason}")
-        self._later("sleep", pause.total_seconds(), self.wake_up)
+        self._sleep_on()
         return True
+
+    def put_to_sleep(self, pause: timedelta) -> None:
+        """A person puts the account to sleep, for so long from now."""
+        self._cancel("sleep")
+        self._failures = self._complaints = 0
+        self._be(asleep_by_hand(self._clock.now(), pause))
+        self._note("account.asleep", f"{pause.total_seconds():g}s: {self.circuit.reason}")
+        self._sleep_on()
+
+    def clock_jumped(self) -> None:
+        """The end of the sleep was reckoned by another time of day; the timer was not: tell the time anew."""
+        if self.circuit.until is not None and "sleep" in self._timers:
+            left = timedelta(seconds=self._wakes - self._clock.monotonic())
+            self._be(replace(self.circuit, until=self._clock.now() + left))
 
     def complained(self, failure: Deferred) -> None:
         """The relay complains of rate or connections, and others work: the account goes slower."""
@@ -115,16 +154,18 @@ class Breaker:
         """Seconds until the next message may start."""
         return self._sent + self.pause - self._clock.monotonic() if self.pause else 0.0
 
-    def wake_up(self) -> None:
-        """The sleep is over, or a person ended it."""
+    def wake_up(self, *, by_hand: bool = False) -> None:
+        """The sleep is over, or a person ended it: then nothing of what was before counts."""
         self._cancel("sleep")
+        if by_hand:
+            self._failures = self._complaints = 0
         if not self.may_send:
             self._note("account.awake", "")
             if self._slowdown and self._complaint is not None:
                 self._become(Health.SLOWED, self._complaint)
             else:
                 self._be(Circuit(since=self._clock.now(), failures=self._failures))
-        self._woken()
+        self._lane.look()
 
     def stop(self) -> None:
         """Wake nobody any more."""
@@ -147,8 +188,23 @@ class Breaker:
         )  # fmt: skip
 
     def _be(self, circuit: Circuit) -> None:
+        is_kept = not self.may_send
         self.circuit = circuit
-        self.may_send = circuit.health is _HEALTHY or circuit.health is _SLOWED
+        self.may_send = circuit.may_send
+        if is_kept or not self.may_send:
+            self._store.keep_circuit(LaneId(self._account.id), self._account.revision, circuit).add_done_callback(_seen)
+
+    def _sleep_on(self) -> None:
+        left = self._left()
+        self._wakes = self._clock.monotonic() + left
+        self._later("sleep", left, self.wake_up)
+
+    def _left(self) -> float:
+        """Seconds until the sleep is over; never more than it was to last, whatever became of the time of day."""
+        until, since = self.circuit.until, self.circuit.since
+        assert until is not None
+        assert since is not None
+        return max(min(until - self._clock.now(), until - since).total_seconds(), 0.0)
 
     def _next_sleep(self, failure: Deferred, connecting: bool) -> timedelta:
         if failure.retry_after is not None and failure.remedy is Remedy.SLEEP:
@@ -161,12 +217,12 @@ class Breaker:
         before, self._slowdown = self._slowdown, slowdown
         self.pause = slowdown.pause
         if slowdown.connections != before.connections:
-            self._limited(slowdown.connections or None)
+            self._lane.limit_connections(slowdown.connections or None)
 
     def limit_again(self) -> None:
         """Connections are made anew: they go as slowly as those before."""
         if self._slowdown.connections:
-            self._limited(self._slowdown.connections)
+            self._lane.limit_connections(self._slowdown.connections)
 
     def _how_slow(self) -> str:
         slowdown = self._slowdown
@@ -188,7 +244,7 @@ class Breaker:
             elif self._complaint is not None:
                 self._become(Health.SLOWED, self._complaint)
         self._step_later()
-        self._woken()
+        self._lane.look()
 
     def _later(self, name: str, seconds: float, callback: Callable[[], None]) -> None:
         if not self._stopped:
@@ -200,5 +256,16 @@ class Breaker:
             timer.cancel()
 
     def _note(self, kind: str, detail: str) -> None:
-        noted = self._store.record(kind, account=self._account.name, detail=detail)
-        noted.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._store.record(kind, account=self._account.name, detail=detail).add_done_callback(_seen)
+
+
+def asleep_by_hand(now: datetime, pause: timedelta) -> Circuit:
+    """The circuit of an account that a person puts to sleep."""
+    reason = "a person put it to sleep"
+    return Circuit(health=Health.SLEEPING, reason=reason, since=now, until=now + pause, by_hand=True)
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    """What the store could not keep holds up nothing."""
+    if not future.cancelled():
+        future.exception()

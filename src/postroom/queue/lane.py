@@ -66,6 +66,7 @@ class Lane:
         rules: LaneRules,
         make_transport: Callable[[Account], Transport],
         random: Callable[[], float],
+        kept: Circuit | None = None,
     ) -> None:
         self.account = account
         self._store = store
@@ -85,7 +86,7 @@ class Lane:
         self._loading: asyncio.Task[None] | None = None
         self._arrived: list[DueMessage] = []  # offered while older ones are read from the store
         self._look_again = False
-        self._breaker = Breaker(account, store, clock, rules.sleep, woken=self.look, limited=self._limit_connections)
+        self.breaker = Breaker(account, store, clock, rules.sleep, lane=self, kept=kept)
         self._timers: dict[str, Timer] = {}
         self._work = asyncio.Event()
         self._under_way = 0  # messages between claim and durable outcome
@@ -122,6 +123,7 @@ class Lane:
 
     def clock_jumped(self) -> None:
         """When to look next was reckoned by another time of day."""
+        self.breaker.clock_jumped()
         timer = self._timers.pop("due", None)
         if timer is not None:
             timer.cancel()
@@ -134,20 +136,20 @@ class Lane:
         if is_edited:
             self.renew()
             self._outgoing = self._rules.outgoing(account)
-        self._breaker.change(account)
+        self.breaker.change(account)
         self._wake()
 
     def follow(self, rules: LaneRules) -> None:
         """The settings were changed: what comes to an end, or fails, from now on goes by these."""
         self._rules = rules
-        self._breaker.sleep = rules.sleep
+        self.breaker.sleep = rules.sleep
         self._outgoing = rules.outgoing(self.account)
 
     def renew(self) -> None:
         """What connections are made with has changed: the next transaction has a new one."""
         self._close_in_background(self._transport)
         self._transport = self._open_transport(self.account)
-        self._breaker.limit_again()
+        self.breaker.limit_again()
 
     def beat(self, at: datetime | None) -> None:
         """Send what is due then, and no more until the next beat; None: everything as soon as it is due."""
@@ -174,7 +176,7 @@ class Lane:
         self._pump.cancel()
         if self._loading is not None:
             self._loading.cancel()
-        self._breaker.stop()
+        self.breaker.stop()
         for timer in self._timers.values():
             timer.cancel()
         await self._transport.close()
@@ -188,7 +190,7 @@ class Lane:
     @property
     def may_send(self) -> bool:
         """Whether claims are allowed now."""
-        return self.account.enabled and not self._paused and not self._stopping and self._breaker.may_send
+        return self.account.enabled and not self._paused and not self._stopping and self.breaker.may_send
 
     # The pump -----------------------------------------------------------------------------------------------------
 
@@ -214,7 +216,7 @@ class Lane:
                 self._work.clear()
                 self._wake()
                 continue
-            if (wait := self._breaker.wait()) > 0:
+            if (wait := self.breaker.wait()) > 0:
                 self._work.clear()
                 self._later("pause", wait, self._work.set)
                 continue
@@ -270,8 +272,8 @@ class Lane:
     def _send(self, slot: Slot, message: DueMessage) -> None:
         claim = Claim(message.id, tuple([d.n for d in message.deliveries]), message.lane, self._token)
         self._under_way += 1
-        if self._breaker.pause:
-            self._breaker.sent()
+        if self.breaker.pause:
+            self.breaker.sent()
         begun = Begun(slot, message, claim, self.account.name, self._clock.now())
         if self._outgoing is not None:
             begun.altered = self._outgoing.alter(message, begun.started)  # while the claim is on its way
@@ -350,7 +352,7 @@ class Lane:
         if failure is not None:
             self._fail(failure, connecting=False)
         else:
-            self._breaker.succeeded()
+            self.breaker.succeeded()
         self._keep(begun, partial(self._store.complete, record), [r.due for r in results if r.due is not None], then)
 
     def _keep(self, begun: Begun, verb: Verb, due: Sequence[datetime], then: Verb | None = None) -> None:
@@ -382,28 +384,20 @@ class Lane:
         if not self._under_way and self._all_ended is not None:
             self._all_ended.set()
 
-    # The circuit --------------------------------------------------------------------------------------------------
-
-    @property
-    def circuit(self) -> Circuit:
-        """How the account is."""
-        return self._breaker.circuit
-
-    def wake_up(self) -> None:
-        """A person ends the account's sleep."""
-        self._breaker.wake_up()
+    # The account --------------------------------------------------------------------------------------------------
 
     def _open_transport(self, account: Account) -> Transport:
         transport = self._make_transport(account)
-        transport.listen(lambda failure: self._breaker.complained(failure))
+        transport.listen(lambda failure: self.breaker.complained(failure))
         return transport
 
-    def _limit_connections(self, most: int | None) -> None:
+    def limit_connections(self, most: int | None) -> None:
+        """The account is slowed (None: no more)."""
         self._transport.limit_connections(most)
 
     def _fail(self, failure: Deferred, *, connecting: bool) -> None:
         """The account failed; no message is to blame."""
-        if self._breaker.failed(failure, connecting=connecting):
+        if self.breaker.failed(failure, connecting=connecting):
             self._cold = set(PriorityClass)
 
     # Loading ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ..model.queue import DueMessage, FencingToken, LaneId
 from ..store import QueueStore, Selection
 from ..transports import Transport
 from .beats import Beats
+from .circuit import asleep_by_hand
 from .lane import Lane
 from .rules import LaneRules
 
@@ -36,6 +37,13 @@ class Scheduler:
         self._token: FencingToken | None = None
         self._paused = False
         self.beats = Beats(clock, self._beat)
+        self._kept: dict[LaneId, Circuit] = {}  # how accounts were when nothing was sent here
+
+    async def load(self, accounts: Sequence[Account]) -> None:
+        """Read how accounts were that could not send; what was edited since is well."""
+        found = await self._store.circuits()
+        revisions = {LaneId(account.id): account.revision for account in accounts}
+        self._kept = {lane: circuit for lane, (revision, circuit) in found.items() if revisions.get(lane) == revision}
 
     async def start(self, accounts: Sequence[Account], *, paused: bool, hold_pending: bool) -> int:
         """Take a new token, recover what a crash left, open the lanes; how many deliveries were recovered.
@@ -47,6 +55,7 @@ class Scheduler:
         if hold_pending:
             await self._store.hold(Selection(), now, "it waited when the gateway started (hold_pending_at_start)")
         self._paused = paused
+        await self.load(accounts)
         self.follow(accounts)
         return recovered
 
@@ -80,6 +89,7 @@ class Scheduler:
                 rules=self._rules,
                 make_transport=self._make_transport,
                 random=self._random,
+                kept=self._kept.pop(lane_id, None),
             )
             self._lanes[lane_id] = lane
             lane.pause(self._paused)
@@ -127,15 +137,36 @@ class Scheduler:
         for lane in self._lanes.values():
             lane.renew()
 
-    def wake(self, lane: LaneId) -> None:
-        """End an account's sleep by hand."""
-        if lane in self._lanes:
-            self._lanes[lane].wake_up()
+    async def put_to_sleep(self, account: Account, pause: timedelta) -> Circuit:
+        """Let an account sleep so long, by hand; how it is then."""
+        lane_id = LaneId(account.id)
+        if (lane := self._lanes.get(lane_id)) is not None:
+            lane.breaker.put_to_sleep(pause)
+        else:
+            now = self._clock.now()
+            await self._keep(account, asleep_by_hand(now, pause), "account.asleep", f"{pause.total_seconds():g}s")
+        return self.circuit(lane_id)
+
+    async def wake(self, account: Account) -> Circuit:
+        """End an account's sleep, or its need of attention, by hand; how it is then."""
+        lane_id = LaneId(account.id)
+        if (lane := self._lanes.get(lane_id)) is not None:
+            lane.breaker.wake_up(by_hand=True)
+        elif lane_id in self._kept:
+            await self._keep(account, Circuit(since=self._clock.now()), "account.awake", "")
+        return self.circuit(lane_id)
+
+    async def _keep(self, account: Account, circuit: Circuit, kind: str, detail: str) -> None:
+        lane_id = LaneId(account.id)
+        kept = self._store.keep_circuit(lane_id, account.revision, circuit)
+        await self._store.record(kind, account=account.name, detail=detail)
+        await kept
+        self._kept[lane_id] = circuit
 
     def circuit(self, lane: LaneId) -> Circuit:
-        """How the account of `lane` is."""
+        """How the account of `lane` is, or was when something was last sent here."""
         found = self._lanes.get(lane)
-        return found.circuit if found is not None else Circuit()
+        return found.breaker.circuit if found is not None else self._kept.get(lane, Circuit())
 
     @property
     def is_running(self) -> bool:

@@ -112,13 +112,16 @@ def _cause(
             f"postroom accounts edit {account.name}",
         )  # fmt: skip
     if circuit.health is Health.SLEEPING:
-        reason = f"account {account.name} sleeps after a failure: {circuit.reason}"
-        return reason, circuit.until, circuit.advice, ""
+        after = "" if circuit.by_hand else " after a failure"
+        reason = f"account {account.name} sleeps{after}: {circuit.reason}"
+        return reason, circuit.until, circuit.advice, f"postroom accounts wake {account.name}"
     if row.state is DeliveryState.DEFERRED and row.due is not None and row.due > now:
         reason = f"it waits for its next try after: {row.reply}" if row.reply else "it waits for its next try"
         return reason, next_beat or row.due, "", f"postroom queue retry {message}"
     if next_beat is not None:
         return "it waits for the next batch (setting batch_interval)", next_beat, "", f"{_SET} batch_interval 0s"
+    if circuit.health is Health.SLOWED:
+        return f"it waits for account {account.name}, which is slowed: {circuit.reason}", None, circuit.advice, ""
     return f"it waits for a free connection of account {account.name}", None, "", ""
 
 

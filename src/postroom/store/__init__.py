@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..model.account import Account
 from ..model.application import Application
+from ..model.circuit import Circuit
 from ..model.content import ContentId, StagedBody
 from ..model.notice import NoticedMessage
 from ..model.queue import (
@@ -246,6 +247,12 @@ class QueueStore(Protocol):
     async def last_silence(self, earliest: datetime, latest: datetime) -> Silence | None:
         """From the last thing on record that did not happen between the times to the first after it that did; None
         where nothing else is on record."""
+
+    def keep_circuit(self, lane: LaneId, revision: int, circuit: Circuit) -> asyncio.Future[None]:
+        """Keep how the account of `lane` is while it has this revision; of one that may send, nothing is kept."""
+
+    async def circuits(self) -> Mapping[LaneId, tuple[int, Circuit]]:
+        """What `keep_circuit` kept: the account's revision then, and its circuit."""
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """Keep an event that is not about one message."""

@@ -13,6 +13,7 @@ from typing import IO, Any, TypeVar
 from ..errors import Fault, InvalidInput
 from ..model.account import Account
 from ..model.application import Application
+from ..model.circuit import Circuit
 from ..model.content import ContentId, StagedBody
 from ..model.notice import NoticedMessage
 from ..model.queue import (
@@ -34,6 +35,7 @@ from . import (
     MessageView,
     Selection,
     Silence,
+    circuits,
     clock_jumps,
     definitions,
     hot,
@@ -298,6 +300,14 @@ class Database:
     async def last_silence(self, earliest: datetime, latest: datetime) -> Silence | None:
         """See `QueueStore.last_silence`."""
         return await self._readers.read(lambda reader: clock_jumps.last_silence(reader, earliest, latest))
+
+    def keep_circuit(self, lane: LaneId, revision: int, circuit: Circuit) -> asyncio.Future[None]:
+        """See `QueueStore.keep_circuit`."""
+        return self._submit(Kind.ALONE, circuits.keep(lane, revision, circuit))
+
+    async def circuits(self) -> Mapping[LaneId, tuple[int, Circuit]]:
+        """See `QueueStore.circuits`."""
+        return await self._readers.read(circuits.read)
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """See `QueueStore.record`."""

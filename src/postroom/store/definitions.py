@@ -17,7 +17,7 @@ from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind, Authentication
 from ..model.application import Application
 from .readers import Reader
-from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, event, micros, setting
+from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, circuit, event, micros, setting
 from .writer import Transaction
 
 T = TypeVar("T", Account, Application)
@@ -124,6 +124,7 @@ def remove_account(account_id: int) -> Callable[[Transaction], None]:
             sql = f"SELECT 1 FROM delivery WHERE {where} AND lane = ? LIMIT 1"
             if transaction.raw.execute(sql, (account_id,)).fetchall():
                 raise StateConflict("deliveries wait for this account: let them go, or cancel them, first")
+        transaction.core.execute(delete(circuit).where(circuit.c.lane == account_id))
         gone = transaction.core.execute(delete(account).where(account.c.id == account_id))
         if not gone.rowcount:
             raise NotFound(Fault("account", "there is no such account"))

@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0004"
+HEAD = "0005"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -261,6 +261,23 @@ account = Table(
     Column("revision", Integer, nullable=False),
     Column("definition", Text, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+)
+
+# How an account is that may not send, by its lane; void once the account's revision is another.
+circuit = Table(
+    "circuit",
+    metadata,
+    Column("lane", Integer, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("health", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("advice", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger),
+    Column("transcript", Text, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("by_hand", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 application = Table(

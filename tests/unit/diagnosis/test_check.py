@@ -14,6 +14,7 @@ from postroom.diagnosis.check import Finding, Level, check
 from postroom.diagnosis.ports import describe_holder, port_holders
 from postroom.model.account import Account, AccountKind, Security, Verification
 from postroom.model.application import Application
+from postroom.model.circuit import Circuit, Health
 from postroom.secrets import Keyring
 from postroom.store.database import open_store
 
@@ -34,8 +35,11 @@ async def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return settings
 
 
-async def _found(settings: Settings, accounts: list[Account], *applications: Application) -> list[Finding]:
-    found = await check(settings, accounts, applications, is_running=True)
+async def _found(
+    settings: Settings, accounts: list[Account], *applications: Application, circuit: Circuit | None = None
+) -> list[Finding]:
+    circuits = {} if circuit is None else {account.id: circuit for account in accounts}
+    found = await check(settings, accounts, applications, circuits, is_running=True)
     return [one for one in found if one.level is not Level.OK]
 
 
@@ -47,6 +51,47 @@ async def test_a_folder_in_order_has_no_error(settings: Settings) -> None:
     application = Application(id=1, name="erp", senders=("*@example.org",))
     found = await _found(settings, [RELAY], application)
     assert [one for one in found if one.subject != "keys"] == []
+
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("circuit", "level", "what", "mend"),
+    [
+        (
+            Circuit(health=Health.NEEDS_ATTENTION, reason="5.7.8 wrong password", advice="check it", since=NOON),
+            Level.ERROR,
+            "needs attention and sends nothing: 5.7.8 wrong password",
+            "check it; then postroom accounts edit relay, or postroom accounts wake relay",
+        ),
+        (
+            Circuit(health=Health.SLEEPING, reason="4.4.1 refused", since=NOON, until=NOON),
+            Level.WARNING,
+            "sleeps until 2026-11-20T12:00:00+00:00: 4.4.1 refused",
+            "postroom accounts wake relay",
+        ),
+        (
+            Circuit(health=Health.SLEEPING, reason="a person put it to sleep", since=NOON, until=NOON, by_hand=True),
+            Level.NOTE,
+            "sleeps until 2026-11-20T12:00:00+00:00: a person put it to sleep",
+            "postroom accounts wake relay",
+        ),
+        (
+            Circuit(health=Health.SLOWED, reason="0.2s between two messages: 4.7.0 too fast", since=NOON),
+            Level.NOTE,
+            "is slowed: 0.2s between two messages: 4.7.0 too fast",
+            "",
+        ),
+    ],
+)
+async def test_an_account_that_is_not_well(
+    settings: Settings, circuit: Circuit, level: Level, what: str, mend: str
+) -> None:
+    application = Application(id=1, name="erp", senders=("*@example.org",))
+    found = await _found(settings, [RELAY], application, circuit=circuit)
+    (one,) = [one for one in found if one.subject == "account relay"]
+    assert (one.level, one.what, one.mend) == (level, what, mend)
 
 
 async def test_open_folder_and_broken_database(settings: Settings) -> None:
@@ -105,7 +150,7 @@ async def test_a_port_that_is_taken(settings: Settings) -> None:
         holder.listen()
         port = holder.getsockname()[1]
         wanted = Settings.load(settings.data, smtp={"listeners": [{"port": port}]})
-        found = await check(wanted, [RELAY], [], is_running=False)
+        found = await check(wanted, [RELAY], [], {}, is_running=False)
         (error,) = [one for one in found if one.subject == f"listener 127.0.0.1:{port}"]
         assert error.level is Level.ERROR
         assert [pid for pid, _ in port_holders(port)] == [os.getpid()]
