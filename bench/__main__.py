@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from . import client_rate, durability, flights, limits, relay, start
+from . import client_rate, durability, flights, limits, relay, routing, start
 
 PARTS = {
     "relay": relay.main,
@@ -13,6 +13,7 @@ PARTS = {
     "client": client_rate.main,
     "flights": flights.main,
     "limits": limits.main,
+    "routing": routing.main,
     "start": start.main,
 }
 

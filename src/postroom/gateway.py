@@ -123,7 +123,7 @@ class Gateway:
         self._intake = Intake(
             store,
             clock,
-            accounts.snapshot,
+            accounts.routes,
             self.scheduler.offer,
             self.hostname,
             settings.smtp.max_mime_depth,

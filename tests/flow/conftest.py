@@ -24,6 +24,7 @@ from postroom.model.reply import Reply
 from postroom.model.submission import Accepted, Door, Submission
 from postroom.pending import Pending
 from postroom.policy.retry import Schedule
+from postroom.policy.routing import RoutingTable
 from postroom.queue.delivery import RetryRules
 from postroom.queue.intake import Intake
 from postroom.queue.outgoing import Outgoing
@@ -232,7 +233,7 @@ class Room:
         return Submission(
             door=Door.SMTP,
             application=fields.pop("application", self.application),
-            envelope=Envelope("a@x.test", recipients or ("b@y.test",)),
+            envelope=fields.pop("envelope", None) or Envelope("a@x.test", recipients or ("b@y.test",)),
             content=Content(fields.pop("head", b"From: a@x.test\r\nSubject: hi\r\n\r\n"), body),
             received=self.clock.now(),
             peer="127.0.0.1",
@@ -295,7 +296,7 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
         lambda account: outgoing.get(account.name),
     )
     scheduler = Scheduler(store, clock, rules, lambda account: transports[account.name], lambda: 0.5)
-    intake = Intake(store, clock, lambda: accounts, scheduler.offer, "mx.test")
+    intake = Intake(store, clock, lambda: RoutingTable(accounts), scheduler.offer, "mx.test")
     application = Application(id=1, name="erp", senders=("*",))
     await scheduler.start(accounts, paused=False, hold_pending=False)
     yield Room(clock, store, intake, scheduler, accounts, transports, application, noted, outgoing)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind, KeyKind
 from ..net.local_address import is_own
+from ..policy.routing import RoutingTable
 from ..store import DefinitionStore
 from . import exchange
 from .definition import parse_account, show_account
@@ -29,14 +30,20 @@ class AccountService:
         self._one_change = asyncio.Lock()
         self.on_change: list[Callable[[], None]] = []
         self._accounts: tuple[Account, ...] = ()
+        self._routes = RoutingTable(())
 
     async def load(self) -> None:
         """Read the list from the store."""
         self._accounts = tuple(await self._store.accounts())
+        self._routes = RoutingTable(self._accounts)
 
     def snapshot(self) -> tuple[Account, ...]:
         """All accounts, the topmost first."""
         return self._accounts
+
+    def routes(self) -> RoutingTable:
+        """The same accounts, made for the question which one takes a message."""
+        return self._routes
 
     def get(self, name: str) -> Account:
         """The account called `name`, without regard to case.

@@ -12,17 +12,32 @@ _MEND = "write an address, *@example.org, *@*.example.org or *"
 
 
 def parse_patterns(text: str | Iterable[str], field: str) -> tuple[str, ...]:
-    """Patterns from a list or from text separated by commas, semicolons or lines; in small letters.
+    """Patterns from a list or from text separated by commas, semicolons or lines; in small letters, domains as A-labels
+    as addresses have them behind the doors (decision 0009).
 
     Raises:
         InvalidInput: one of them is no pattern; the fault names it.
     """
     parts = re.split(r"[,;\s]+", text) if isinstance(text, str) else [part.strip() for part in text]
-    patterns = tuple(dict.fromkeys(part.lower() for part in parts if part))
+    patterns = tuple(dict.fromkeys(_in_a_labels(part.lower()) for part in parts if part))
     faults = [Fault(field, f"{pattern!r} is not a pattern", _MEND) for pattern in patterns if not _is_pattern(pattern)]
     if faults:
         raise InvalidInput(faults)
     return patterns
+
+
+def _in_a_labels(pattern: str) -> str:
+    """The pattern with its domain as A-labels; unchanged where that can't be, to be refused as it was written."""
+    local, at, domain = pattern.rpartition("@")
+    if domain.isascii():
+        return pattern
+    import idna  # here: its tables are large and seldom needed
+
+    prefix = "*." if domain.startswith("*.") else ""
+    try:
+        return f"{local}{at}{prefix}{idna.encode(domain.removeprefix(prefix), uts46=True).decode('ascii')}"
+    except UnicodeError:  # idna.IDNAError is one
+        return pattern
 
 
 def _is_pattern(pattern: str) -> bool:
@@ -37,7 +52,7 @@ def _is_pattern(pattern: str) -> bool:
         return False
     if domain.startswith("[") and domain.endswith("]"):
         return True
-    return bool(_DOMAIN.match(domain)) if domain.isascii() else "*" not in domain
+    return bool(_DOMAIN.match(domain))
 
 
 def matches(pattern: str, address: str) -> bool:

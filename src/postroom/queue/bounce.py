@@ -129,7 +129,7 @@ class Reporter:
             await self._store.report(noticed, None)
             return
         try:
-            message, account = await self._made(told, to)
+            message, accounts = await self._made(told, to)
         except _PASSING:
             raise
         except Exception as error:
@@ -140,7 +140,8 @@ class Reporter:
             return
         reach("D7")
         kinds = ", ".join(sorted({notice.kind.value for notice in told.notices}))
-        if await self._store.report(noticed, message, "reported", f"{kinds}: to {', '.join(to)} through {account}"):
+        through = ", ".join(dict.fromkeys(accounts))
+        if await self._store.report(noticed, message, "reported", f"{kinds}: to {', '.join(to)} through {through}"):
             self._intake.hand_over(message)
 
     def _told(self, noticed: NoticedMessage) -> tuple[Address, ...]:
@@ -153,8 +154,8 @@ class Reporter:
             told.append(rules.postmaster)
         return tuple(dict.fromkeys(told))
 
-    async def _made(self, noticed: NoticedMessage, to: tuple[Address, ...]) -> tuple[NewMessage, str]:
-        """The report as it would be kept, and its account.
+    async def _made(self, noticed: NoticedMessage, to: tuple[Address, ...]) -> tuple[NewMessage, tuple[str, ...]]:
+        """The report as it would be kept, and the account of each recipient.
 
         Raises:
             Refused: no account can carry it.

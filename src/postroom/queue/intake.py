@@ -14,16 +14,15 @@ from ..mime.address import parse_mailboxes
 from ..mime.head import HeadFields, edit, scan
 from ..mime.structure import refuse_deep_parts
 from ..mime.words import read_text
-from ..model.account import Account
 from ..model.clock import Clock
 from ..model.content import Content
-from ..model.envelope import Address, DsnRequest, Envelope
+from ..model.envelope import Address, Envelope
 from ..model.ids import MessageIds, message_id_text
 from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, NewDelivery, NewMessage
 from ..model.submission import Accepted, Door, Submission
 from ..pending import Pending
 from ..policy.patterns import matches_any
-from ..policy.routing import route
+from ..policy.routing import RoutingTable
 from ..store import QueueStore
 
 #: Fields that never travel on (SPEC section 4).
@@ -43,7 +42,7 @@ Offer = Callable[[DueMessage], None]
 class Intake:
     """Accepts submissions for one gateway.
 
-    `accounts` gives the ordered list as it is now; `offer` hands a message that has just become durable to the
+    `routes` gives the list of accounts as it is now; `offer` hands a message that has just become durable to the
     scheduler, with its content, so that nothing need be read back. Bodies in memory are looked at for parts nested
     deeper than `max_mime_depth`; staged ones were by who staged them. `refused` has applications by id whose mail is
     not taken for now, and why.
@@ -53,7 +52,7 @@ class Intake:
         self,
         store: QueueStore,
         clock: Clock,
-        accounts: Callable[[], Sequence[Account]],
+        routes: Callable[[], RoutingTable],
         offer: Offer,
         hostname: str,
         max_mime_depth: int = 100,
@@ -61,7 +60,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._accounts = accounts
+        self._routes = routes
         self._offer = offer
         self._hostname = hostname
         self.max_mime_depth = max_mime_depth
@@ -78,11 +77,11 @@ class Intake:
             Refused: the application may not send so, no account matches, the message loops or is nested too deeply.
             InvalidInput: there is no recipient, or the header can't be read where a rule needs it.
         """
-        message, account = self.prepare(submission)
-        return self._keep(message, account)
+        message, accounts = self.prepare(submission)
+        return self._keep(message, accounts)
 
-    def prepare(self, submission: Submission) -> tuple[NewMessage, str]:
-        """The message as it would be kept, and its account; raises as `submit` does."""
+    def prepare(self, submission: Submission) -> tuple[NewMessage, tuple[str, ...]]:
+        """The message as it would be kept, and the account of each recipient; raises as `submit` does."""
         application, envelope = submission.application, submission.envelope
         if not application.enabled:
             raise Refused(f"application {application.name!r} is switched off")
@@ -97,14 +96,14 @@ class Intake:
             if isinstance(body, bytes) and submission.door is not _NOTIFICATION:  # which holds what was looked at
                 refuse_deep_parts(fields.head, body, self.max_mime_depth)
         check_header_sender(submission, fields)
-        account = route(self._accounts(), application, submission.account)
-        return self._message(submission, fields, LaneId(account.id)), account.name
+        return self._message(submission, fields)
 
     def hand_over(self, message: NewMessage) -> None:
         """Tell the scheduler of a message that has become durable by another way than `submit`."""
-        self._offer(_due(message))
+        for due in _due(message):
+            self._offer(due)
 
-    def _keep(self, message: NewMessage, account: str) -> Pending[Accepted]:
+    def _keep(self, message: NewMessage, accounts: tuple[str, ...]) -> Pending[Accepted]:
         accepted: Pending[Accepted] = Pending()
 
         def is_durable(stored: Pending[None]) -> None:
@@ -112,13 +111,13 @@ class Intake:
             if error is not None:
                 accepted.set_exception(error)
                 return
-            accepted.set_result(Accepted(message.id, (account,) * len(message.deliveries)))
+            accepted.set_result(Accepted(message.id, accounts))
             self.hand_over(message)
 
         self._store.enqueue(message).add_done_callback(is_durable)
         return accepted
 
-    def _message(self, submission: Submission, fields: HeadFields, lane: LaneId) -> NewMessage:
+    def _message(self, submission: Submission, fields: HeadFields) -> tuple[NewMessage, tuple[str, ...]]:
         now = self._clock.now()
         message_id = self._ids.make(int(now.timestamp() * 1000), self._random_octets())
         envelope = submission.envelope
@@ -126,9 +125,10 @@ class Intake:
         if recipients != envelope.recipients or envelope.smtputf8 or len(set(recipients)) < len(recipients):
             envelope = as_stored(envelope, recipients, fields.head)
             recipients = envelope.recipients
+        deliveries, accounts = self._routed(submission, fields, recipients)
         head, header_message_id = self._trace(submission, fields, message_id, recipients, now)
         application = submission.application
-        return NewMessage(
+        message = NewMessage(
             id=message_id,
             door=submission.door,
             application_id=application.id,
@@ -140,10 +140,26 @@ class Intake:
             header_message_id=header_message_id,
             peer=submission.peer,
             priority=submission.priority,
-            deliveries=tuple([NewDelivery(n=n, recipient=r, lane=lane) for n, r in enumerate(recipients)]),
+            deliveries=deliveries,
             resubmits=submission.resubmits,
             tag=submission.tag,
         )
+        return message, accounts
+
+    def _routed(
+        self, submission: Submission, fields: HeadFields, recipients: tuple[Address, ...]
+    ) -> tuple[tuple[NewDelivery, ...], tuple[str, ...]]:
+        """A delivery for each recipient on the lane of its account, and the names of the accounts."""
+        routes = self._routes()
+        senders: Sequence[str] = (submission.envelope.reverse_path,)
+        if routes.asks_for_sender:
+            senders = senders_of(submission.envelope.reverse_path, fields)
+        deliveries, names = [], []
+        for n, recipient in enumerate(recipients):
+            account = routes.route(submission.application, senders, recipient, submission.account)
+            deliveries.append(NewDelivery(n=n, recipient=recipient, lane=LaneId(account.id)))
+            names.append(account.name)
+        return tuple(deliveries), tuple(names)
 
     def _trace(
         self,
@@ -258,24 +274,47 @@ def readable_subject(value: bytes | None) -> str:
     return read_text(value)[:_SUBJECT_CHARACTERS] if value else ""
 
 
-def _due(message: NewMessage) -> DueMessage:
-    due = DueMessage(
+def senders_of(reverse_path: Address, fields: HeadFields) -> tuple[str, ...]:
+    """Who sends, for the sender patterns of accounts: the reverse-path, and the addresses of From where they can be
+    read."""
+    senders = [reverse_path]
+    for value in fields.all(b"from"):
+        try:
+            senders += parse_mailboxes(value)
+        except ValueError:
+            continue
+    return tuple(dict.fromkeys(senders))
+
+
+def _due(message: NewMessage) -> list[DueMessage]:
+    """The message as each lane that has deliveries of it gets it."""
+    first = message.deliveries[0].lane
+    if all(delivery.lane == first for delivery in message.deliveries):
+        return [_due_on(first, message, message.deliveries)]
+    by_lane: dict[LaneId, list[NewDelivery]] = {}
+    for delivery in message.deliveries:
+        by_lane.setdefault(delivery.lane, []).append(delivery)
+    return [_due_on(lane, message, deliveries) for lane, deliveries in by_lane.items()]
+
+
+def _due_on(lane: LaneId, message: NewMessage, deliveries: Sequence[NewDelivery]) -> DueMessage:
+    envelope = message.envelope
+    dsn = envelope.dsn
+    if dsn is None:
+        asked = [DueDelivery(n=d.n, recipient=d.recipient) for d in deliveries]
+    else:
+        asked = [DueDelivery(d.n, d.recipient, notify=dsn.notify[d.n], orcpt=dsn.orcpt[d.n]) for d in deliveries]
+    return DueMessage(
         id=message.id,
-        lane=message.deliveries[0].lane,
+        lane=lane,
         priority=message.priority,
-        reverse_path=message.envelope.reverse_path,
-        eight_bit=message.envelope.eight_bit,
-        smtputf8=message.envelope.smtputf8,
+        reverse_path=envelope.reverse_path,
+        eight_bit=envelope.eight_bit,
+        smtputf8=envelope.smtputf8,
         window_from=message.accepted,
         accepted=message.accepted,
-        deliveries=tuple([DueDelivery(n=d.n, recipient=d.recipient) for d in message.deliveries]),
+        deliveries=tuple(asked),
         content=message.content,
+        ret=dsn.ret if dsn is not None else "",
+        envid=dsn.envid if dsn is not None else "",
     )
-    dsn = message.envelope.dsn
-    return due if dsn is None else _with_request(due, dsn)
-
-
-def _with_request(due: DueMessage, dsn: DsnRequest) -> DueMessage:
-    asked = zip(due.deliveries, dsn.notify, dsn.orcpt, strict=True)
-    deliveries = tuple(replace(delivery, notify=notify, orcpt=orcpt) for delivery, notify, orcpt in asked)
-    return replace(due, deliveries=deliveries, ret=dsn.ret, envid=dsn.envid)

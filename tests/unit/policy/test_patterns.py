@@ -46,3 +46,11 @@ def test_what_is_no_pattern_is_refused_with_field_fault_and_mend(wrong: str) -> 
     assert fault.field == "senders"
     assert wrong in fault.fault
     assert "*@example.org" in fault.mend
+
+
+def test_a_domain_is_kept_in_the_form_that_addresses_have_behind_the_doors() -> None:
+    assert parse_patterns("*@Bücher.example, *@*.bücher.example, a@bücher.example", "senders") == (
+        "*@xn--bcher-kva.example",
+        "*@*.xn--bcher-kva.example",
+        "a@xn--bcher-kva.example",
+    )
