@@ -63,7 +63,9 @@ class RoutingTable:
             raise Refused(f"application {application.name!r} has no account {named!r} that it may use")
         if not self._granted_to(application):
             raise Refused(f"no account is there that application {application.name!r} may use")
-        raise Refused(f"no account takes mail from {_shown(senders)} to <{recipient}> for application {application.name!r}")
+        raise Refused(
+            f"no account takes mail from {_shown(senders)} to <{recipient}> for application {application.name!r}"
+        )
 
     def next_matches(
         self, application: Application, senders: Senders, recipient: str, after: int, named: str = ""
