@@ -13,7 +13,7 @@ from postroom.net.smtp_client import ConnectFailed, ContentSource, SmtpConnectio
 from postroom.protocol.sasl import SaslError, client_stepper
 from postroom.protocol.smtp import LocalProtocolError, RemoteProtocolError
 from postroom.protocol.smtp.client import SmtpClient
-from postroom.protocol.smtp.client_events import Answered, ContentWanted, Event, TransactionEnded
+from postroom.protocol.smtp.client_events import Answered, ContentWanted, Event, MailAnswered, TransactionEnded
 from postroom.protocol.smtp.client_states import SessionState
 from postroom.protocol.smtp.transaction import MailTransaction
 from tests.flow.smtp_client.talk import Line, Relay
@@ -90,7 +90,7 @@ class Sender:
         elif isinstance(event, TransactionEnded):
             self.ended.append(event.transaction)
             self._go_on()
-        else:
+        elif not isinstance(event, MailAnswered):
             self._lose(event.reason, "closing" if event.reply else "network")
 
     def _write(self, transaction: MailTransaction, content: bytes) -> None:

@@ -16,6 +16,9 @@ MessageId = NewType("MessageId", bytes)
 #: A lane: order, throttle and warm connections of one account. The same number as the account's id.
 LaneId = NewType("LaneId", int)
 
+#: Whose mail it is when senders take turns: the number of an application.
+FlowId = NewType("FlowId", int)
+
 #: Stamped on claims; a newer one makes every older claim void (DESIGN section 3).
 FencingToken = NewType("FencingToken", int)
 
@@ -136,6 +139,7 @@ class DueMessage:
     content: Content
     ret: str = ""
     envid: str = ""
+    flow: FlowId = FlowId(0)
 
 
 @record

@@ -10,7 +10,8 @@ from ..model.reply import Reply
 from ..protocol.sasl import SaslError, client_stepper
 from ..protocol.smtp.errors import LocalProtocolError
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
-from .smtp_connection import ConnectionLost, ContentSource, SmtpConnection, TransactionResult
+from .smtp_connection import ConnectionLost, SmtpConnection
+from .smtp_sending import ContentSource, TransactionResult
 from .stream import ConnectFailed, Resolver, open_socket, open_transport, resolve
 from .tls import client_context
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 from typing import cast
 
@@ -15,11 +14,19 @@ from ..model.envelope import Envelope
 from ..model.reply import Reply
 from ..protocol.sasl import ClientStepper
 from ..protocol.smtp.client import SmtpClient
-from ..protocol.smtp.client_events import Answered, ConnectionEnded, ContentWanted, Event, TransactionEnded
+from ..protocol.smtp.client_events import (
+    Answered,
+    ConnectionEnded,
+    ContentWanted,
+    Event,
+    MailAnswered,
+    TransactionEnded,
+)
 from ..protocol.smtp.client_states import SessionState, Step
 from ..protocol.smtp.errors import LocalProtocolError, RemoteProtocolError
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from ..protocol.smtp.transaction import MailTransaction
+from .smtp_sending import ContentSource, Sending, TransactionResult, handed_back
 from .stream import start_tls
 from .transcript import Transcript
 
@@ -35,28 +42,6 @@ LATE_SECONDS = 1.0
 _NEVER = float("inf")
 
 
-#: A transaction that has ended.
-TransactionResult = MailTransaction
-
-
-@dataclass(slots=True, eq=False)
-class ContentSource:
-    """Content to send: `head` with its empty line; `body` in memory, or staged and read by `chunks` (cut anywhere)."""
-
-    head: bytes
-    body: bytes | StagedBody
-    chunks: Callable[[StagedBody], AsyncIterator[bytes]] | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        """Octets of head and body together."""
-        return len(self.head) + (len(self.body) if isinstance(self.body, bytes) else self.body.size_bytes)
-
-
-def _handed_back(_: TransactionResult) -> None:
-    raise AssertionError("a transaction's result is handed back once")
-
-
 class ConnectionLost(Exception):
     """The connection broke while a reply was awaited; `reply` is the 421 that ended it, if one did."""
 
@@ -65,17 +50,6 @@ class ConnectionLost(Exception):
         self.reason = reason
         self.kind = kind
         self.reply = reply
-
-
-class _Sending(MailTransaction):
-    """A transaction with what only the driver knows of it."""
-
-    __slots__ = ("content", "done")
-
-    def __init__(self, envelope: Envelope, content: ContentSource, done: Callable[[TransactionResult], None]) -> None:
-        super().__init__(envelope, content.size_bytes)
-        self.content = content
-        self.done = done
 
 
 def address_literal(name: object) -> str:
@@ -113,7 +87,7 @@ class SmtpConnection(asyncio.Protocol):
         self._timer_at = _NEVER
         self._pumping = False
         self._blocked = False
-        self._withheld: _Sending | None = None
+        self._withheld: Sending | None = None
         self._feeder: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[Reply] | None = None
@@ -160,9 +134,16 @@ class SmtpConnection(asyncio.Protocol):
         """Usable, with nothing under way."""
         return not self._closed_reason and self.machine.is_idle
 
-    def start(self, envelope: Envelope, content: ContentSource, done: Callable[[TransactionResult], None]) -> None:
+    def start(
+        self,
+        envelope: Envelope,
+        content: ContentSource,
+        done: Callable[[TransactionResult], None],
+        mail_answered: Callable[[], None] | None = None,
+    ) -> None:
         """Hand over one transaction; at most one may be ahead of the one under way.
 
+        `mail_answered` is called when its MAIL was answered, unless the connection is lost before.
         `done` is called exactly once with the result, from within a callback of the loop, never from `start`: also
         when the connection is closed by now (`not_started`), nobody is left to ask for (`left_out`), or the envelope
         cannot be written (`error_kind` "local").
@@ -170,7 +151,7 @@ class SmtpConnection(asyncio.Protocol):
         Raises:
             LocalProtocolError: one is ahead already, or the session is not ready.
         """
-        transaction = _Sending(envelope, content, done)
+        transaction = Sending(envelope, content, done, mail_answered)
         if self._closed_reason:
             transaction.error, transaction.error_kind = self._closed_reason, self._closed_kind
             transaction.not_started = True
@@ -329,12 +310,12 @@ class SmtpConnection(asyncio.Protocol):
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, TransactionEnded):
-            self._hand_back(cast(_Sending, event.transaction))
+            self._hand_back(cast(Sending, event.transaction))
         elif isinstance(event, ContentWanted):
             if self._blocked:
-                self._withheld = cast(_Sending, event.transaction)
+                self._withheld = cast(Sending, event.transaction)
             else:
-                self._write_content(cast(_Sending, event.transaction))
+                self._write_content(cast(Sending, event.transaction))
         elif isinstance(event, Answered):
             reply = self.recorded.clean(event.reply)
             self.recorded.received(reply)
@@ -343,6 +324,8 @@ class SmtpConnection(asyncio.Protocol):
                 self._early = reply
             elif not waiter.done():
                 waiter.set_result(reply)
+        elif isinstance(event, MailAnswered):
+            cast(Sending, event.transaction).tell_mail_answered()
         else:
             self._connection_ended(event)
 
@@ -356,9 +339,9 @@ class SmtpConnection(asyncio.Protocol):
             self.recorded.received(reply)
         self._end(reply.text, "closing", reply)
 
-    def _hand_back(self, transaction: _Sending) -> None:
+    def _hand_back(self, transaction: Sending) -> None:
         # Let go of it: whoever keeps the result would else keep itself, and only the collector could end that.
-        done, transaction.done = transaction.done, _handed_back
+        done, transaction.done = transaction.done, handed_back
         try:
             done(transaction)
         except Exception as error:
@@ -366,7 +349,7 @@ class SmtpConnection(asyncio.Protocol):
                 {"message": "a transaction's result could not be handed back", "exception": error}
             )
 
-    def _write_content(self, transaction: _Sending) -> None:
+    def _write_content(self, transaction: Sending) -> None:
         reach("D2")
         content = transaction.content
         if not isinstance(content.body, bytes):
@@ -378,7 +361,7 @@ class SmtpConnection(asyncio.Protocol):
         except LocalProtocolError as error:
             self._end(str(error), "local")
 
-    async def _feed(self, transaction: _Sending, body: StagedBody) -> None:
+    async def _feed(self, transaction: Sending, body: StagedBody) -> None:
         machine, content = self.machine, transaction.content
         try:
             machine.begin_content()
@@ -489,7 +472,7 @@ class SmtpConnection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_exception(ConnectionLost(reason, kind, reply))
         for transaction in unfinished:
-            self._hand_back(cast(_Sending, transaction))
+            self._hand_back(cast(Sending, transaction))
         on_closed, self.on_closed = self.on_closed, None  # it knows who has us: no circle is left to the collector
         if on_closed is not None:
             on_closed(reason)

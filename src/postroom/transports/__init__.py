@@ -20,14 +20,27 @@ from ..pending import Pending
 ChunkReader = Callable[[StagedBody], AsyncIterator[bytes]]
 
 
+class Watch(Protocol):
+    """Is told when a transaction begins, as limits count it (SPEC section 2.7)."""
+
+    def answered(self) -> None:
+        """The other side has answered its beginning (MAIL): it counts from now on. It may be told after the end, too,
+        and not at all where no answer came."""
+
+    def was_begun(self) -> None:
+        """At its end: the other side may have seen its beginning."""
+
+
 @record
 class Transaction:
-    """One message on its way: envelope, and content as it shall leave (after rewriting)."""
+    """One message on its way: envelope, and content as it shall leave (after rewriting); `watch` is told when it
+    begins."""
 
     envelope: Envelope
     head: bytes
     body: bytes | StagedBody
     size_bytes: int
+    watch: Watch | None = None
 
 
 class AccountUnavailable(Exception):

@@ -65,6 +65,8 @@ class _SandboxSlot:
 
     def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
         captured: Pending[Sequence[Outcome]] = Pending()
+        if transaction.watch is not None:
+            transaction.watch.answered()
         captured.set_result(self._transport.capture(transaction))
         return captured
 

@@ -72,7 +72,9 @@ class SmtpTransport:
     def _start(
         self, connection: SmtpConnection, transaction: Transaction, done: Callable[[TransactionResult], None]
     ) -> None:
-        connection.start(transaction.envelope, ContentSource(transaction.head, transaction.body, self._chunks), done)
+        source = ContentSource(transaction.head, transaction.body, self._chunks)
+        watch = transaction.watch
+        connection.start(transaction.envelope, source, done, None if watch is None else watch.answered)
 
     async def reserve(self) -> Slot:
         """See `Transport.reserve`."""
@@ -111,6 +113,8 @@ class SmtpSlot:
                 told.set_result([NotSent(remote_host=self._link.remote_host)] * len(transaction.envelope.recipients))
                 return
             self._sent = True
+            if transaction.watch is not None and result.was_begun:
+                transaction.watch.was_begun()
             try:
                 connection = self._link.connection
                 reports = result.envelope.dsn is not None and "DSN" in connection.extensions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -126,3 +127,29 @@ async def test_closing_twice_is_safe_and_nothing_is_reserved_after_it(subject: S
     if subject.success is Delivered:
         with pytest.raises(TransportClosed):
             await subject.transport.reserve()
+
+
+@dataclass
+class Watched:
+    """What a watch was told."""
+
+    told: list[str] = field(default_factory=list)
+
+    def answered(self) -> None:
+        """See `Watch`."""
+        self.told.append("answered")
+
+    def was_begun(self) -> None:
+        """See `Watch`."""
+        self.told.append("begun")
+
+
+async def test_who_counts_is_told_that_a_transaction_has_begun_before_its_outcome(subject: Subject) -> None:
+    watched = Watched()
+    slot = await subject.transport.reserve()
+    told_before: list[str] = []
+    sent = slot.deliver(dataclasses.replace(transaction(), watch=watched))
+    sent.add_done_callback(lambda _: told_before.extend(watched.told))
+    await sent
+    end(slot)
+    assert told_before[0] == "answered"

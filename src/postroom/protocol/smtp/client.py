@@ -12,7 +12,7 @@ from collections import deque
 
 from ...model.reply import Reply
 from ..sasl import ClientStepper, SaslError, from_base64, to_base64
-from .client_events import Answered, ConnectionEnded, ContentWanted, Event, TransactionEnded
+from .client_events import Answered, ConnectionEnded, ContentWanted, Event, MailAnswered, TransactionEnded
 from .client_limits import OfferedLimits
 from .client_states import ALLOWED, SESSION_MOVES, TRANSACTION_MOVES, Cause, SessionState, Step
 from .content import ContentEncoder, encode
@@ -321,6 +321,8 @@ class SmtpClient:
         if n == 0:
             transaction.mail = reply
             abandoned = not reply.is_positive
+            if transaction.is_watched:
+                self._queued.append(MailAnswered(transaction))
         else:
             asked = transaction.asked
             transaction.rcpt[n - 1 if asked is None else asked[n - 1]] = reply

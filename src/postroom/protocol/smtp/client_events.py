@@ -16,6 +16,13 @@ class Answered:
 
 
 @dataclass(slots=True, eq=False)
+class MailAnswered:
+    """The MAIL of `transaction`, which is watched, was answered."""
+
+    transaction: MailTransaction
+
+
+@dataclass(slots=True, eq=False)
 class ContentWanted:
     """354, and at least one recipient was accepted: write the content of `transaction`."""
 
@@ -37,4 +44,4 @@ class ConnectionEnded:
     reply: Reply | None = None
 
 
-Event = Answered | ContentWanted | TransactionEnded | ConnectionEnded
+Event = Answered | MailAnswered | ContentWanted | TransactionEnded | ConnectionEnded

@@ -63,6 +63,7 @@ class MailTransaction:
         "error_kind",
         "final",
         "is_first",
+        "is_watched",
         "left_out",
         "lines",
         "mail",
@@ -84,6 +85,7 @@ class MailTransaction:
         self.error = ""
         self.error_kind = ""
         self.not_started = False
+        self.is_watched = False  # `MailAnswered` is wanted
         # The machine's own:
         self.step = Step.WAITING
         self.lines: list[str] = []  # MAIL, each RCPT, and DATA, with their CRLF; empty: nobody is left to ask for
@@ -103,6 +105,11 @@ class MailTransaction:
             and final is not None
             and final.is_positive
         )
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether its MAIL was written."""
+        return self.step is not Step.WAITING
 
     @property
     def is_abandoned(self) -> bool:
