@@ -139,6 +139,6 @@ async def test_a_large_body_is_stored_with_its_dkim_hash(gateway: Gateway, door:
     body = b"a  line \t\r\n" * (INLINE_BYTES // 8) + b"\r\n \r\n"
     said, _ = await door(HEAD + b"\r\n" + body)
     (account,) = gateway.accounts.snapshot()
-    (due,) = await gateway.store.due(LaneId(account.id), gateway.clock.now(), 10)
+    (due,) = (await gateway.store.due(LaneId(account.id), gateway.clock.now(), 10)).messages
     assert isinstance(due.content.body, StagedBody), said
     assert due.content.body.body_hash == hashlib.sha256(Relaxed.canonicalize_body(body)).digest()

@@ -10,7 +10,7 @@ import pytest
 
 from postroom.model.outcome import Outcome
 from postroom.model.queue import PriorityClass
-from postroom.queue import lane
+from postroom.queue import loader, ready
 from postroom.transports import Transaction
 
 from .conftest import OK, Room
@@ -45,9 +45,9 @@ async def test_no_transaction_has_more_recipients_than_the_account_allows(room: 
 async def test_what_does_not_fit_in_memory_is_read_back_and_sent_once_in_order(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "READY_MESSAGES", 5)
-    monkeypatch.setattr(lane, "LOAD_LIMIT", 7)
-    monkeypatch.setattr(lane, "LOAD_BELOW", 2)
+    monkeypatch.setattr(ready, "READY_MESSAGES", 5)
+    monkeypatch.setattr(loader, "LOAD_LIMIT", 7)
+    monkeypatch.setattr(loader, "LOAD_BELOW", 2)
     room.transports["relay1"].capacity = 1
     messages = [await room.submit(f"{n}@y.test", body=b"%d\r\n" % n) for n in range(40)]
     for message in messages:
@@ -77,9 +77,9 @@ async def test_with_hold_pending_what_waits_at_start_is_held(room: Room) -> None
 async def test_an_urgent_message_passes_a_backlog_that_does_not_fit_in_memory(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "READY_MESSAGES", 5)
-    monkeypatch.setattr(lane, "LOAD_LIMIT", 7)
-    monkeypatch.setattr(lane, "LOAD_BELOW", 2)
+    monkeypatch.setattr(ready, "READY_MESSAGES", 5)
+    monkeypatch.setattr(loader, "LOAD_LIMIT", 7)
+    monkeypatch.setattr(loader, "LOAD_BELOW", 2)
     transport = room.transports["relay1"]
     transport.capacity = 1
     room.scheduler.pause(True)
@@ -100,3 +100,39 @@ async def test_an_urgent_message_passes_a_backlog_that_does_not_fit_in_memory(
     gate.set()
     await room.until(urgent, "delivered")
     assert [sent.envelope.recipients[0] for sent in transport.sent][:2] == ["0@y.test", "urgent@y.test"]
+
+
+async def test_nobody_waits_behind_the_backlog_of_another(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Applications take turns, also where the backlog of one does not fit in memory."""
+    monkeypatch.setattr(ready, "READY_MESSAGES", 5)
+    monkeypatch.setattr(loader, "LOAD_LIMIT", 6)
+    monkeypatch.setattr(loader, "LOAD_BELOW", 2)
+    transport = room.transports["relay1"]
+    transport.capacity = 1
+    room.scheduler.pause(True)
+    other = dataclasses.replace(room.application, id=2, name="shop")
+    backlog = [await room.submit(f"{n}@y.test") for n in range(30)]
+    few = [await room.submit(f"few{n}@y.test", application=other) for n in range(4)]
+    room.scheduler.pause(False)
+    for message in (*backlog, *few):
+        await room.until(message, "delivered")
+    order = [sent.envelope.recipients[0] for sent in transport.sent]
+    assert [name for name in order if not name.startswith("few")] == [f"{n}@y.test" for n in range(30)]
+    places = [order.index(f"few{n}@y.test") for n in range(4)]
+    assert all(two - one <= 2 for one, two in zip([0, *places], places, strict=False))
+
+
+async def test_bulk_mail_goes_beside_a_backlog_of_normal_mail(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "READY_MESSAGES", 5)
+    monkeypatch.setattr(loader, "LOAD_LIMIT", 10)
+    monkeypatch.setattr(loader, "LOAD_BELOW", 2)
+    transport = room.transports["relay1"]
+    transport.capacity = 1
+    room.scheduler.pause(True)
+    messages = [await room.submit(f"n{n}@y.test") for n in range(40)]
+    messages += [await room.submit(f"b{n}@y.test", priority=PriorityClass.BULK) for n in range(8)]
+    room.scheduler.pause(False)
+    for message in messages:
+        await room.until(message, "delivered")
+    order = "".join(sent.envelope.recipients[0][0] for sent in transport.sent)
+    assert order == "nnnnb" * 8 + "n" * 8

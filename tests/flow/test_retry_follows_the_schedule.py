@@ -11,7 +11,7 @@ import pytest
 from postroom.model.outcome import Bounced, Deferred
 from postroom.model.queue import MessageId, PriorityClass
 from postroom.model.reply import Reply
-from postroom.queue import lane
+from postroom.queue import loader
 
 from .conftest import Room
 
@@ -115,7 +115,7 @@ async def test_a_try_that_is_due_a_second_after_another_comes_in_its_second(room
 async def test_what_is_urgent_is_tried_in_its_second_beside_a_backlog(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "LOAD_LIMIT", 4)
+    monkeypatch.setattr(loader, "LOAD_LIMIT", 4)
     sent = room.transports["relay1"].sent
     urgent = [await put_off(room, "u0@y.test", PriorityClass.URGENT)]
     room.clock.advance(timedelta(seconds=1))

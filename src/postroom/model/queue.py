@@ -9,6 +9,7 @@ from typing import NewType
 from .content import Content
 from .envelope import Address, Envelope
 from .record import record
+from .usage import Usage
 
 #: A message's id: the 16 octets of a UUIDv7 (RFC 9562).
 MessageId = NewType("MessageId", bytes)
@@ -90,7 +91,10 @@ class NewDelivery:
 
 @record
 class NewMessage:
-    """A message about to be stored, as intake made it. Everything in it becomes durable in one transaction."""
+    """A message about to be stored, as intake made it. Everything in it becomes durable in one transaction.
+
+    `named`: it named its account, and takes no other; `usage` is what it adds to limits that count at intake.
+    """
 
     id: MessageId
     door: str
@@ -106,6 +110,8 @@ class NewMessage:
     deliveries: tuple[NewDelivery, ...]
     resubmits: MessageId | None = None
     tag: str = ""
+    named: bool = False
+    usage: tuple[Usage, ...] = ()
 
 
 @record
@@ -166,7 +172,7 @@ class DeliveryResult:
 
 @record
 class AttemptRecord:
-    """One transaction's results: stored with the new states in one transaction."""
+    """One transaction's results: stored with the new states, and what it adds to limits, in one transaction."""
 
     message_id: MessageId
     lane: LaneId
@@ -177,3 +183,4 @@ class AttemptRecord:
     remote_host: str
     results: tuple[DeliveryResult, ...]
     transcript: str = ""
+    usage: tuple[Usage, ...] = ()

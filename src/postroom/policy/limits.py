@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 
+from ..model.usage import LAST, MESSAGES_AT, RECIPIENTS_AT, Usage
+
 SECOND = 1_000_000
 BUCKETS = 1000
 
@@ -78,21 +80,7 @@ class Limits:
         return bool(self.limits or self.interval)
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
-    """A row of what was sent: `count` more in a bucket of a meter's span; worthless from `ends` on."""
-
-    meter: str
-    span: str
-    bucket: int
-    count: int
-    ends: int
-
-
-#: The span under which the last start is kept, for the interval: its bucket is the time, and it counts nothing.
-LAST = "last"
-#: Spans under which sends of which only the time is known are kept, each counted in every span: after a crash.
-AT = {Counted.MESSAGES: "messages/at", Counted.RECIPIENTS: "recipients/at"}
+_AT = {Counted.MESSAGES: MESSAGES_AT, Counted.RECIPIENTS: RECIPIENTS_AT}
 
 
 class Reservation:
@@ -109,7 +97,7 @@ class Reservation:
 class Meter:
     """What was sent under one account, quota group or application. Not safe for threads."""
 
-    def __init__(self, name: str, spans: Iterable[Span] = (), kept: Iterable[Count] = ()) -> None:
+    def __init__(self, name: str, spans: Iterable[Span] = (), kept: Iterable[Usage] = ()) -> None:
         self.name = name
         self._spans: dict[str, Span] = {}
         self._buckets: dict[str, dict[int, int]] = {}
@@ -120,8 +108,7 @@ class Meter:
         for span in spans:
             self.watch(span)
         for count in self._kept:
-            if count.span == LAST or count.span in AT.values():
-                self._last = max(self._last, count.bucket)
+            self._last = max(self._last, at(count))
 
     def watch(self, span: Span) -> None:
         """Count in `span` from now on, and what is known of before."""
@@ -132,7 +119,7 @@ class Meter:
         for count in self._kept:
             if count.span == span.name:
                 found[count.bucket] = found.get(count.bucket, 0) + count.count
-            elif count.span == AT[span.counted]:
+            elif count.span == _AT[span.counted]:
                 bucket = span.bucket(count.bucket)
                 found[bucket] = found.get(bucket, 0) + count.count
         self._buckets[span.name] = dict(sorted(found.items()))  # the oldest first, as later ones are added
@@ -193,20 +180,20 @@ class Meter:
         self._pending[Counted.RECIPIENTS] += recipients
         return Reservation(recipients)
 
-    def start(self, reservation: Reservation, now: int) -> list[Count]:
+    def start(self, reservation: Reservation, now: int) -> list[Usage]:
         """Its MAIL was answered, or nobody will know: it counts at `now`. The rows to store; none when it is over."""
         if reservation.is_over:
             return []
         self._end(reservation)
         self._last = max(self._last, now)
-        rows = [Count(self.name, LAST, now, 0, now + 86_400 * SECOND)]
+        rows = [Usage(self.name, LAST, 0, now, now + 86_400 * SECOND)]
         for span in self._spans.values():
             count = 1 if span.counted is Counted.MESSAGES else reservation.recipients
             bucket = span.bucket(now)
             buckets = self._buckets[span.name]
             buckets[bucket] = buckets.get(bucket, 0) + count
             self._sums[span.name] += count
-            rows.append(Count(self.name, span.name, bucket, count, span.ends(bucket)))
+            rows.append(Usage(self.name, span.name, bucket, count, span.ends(bucket)))
         return rows
 
     def give_back(self, reservation: Reservation) -> None:
@@ -220,22 +207,29 @@ class Meter:
         self._pending[Counted.RECIPIENTS] -= reservation.recipients
 
 
-def added(counts: Iterable[Count]) -> Iterator[Count]:
+def added(counts: Iterable[Usage]) -> Iterator[Usage]:
     """The same rows with those of one bucket added up; of the last starts the latest."""
-    sums: dict[tuple[str, str, int], Count] = {}
-    last: dict[str, Count] = {}
+    sums: dict[tuple[str, str, int], Usage] = {}
+    last: dict[str, Usage] = {}
     for row in counts:
         if row.span == LAST:
-            if row.meter not in last or last[row.meter].bucket < row.bucket:
+            if row.meter not in last or last[row.meter].count < row.count:
                 last[row.meter] = row
             continue
         key = (row.meter, row.span, row.bucket)
         found = sums.get(key)
-        sums[key] = row if found is None else Count(*key, found.count + row.count, max(found.ends, row.ends))
+        sums[key] = row if found is None else Usage(*key, found.count + row.count, max(found.ends, row.ends))
     yield from sums.values()
     yield from last.values()
 
 
-def latest(counts: Sequence[Count]) -> int:
+def latest(counts: Sequence[Usage]) -> int:
     """The latest time that any of `counts` tells of: the clock of limits starts there at the earliest."""
-    return max((row.bucket for row in counts if row.span == LAST or row.span in AT.values()), default=0)
+    return max(map(at, counts), default=0)
+
+
+def at(row: Usage) -> int:
+    """The time that a row tells of, where it tells one."""
+    if row.span == LAST:
+        return row.count
+    return row.bucket if row.span in (MESSAGES_AT, RECIPIENTS_AT) else 0

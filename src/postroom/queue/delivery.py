@@ -51,16 +51,17 @@ class RetryRules:
 
 
 class Begun:
-    """One transaction from its claim to its durable outcome; `is_noted`: a report shall tell of it.
+    """One transaction from its claim to its durable outcome: `message` as it is sent, `taken` as it was claimed;
+    `is_noted`: a report shall tell of it.
 
     `altered` is the message as the account sends it, where that is other than what is stored.
     """
 
-    __slots__ = ("account", "altered", "claim", "is_noted", "message", "slot", "started")
+    __slots__ = ("account", "altered", "claim", "is_noted", "message", "slot", "started", "taken")
 
     def __init__(self, slot: Slot, message: DueMessage, claim: Claim, account: str, started: datetime) -> None:
         self.slot = slot
-        self.message = message
+        self.message = self.taken = message
         self.claim = claim
         self.account = account
         self.started = started

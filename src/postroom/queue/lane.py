@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -23,24 +21,18 @@ from ..model.circuit import Circuit
 from ..model.clock import Clock, Timer
 from ..model.ids import message_id_text
 from ..model.outcome import Deferred, Outcome
-from ..model.queue import AttemptRecord, DueMessage, FencingToken, LaneId, MessageId, PriorityClass
+from ..model.queue import AttemptRecord, DueMessage, FencingToken, LaneId
 from ..pending import Pending
 from ..store import Claim, QueueStore
 from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
 from . import delivery
 from .circuit import Breaker
 from .delivery import Begun
+from .loader import Loader
+from .ready import Ready
 from .rules import LaneRules
 
 _log = structlog.get_logger()
-
-#: What a lane keeps in memory of messages that wait for a slot; the rest stays in the store until there is room.
-READY_BYTES = 16 * 1024 * 1024
-READY_MESSAGES = 2000
-
-#: Deliveries loaded from the store at a time, and the ready messages below which more are loaded.
-LOAD_LIMIT = 200
-LOAD_BELOW = 50
 
 #: How long a lane that stops waits for the outcomes of what its closed connections had under way.
 STOP_SECONDS = 1.0
@@ -77,15 +69,8 @@ class Lane:
         self._random = random
         self._transport = self._open_transport(account)
         self._outgoing = rules.outgoing(account)
-        self._ready: dict[PriorityClass, deque[DueMessage]] = {priority: deque() for priority in PriorityClass}
-        self._ready_count = 0
-        self._ready_bytes = 0
-        self._in_hand: set[MessageId] = set()
-        self._left_while_loading: set[MessageId] | None = None
-        self._cold = set(PriorityClass)  # classes of which the store may hold due deliveries that are not in memory
-        self._loading: asyncio.Task[None] | None = None
-        self._arrived: list[DueMessage] = []  # offered while older ones are read from the store
-        self._look_again = False
+        self._ready = Ready()
+        self._loader = Loader(self._ready, store, clock, LaneId(account.id), self._wake)
         self.breaker = Breaker(account, store, clock, rules.sleep, lane=self, kept=kept)
         self._timers: dict[str, Timer] = {}
         self._work = asyncio.Event()
@@ -93,7 +78,6 @@ class Lane:
         self._all_ended: asyncio.Event | None = None
         self._closings: set[asyncio.Task[None]] = set()
         self._paused = False
-        self._beat: datetime | None = None  # with a batch interval: what is due later waits for the next one
         self._stopping = False
         self._retiring: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -103,30 +87,17 @@ class Lane:
 
     def offer(self, message: DueMessage) -> None:
         """A message that has just become durable, with its content."""
-        if self._beat is not None:
-            return  # the next beat finds it in the store
-        rooms = 2 if message.priority is PriorityClass.URGENT else 1  # a backlog leaves room for what is urgent
-        is_full = self._ready_count >= READY_MESSAGES * rooms or self._ready_bytes >= READY_BYTES * rooms
-        if message.priority in self._cold or is_full:
-            self._cold.add(message.priority)  # first come, first served: what is in the store goes before it
-        elif self._loading is not None:
-            self._arrived.append(message)
-        elif message.id not in self._in_hand:
-            self._admit(message)
+        self._loader.offer(message)
         self._wake()
 
     def look(self) -> None:
         """The store may hold more that is due: after a release, a retry, or when a time has come."""
-        self._cold = set(PriorityClass)
-        self._look_again = self._loading is not None
-        self._wake()
+        self._loader.look()
 
     def clock_jumped(self) -> None:
         """When to look next was reckoned by another time of day."""
         self.breaker.clock_jumped()
-        timer = self._timers.pop("due", None)
-        if timer is not None:
-            timer.cancel()
+        self._loader.forget_times()
         self.look()
 
     def change(self, account: Account) -> None:
@@ -153,8 +124,7 @@ class Lane:
 
     def beat(self, at: datetime | None) -> None:
         """Send what is due then, and no more until the next beat; None: everything as soon as it is due."""
-        self._beat = at
-        self.look()
+        self._loader.beat(at)
 
     def pause(self, paused: bool) -> None:
         """The master switch: nothing is claimed while paused."""
@@ -174,8 +144,7 @@ class Lane:
         """Claim nothing more, let what is being sent end, close the connections."""
         self._stopping = True
         self._pump.cancel()
-        if self._loading is not None:
-            self._loading.cancel()
+        self._loader.stop()
         self.breaker.stop()
         for timer in self._timers.values():
             timer.cancel()
@@ -196,23 +165,15 @@ class Lane:
 
     def _wake(self) -> None:
         if self.may_send:
-            if self._should_load():
-                self._load()
-            if self._ready_count:
+            if self._loader.is_due:
+                self._loader.load()
+            if self._ready.count:
                 self._work.set()
-
-    def _should_load(self) -> bool:
-        """Little is ready, or the store may hold what goes before everything that is."""
-        if not self._cold:
-            return False
-        if self._ready_count < LOAD_BELOW:
-            return True
-        return min(self._cold) < min(priority for priority, queue in self._ready.items() if queue)
 
     async def _run(self) -> None:
         while True:
             await self._work.wait()
-            if not (self._ready_count and self.may_send):
+            if not (self._ready.count and self.may_send):
                 self._work.clear()
                 self._wake()
                 continue
@@ -227,42 +188,11 @@ class Lane:
                 continue
             except TransportClosed:  # the account was edited; the next transport is there already
                 continue
-            message = self._next() if self.may_send else None
+            message = self._ready.next(self.account.recipients_per_transaction) if self.may_send else None
             if message is None:
                 slot.cancel()
                 continue
             self._send(slot, message)
-
-    def _next(self) -> DueMessage | None:
-        """The first ready message: urgent before normal before bulk; at most what one transaction may carry."""
-        for queue in self._ready.values():
-            if queue:
-                message = queue.popleft()
-                limit = self.account.recipients_per_transaction
-                if len(message.deliveries) > limit:
-                    queue.appendleft(dataclasses.replace(message, deliveries=message.deliveries[limit:]))
-                    return dataclasses.replace(message, deliveries=message.deliveries[:limit])
-                self._ready_count -= 1
-                self._ready_bytes -= _weight(message)
-                return message
-        return None
-
-    def _admit(self, message: DueMessage, *, first: bool = False) -> None:
-        queue = self._ready[message.priority]
-        if first:
-            queue.appendleft(message)
-        else:
-            queue.append(message)
-        self._in_hand.add(message.id)
-        self._ready_count += 1
-        self._ready_bytes += _weight(message)
-
-    def _leave(self, message: DueMessage) -> None:
-        self._in_hand.discard(message.id)
-        if self._left_while_loading is not None:
-            self._left_while_loading.add(message.id)
-        if self._cold and self.may_send and self._should_load():
-            self._load()
 
     # One message --------------------------------------------------------------------------------------------------
 
@@ -376,11 +306,13 @@ class Lane:
         if begun.is_noted:
             self._rules.noted()
         if due:
-            self._look_at(min(due))
+            self._loader.look_at(min(due))
 
     def _ended(self, begun: Begun) -> None:
-        self._leave(begun.message)
+        self._ready.leave(begun.taken)
         self._under_way -= 1
+        if self.may_send and self._loader.is_due:
+            self._loader.load()
         if not self._under_way and self._all_ended is not None:
             self._all_ended.set()
 
@@ -398,74 +330,7 @@ class Lane:
     def _fail(self, failure: Deferred, *, connecting: bool) -> None:
         """The account failed; no message is to blame."""
         if self.breaker.failed(failure, connecting=connecting):
-            self._cold = set(PriorityClass)
-
-    # Loading ------------------------------------------------------------------------------------------------------
-
-    def _load(self) -> None:
-        if self._loading is None and not self._stopping:
-            self._loading = asyncio.create_task(self._load_due())
-            self._loading.add_done_callback(self._loaded)
-
-    def _loaded(self, task: asyncio.Task[None]) -> None:
-        self._loading = None
-        self._left_while_loading = None
-        arrived, self._arrived = self._arrived, []
-        for message in arrived:
-            self.offer(message)
-        if not task.cancelled() and task.exception() is not None:
-            self._cold = set(PriorityClass)
-            self._later("store", STORE_PATIENCE, self.look)
-            return
-        if self._ready_count:
-            self._work.set()
-        if self._look_again:
-            self._look_again = False
-            self.look()
-
-    async def _load_due(self) -> None:
-        self._cold = set()
-        self._left_while_loading = set()
-        lane, beat = LaneId(self.account.id), self._beat
-        now = beat or self._clock.now()
-        messages = await self._store.due(lane, now, LOAD_LIMIT)
-        fresh = 0
-        for message in messages:
-            # A message that left while the store was read may stand there as it was before.
-            if message.id not in self._in_hand and message.id not in self._left_while_loading:
-                self._admit(message)
-                fresh += 1
-        read = list(PriorityClass)
-        if sum(len(message.deliveries) for message in messages) >= LOAD_LIMIT:
-            # They came in order of class: what is more urgent than the last has all been read.
-            read = [priority for priority in PriorityClass if priority < messages[-1].priority]
-            self._cold.update(priority for priority in PriorityClass if priority not in read)
-        elif fresh < len(messages):
-            self._cold = set(PriorityClass)  # read again once what is in hand has left
-        if beat is not None:
-            return  # the next beat looks again
-        due = await self._store.next_due(lane, read, now)
-        if due is not None:
-            self._look_at(due)
-
-    def _look_at(self, due: datetime) -> None:
-        """Look into the store at `due`, unless an earlier look is planned."""
-        if self._beat is not None and due > self._beat:
-            return
-        seconds = (due - self._clock.now()).total_seconds()
-        if seconds <= 0:
-            self.look()
-            return
-        timer = self._timers.get("due")
-        if timer is not None and self._next_look <= due:
-            return
-        if timer is not None:
-            timer.cancel()
-            del self._timers["due"]
-        self._next_look = due
-        self._later("due", seconds, self.look)
-
-    _next_look: datetime
+            self._loader.forget()
 
     def _later(self, name: str, seconds: float, callback: Callable[[], None]) -> None:
         if name not in self._timers and not self._stopping:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, deque
-from collections.abc import Set
 
 from ..model.queue import DueMessage, FlowId, MessageId, PriorityClass
+from ..store import InHand
 
 #: What is kept in memory; the rest stays in the store until there is room. For urgent ones there is as much again.
 READY_BYTES = 16 * 1024 * 1024
@@ -26,11 +26,11 @@ _URGENT, _NORMAL, _BULK = PriorityClass  # an enum's member costs a look-up each
 
 
 class Ready:
-    """A queue of messages by class and flow. Messages taken out stay *in hand* until `leave`."""
+    """A queue of messages by class and flow. What was taken out stays *in hand* until `leave`."""
 
     def __init__(self) -> None:
         self._flows: tuple[OrderedDict[FlowId, deque[DueMessage]], ...] = tuple(OrderedDict() for _ in PriorityClass)
-        self._in_hand: dict[MessageId, int] = {}  # and how many parts of it there are
+        self._in_hand: set[tuple[MessageId, int]] = set()
         self._by_strand: dict[Strand, int] = {}
         self._since_bulk = 0
         self._bytes = 0
@@ -43,9 +43,10 @@ class Ready:
 
     def add(self, message: DueMessage) -> None:
         """Behind the others of its flow."""
-        self._in_hand[message.id] = self._in_hand.get(message.id, 0) + 1
+        for delivery in message.deliveries:
+            self._in_hand.add((message.id, delivery.n))
         strand = (message.priority, message.flow)
-        self._by_strand[strand] = self._by_strand.get(strand, 0) + 1
+        self._by_strand[strand] = self._by_strand.get(strand, 0) + len(message.deliveries)
         flows = self._flows[message.priority]
         queue = flows.get(message.flow)
         if queue is None:
@@ -64,8 +65,6 @@ class Ready:
         if len(message.deliveries) > most:
             queue[0] = dataclasses.replace(message, deliveries=message.deliveries[most:])
             message = dataclasses.replace(message, deliveries=message.deliveries[:most])
-            self._in_hand[message.id] += 1
-            self._by_strand[message.priority, flow] += 1
         else:
             queue.popleft()
             self.count -= 1
@@ -89,31 +88,28 @@ class Ready:
         return None
 
     def leave(self, message: DueMessage) -> None:
-        """It is no longer in hand: its outcome is durable, or it was not claimed."""
-        parts = self._in_hand[message.id] - 1
-        if parts:
-            self._in_hand[message.id] = parts
-        else:
-            del self._in_hand[message.id]
+        """What was taken out is no longer in hand: its outcome is durable, or it was not claimed."""
+        for delivery in message.deliveries:
+            self._in_hand.discard((message.id, delivery.n))
         strand = (message.priority, message.flow)
-        left = self._by_strand[strand] - 1
+        left = self._by_strand[strand] - len(message.deliveries)
         if left:
             self._by_strand[strand] = left
         else:
             del self._by_strand[strand]
 
-    def has(self, message_id: MessageId) -> bool:
+    def has(self, message: DueMessage) -> bool:
         """Whether it waits here or is in hand."""
-        return message_id in self._in_hand
+        return (message.id, message.deliveries[0].n) in self._in_hand
+
+    def in_hand(self) -> InHand:
+        """What waits here or is in hand, as it is now."""
+        return InHand(deliveries=frozenset(self._in_hand), counts=dict(self._by_strand))
 
     @property
-    def ids(self) -> Set[MessageId]:
-        """The messages that wait here or are in hand."""
-        return self._in_hand.keys()
-
-    def in_hand(self) -> dict[Strand, int]:
-        """How many wait here or are in hand, by class and flow."""
-        return dict(self._by_strand)
+    def foremost(self) -> PriorityClass:
+        """The most urgent class of which anything waits here; the last one where nothing does."""
+        return next((priority for priority in PriorityClass if self._flows[priority]), _BULK)
 
     def waits(self, strand: Strand) -> bool:
         """Whether any message of the strand waits here."""

@@ -9,8 +9,8 @@ order of their calls; the caller need not wait between two.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -24,12 +24,14 @@ from ..model.queue import (
     DeliveryState,
     DueMessage,
     FencingToken,
+    FlowId,
     LaneId,
     MessageId,
     NewMessage,
     PriorityClass,
 )
 from ..model.record import record
+from ..model.usage import Usage
 from ..pending import Pending
 
 T = TypeVar("T")
@@ -37,12 +39,33 @@ T = TypeVar("T")
 
 @record
 class Claim:
-    """Deliveries of one message that are about to be written on one connection."""
+    """Deliveries of one message that are about to be written on one connection; `usage` is what they added to limits
+    all the same when they are given back."""
 
     message_id: MessageId
     recipients: tuple[int, ...]
     lane: LaneId
     token: FencingToken
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InHand:
+    """What a lane has in memory, for a read that shall bring what it has not: deliveries, and how many of each class
+    and flow."""
+
+    deliveries: Set[tuple[MessageId, int]] = frozenset()
+    counts: Mapping[tuple[PriorityClass, FlowId], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What may be claimed: `messages` in the order of class, flow and age; of the strands in `more` there is more, and
+    the classes in `unseen` were not looked at."""
+
+    messages: Sequence[DueMessage]
+    more: frozenset[tuple[PriorityClass, FlowId]] = frozenset()
+    unseen: frozenset[PriorityClass] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +199,9 @@ class Silence:
     until: datetime | None = None
 
 
+NOTHING_IN_HAND = InHand()
+
+
 class QueueStore(Protocol):
     """What the queue asks of the store."""
 
@@ -196,9 +222,15 @@ class QueueStore(Protocol):
         """Move each delivery out of `sending`, if it is still there under this token, and keep the attempt and an
         event per delivery whose state changed."""
 
-    def recover(self, now: datetime) -> asyncio.Future[tuple[FencingToken, int]]:
+    def recover(self, now: datetime, limits_at: int = 0) -> asyncio.Future[tuple[FencingToken, int]]:
         """Take a new fencing token; return to `deferred`, due now and marked "may be sent twice", what is `sending`
-        under an older one. The token and how many."""
+        under an older one, counting it for limits at `limits_at`. The token and how many."""
+
+    async def usage(self) -> Sequence[Usage]:
+        """What limits have counted."""
+
+    def forget_usage(self, before: int) -> asyncio.Future[int]:
+        """Remove what limits have counted and is worthless before that time; how many rows."""
 
     def hold(self, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
         """`queued` and `deferred` to `held`; how many. `why` stands in the events."""
@@ -257,9 +289,9 @@ class QueueStore(Protocol):
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """Keep an event that is not about one message."""
 
-    async def due(self, lane: LaneId, now: datetime, limit: int) -> Sequence[DueMessage]:
-        """What may be claimed on `lane` now: at most `limit` deliveries in the order class, due, id, those of one
-        message together."""
+    async def due(self, lane: LaneId, now: datetime, limit: int, in_hand: InHand = NOTHING_IN_HAND) -> Due:
+        """What may be claimed on `lane` now and is not in hand: about `limit` deliveries, urgent ones first, of each
+        flow its share of the oldest, those of one message together."""
 
     async def next_due(self, lane: LaneId, classes: Sequence[PriorityClass], after: datetime) -> datetime | None:
         """When the first delivery of `lane` and these classes that waits and is due later than `after` is due."""

@@ -10,6 +10,7 @@ from ..model.queue import PriorityClass
 from . import Silence
 from .readers import Reader
 from .schema import DEFERRED_SQL, WAITING_SQL, micros, moment
+from .waiting import flows
 from .writer import Transaction
 
 #: Deliveries looked at in one step.
@@ -18,14 +19,19 @@ STEP = 1000
 #: A retry window that begins so much later than now was set by a clock that was ahead.
 TOO_FAR = timedelta(days=1)
 
+#: Lane, class and flow.
+Strand = tuple[int, int, int]
+
 #: Where a walk over the index of what waits has got to: due, message and recipient.
 Place = tuple[int, bytes, int]
 
 _LATER = (
-    f"SELECT due, message_id, n FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?"
+    f"SELECT due, message_id, n FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND flow = ?"
     " AND (due, message_id, n) > (?, ?, ?) ORDER BY due, message_id, n LIMIT ?"
 )
-_ANY_LATER = f"SELECT 1 FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND due > ? LIMIT 1"
+_ANY_LATER = (
+    f"SELECT 1 FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND flow = ? AND due > ? LIMIT 1"
+)
 _ANY_WINDOW = f"SELECT 1 FROM delivery WHERE {DEFERRED_SQL} AND window_from > ? LIMIT 1"
 _WINDOWS = (
     "UPDATE delivery SET window_from = ? WHERE (message_id, n) IN"
@@ -65,12 +71,17 @@ def last_silence(reader: Reader, earliest: datetime, latest: datetime) -> Silenc
     return Silence(moment(since), moment(until))
 
 
-def lanes(reader: Reader, later_than: datetime) -> list[tuple[int, int]]:
-    """Every lane and class in which something that waits is due after `later_than`."""
+def strands(reader: Reader, later_than: datetime) -> list[Strand]:
+    """Every lane, class and flow in which something that waits is due after `later_than`."""
     raw, at = reader.raw, micros(later_than)
-    found = [lane for (lane,) in raw.execute("SELECT DISTINCT lane FROM tally ORDER BY lane")]
-    every = [(lane, int(priority)) for lane in found for priority in PriorityClass]
-    return [(lane, priority) for lane, priority in every if raw.execute(_ANY_LATER, (lane, priority, at)).fetchone()]
+    lanes = [lane for (lane,) in raw.execute("SELECT DISTINCT lane FROM tally ORDER BY lane").fetchall()]
+    return [
+        (lane, int(priority), flow)
+        for lane in lanes
+        for priority in PriorityClass
+        for flow in flows(reader, lane, int(priority))
+        if raw.execute(_ANY_LATER, (lane, int(priority), flow, at)).fetchone()
+    ]
 
 
 def has_far_windows(reader: Reader, now: datetime) -> bool:
@@ -84,7 +95,7 @@ def place(later_than: datetime) -> Place:
 
 
 def due_earlier(
-    lane: int, priority: int, after: Place, by: timedelta | None, now: datetime
+    strand: Strand, after: Place, by: timedelta | None, now: datetime
 ) -> Callable[[Transaction], tuple[int, Place | None]]:
     """Work for the writer: up to STEP deliveries after a place come due earlier, but not before now (None: now); how
     many, and the place of the next step. What moves goes to places that were passed."""
@@ -92,7 +103,7 @@ def due_earlier(
     microseconds = None if by is None else by // timedelta(microseconds=1)
 
     def work(transaction: Transaction) -> tuple[int, Place | None]:
-        rows = transaction.raw.execute(_LATER, (lane, priority, *after, STEP)).fetchall()
+        rows = transaction.raw.execute(_LATER, (*strand, *after, STEP)).fetchall()
         transaction.raw.change_each(
             "UPDATE delivery SET due = ? WHERE message_id = ? AND n = ?",
             [(earliest if microseconds is None else max(earliest, due - microseconds), *key) for due, *key in rows],

@@ -19,19 +19,22 @@ from ..model.notice import NoticedMessage
 from ..model.queue import (
     AttemptRecord,
     DeliveryState,
-    DueMessage,
     FencingToken,
     LaneId,
     MessageId,
     NewMessage,
     PriorityClass,
 )
+from ..model.usage import Usage
 from ..pending import Pending
 from . import (
+    NOTHING_IN_HAND,
     Claim,
     DeliveryFilter,
     DeliveryRow,
+    Due,
     EventRow,
+    InHand,
     MessageView,
     Selection,
     Silence,
@@ -46,6 +49,7 @@ from . import (
     sqlite,
     sqlite_connection,
     subjects,
+    usage,
     views,
     waiting,
 )
@@ -181,9 +185,17 @@ class Database:
 
     # --- QueueStore: moves ---
 
-    def recover(self, now: datetime) -> asyncio.Future[tuple[FencingToken, int]]:
+    def recover(self, now: datetime, limits_at: int = 0) -> asyncio.Future[tuple[FencingToken, int]]:
         """See `QueueStore.recover`."""
-        return self._submit(Kind.ALONE, selections.recover(now))
+        return self._submit(Kind.ALONE, selections.recover(now, limits_at))
+
+    async def usage(self) -> Sequence[Usage]:
+        """See `QueueStore.usage`."""
+        return await self._readers.read(usage.read_usage)
+
+    def forget_usage(self, before: int) -> asyncio.Future[int]:
+        """See `QueueStore.forget_usage`."""
+        return self._submit(Kind.ALONE, usage.forget(before))
 
     def hold(self, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
         """See `QueueStore.hold`."""
@@ -285,10 +297,10 @@ class Database:
 
         async def walk() -> int:
             moved = 0
-            for lane, priority in await self._readers.read(lambda reader: clock_jumps.lanes(reader, later_than)):
+            for strand in await self._readers.read(lambda reader: clock_jumps.strands(reader, later_than)):
                 place: clock_jumps.Place | None = clock_jumps.place(later_than)
                 while place is not None:
-                    work = clock_jumps.due_earlier(lane, priority, place, by, now)
+                    work = clock_jumps.due_earlier(strand, place, by, now)
                     count, place = await self._submit(Kind.ALONE, work)
                     moved += count
             while await self._readers.read(lambda reader: clock_jumps.has_far_windows(reader, now)):
@@ -315,9 +327,9 @@ class Database:
 
     # --- QueueStore: reads ---
 
-    async def due(self, lane: LaneId, now: datetime, limit: int) -> Sequence[DueMessage]:
+    async def due(self, lane: LaneId, now: datetime, limit: int, in_hand: InHand = NOTHING_IN_HAND) -> Due:
         """See `QueueStore.due`."""
-        return await self._readers.read(lambda reader: waiting.due(reader, lane, now, limit))
+        return await self._readers.read(lambda reader: waiting.due(reader, lane, now, limit, in_hand))
 
     async def next_due(self, lane: LaneId, classes: Sequence[PriorityClass], after: datetime) -> datetime | None:
         """See `QueueStore.next_due`."""

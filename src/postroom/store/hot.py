@@ -16,25 +16,25 @@ from ..errors import StorageFailed
 from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
 from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
-from . import Claim
+from . import Claim, usage
 from .rows import Rows
 from .schema import micros
 from .writer import Transaction, Uneven
 
 _INSERT_MESSAGE = Rows(
     "INSERT INTO message (id, door, application_id, application, reverse_path, eight_bit, smtputf8, accepted, subject,"
-    " header_message_id, peer, priority, size_bytes, resubmits) ",
-    "btittiiitttiib",
+    " header_message_id, peer, priority, size_bytes, resubmits, named) ",
+    "btittiiitttiibi",
 )
 _INSERT_CONTENT = Rows(
     "INSERT INTO content (message_id, head, body, content_id, chunks, body_bytes, sha256, body_hash) ", "bbbbiibb"
 )
 _INSERT_DELIVERY = Rows(
-    "WITH v(message_id, n, lane, priority, recipient, at) AS (",
-    "biiiti",
-    ") INSERT INTO delivery (message_id, n, lane, priority, state, recipient, due, window_from, attempts, tries,"
-    " unknowns, twice, status, reply) SELECT v.message_id, v.n, v.lane, v.priority, 'queued', v.recipient, v.at, v.at,"
-    " 0, 0, 0, 0, '', '' FROM v",
+    "WITH v(message_id, n, lane, priority, flow, recipient, at) AS (",
+    "biiiiti",
+    ") INSERT INTO delivery (message_id, n, lane, priority, flow, state, recipient, due, window_from, attempts, tries,"
+    " unknowns, twice, status, reply) SELECT v.message_id, v.n, v.lane, v.priority, v.flow, 'queued', v.recipient,"
+    " v.at, v.at, 0, 0, 0, 0, '', '' FROM v",
 )
 _INSERT_EVENT = Rows("INSERT INTO event (at, kind, message_id, n, account, detail) ", "itbitt")
 _INSERT_CHUNK = Rows("INSERT INTO chunk (content_id, n, data) ", "bib")
@@ -114,6 +114,7 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
         identity = message.id
         accepted = micros(message.accepted)
         priority = int(message.priority)
+        flow = message.application_id
         envelope = message.envelope
         content = message.content
         body = content.body
@@ -132,6 +133,7 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
             priority,
             content.size_bytes,
             message.resubmits,
+            message.named,
         )
         if isinstance(body, StagedBody):
             _own(transaction, body)
@@ -140,7 +142,7 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
         else:
             content_rows += (identity, content.head, body, None, 0, len(body), None, None)
         for delivery in message.deliveries:
-            delivery_rows += (identity, delivery.n, delivery.lane, priority, delivery.recipient, accepted)
+            delivery_rows += (identity, delivery.n, delivery.lane, priority, flow, delivery.recipient, accepted)
             transaction.move(delivery.lane, "", "queued", 1)
         event_rows += (accepted, "accepted", identity, None, "", "")
     raw = transaction.raw
@@ -148,6 +150,7 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
     raw.run(_INSERT_CONTENT, content_rows)
     raw.run(_INSERT_DELIVERY, delivery_rows)
     raw.run(_INSERT_EVENT, event_rows)
+    usage.keep(transaction, [row for message in messages for row in message.usage])
     for message in messages:
         if message.envelope.dsn is not None:
             _keep_request(transaction, message, message.envelope.dsn)
@@ -234,6 +237,7 @@ def unclaim(transaction: Transaction, claims: Sequence[Claim]) -> Sequence[None]
     for given in claims:
         for n in given.recipients:
             rows += (given.message_id, n, given.lane, given.token)
+    usage.keep(transaction, [row for given in claims for row in given.usage])
     moved = transaction.raw.run(_UNCLAIM, rows)
     if transaction.alone:
         transaction.move(claims[0].lane, "sending", "queued", moved)
@@ -265,6 +269,7 @@ def complete(transaction: Transaction, attempts: Sequence[AttemptRecord]) -> Seq
                 result.status,
                 result.reply,
             )
+    usage.keep(transaction, [row for record in attempts for row in record.usage])
     if transaction.alone:
         changed = {n for _, n in raw.returned(_COMPLETE_TOLD, updates)}
         record = attempts[0]

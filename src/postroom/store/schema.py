@@ -34,6 +34,7 @@ APPLICATION_ID = 0x506F7374
 # The partial indexes say these words; SQLite uses such an index only when a query repeats them to the letter.
 WAITING_SQL = "state IN ('queued','deferred')"
 SENDING_SQL = "state = 'sending'"
+AWAY_SQL = f"home IS NOT NULL AND {WAITING_SQL}"
 DEFERRED_SQL = "state = 'deferred'"
 ASIDE_SQL = "state IN ('deferred','held','captured','bounced','expired','cancelled')"
 SEARCHABLE_SQL = "searchable > 0"
@@ -135,6 +136,7 @@ message = Table(
     Column("envid", Text, nullable=False, server_default=""),
     Column("tag", Text, nullable=False, server_default=""),
     Column("searchable", Integer, nullable=False, server_default="0"),
+    Column("named", Integer, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 
@@ -171,6 +173,7 @@ staging = Table(
 
 # `searchable`, here and in `message`: 0 until its keys are in the indexes of searches, for which the intake does not
 # wait (`store.search_index`); 2 in `message` when the words of the subject are too.
+# `flow`: whose turn it is; `home`: the lane where it belongs while another one sends it (fallback, overflow).
 # `attempts` numbers all attempts, `tries` counts those that use up the retry schedule; `twice`: may be sent twice.
 delivery = Table(
     "delivery",
@@ -194,6 +197,8 @@ delivery = Table(
     Column("notify", Text, nullable=False, server_default=""),
     Column("orcpt", Text, nullable=False, server_default=""),
     Column("searchable", Integer, nullable=False, server_default="0"),
+    Column("flow", Integer, nullable=False, server_default="0"),
+    Column("home", Integer),
     sqlite_with_rowid=False,
 )
 
@@ -246,6 +251,18 @@ tally = Table(
     Column("lane", Integer, primary_key=True),
     Column("state", Text, primary_key=True),
     Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What limits count (`model.usage`).
+usage = Table(
+    "usage",
+    metadata,
+    Column("meter", Text, primary_key=True),
+    Column("span", Text, primary_key=True),
+    Column("bucket", BigInteger, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("ends", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -323,7 +340,8 @@ def _searched(name: str, table: Table, key: ColumnElement[Any]) -> Index:
 
 
 INDEXES = (
-    _partial("delivery_due", delivery, ("lane", "priority", "due", "message_id", "n"), WAITING_SQL),
+    _partial("delivery_due", delivery, ("lane", "priority", "flow", "due", "message_id", "n"), WAITING_SQL),
+    _partial("delivery_away", delivery, ("home", "message_id", "n"), AWAY_SQL),
     _partial("delivery_sending", delivery, ("lane", "message_id", "n"), SENDING_SQL),
     _partial("delivery_window", delivery, ("window_from",), DEFERRED_SQL),
     _partial("delivery_aside", delivery, ("state", "message_id", "n"), ASIDE_SQL),

@@ -18,6 +18,7 @@ from .notices import note_picked
 from .readers import Reader
 from .rows import Rows
 from .schema import ASIDE_SQL, DEFERRED_SQL, SENDING_SQL, WAITING_SQL, first_id_at, micros
+from .usage import count_under_way
 from .writer import Transaction
 
 #: Deliveries moved in one step.
@@ -119,11 +120,12 @@ def _move_picked(transaction: Transaction, move: Move, now: datetime, detail: st
     return moved
 
 
-def recover(now: datetime) -> Callable[[Transaction], tuple[FencingToken, int]]:
+def recover(now: datetime, limits_at: int) -> Callable[[Transaction], tuple[FencingToken, int]]:
     """Work for the writer: see `QueueStore.recover`."""
 
     def work(transaction: Transaction) -> tuple[FencingToken, int]:
         token = next_number(transaction, "token")
+        count_under_way(transaction, token, limits_at)
         transaction.raw.execute(
             "INSERT INTO picked (message_id, n, lane, state)"
             f" SELECT message_id, n, lane, state FROM delivery WHERE {SENDING_SQL} AND token < ?",

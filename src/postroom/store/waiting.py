@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import StorageFailed
 from ..model.content import Content, ContentId, StagedBody
-from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, PriorityClass
+from ..model.queue import DueDelivery, DueMessage, FlowId, LaneId, MessageId, PriorityClass
+from . import Due, InHand
 from .readers import Reader, Readers
 from .schema import WAITING_SQL, maybe_moment, micros, moment
 
@@ -17,9 +18,23 @@ BODY_BYTES = 8 * 1024 * 1024
 
 _DUE = (
     "SELECT message_id, window_from, n, recipient, tries, unknowns, notify, orcpt FROM delivery"
-    f" WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND due <= ? ORDER BY due, message_id, n LIMIT ?"
+    f" WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND flow = ? AND due <= ? ORDER BY due, message_id, n LIMIT ?"
 )
-_NEXT_DUE = f"SELECT min(due) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND due > ?"
+# One step in the index for each flow.
+_FLOWS = (
+    f"WITH RECURSIVE f(flow) AS (SELECT min(flow) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?"
+    f" UNION ALL SELECT (SELECT min(flow) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?"
+    " AND flow > f.flow) FROM f WHERE f.flow IS NOT NULL)"
+)
+_ALL_FLOWS = f"{_FLOWS} SELECT flow FROM f WHERE flow IS NOT NULL"
+_FLOWS_DUE = (
+    f"{_ALL_FLOWS} AND EXISTS (SELECT 1 FROM delivery WHERE {WAITING_SQL}"
+    " AND lane = ? AND priority = ? AND delivery.flow = f.flow AND due <= ?)"
+)
+_NEXT_DUE = (
+    f"{_FLOWS} SELECT min((SELECT min(due) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?"
+    " AND delivery.flow = f.flow AND due > ?)) FROM f WHERE flow IS NOT NULL"
+)
 _MESSAGE = (
     "SELECT reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, content_id, chunks, body_bytes, sha256,"
     " body_hash"
@@ -29,22 +44,61 @@ _BODY = "SELECT body FROM content WHERE message_id = ?"
 _CHUNK = "SELECT data FROM chunk WHERE content_id = ? AND n = ?"
 
 
-def due(reader: Reader, lane: LaneId, now: datetime, limit: int) -> list[DueMessage]:
+#: Deliveries of one message in one class and flow whose retry windows began at the same time.
+Together = dict[tuple[bytes, int, PriorityClass, FlowId], list[DueDelivery]]
+
+
+def flows(reader: Reader, lane: int, priority: int) -> list[FlowId]:
+    """The flows of which anything waits."""
+    return [FlowId(flow) for (flow,) in reader.raw.execute(_ALL_FLOWS, (lane, priority) * 2)]
+
+
+def _flows_due(reader: Reader, lane: int, priority: int, now: datetime) -> list[FlowId]:
+    return [FlowId(flow) for (flow,) in reader.raw.execute(_FLOWS_DUE, (*(lane, priority) * 3, micros(now)))]
+
+
+def due(reader: Reader, lane: LaneId, now: datetime, limit: int, in_hand: InHand) -> Due:
     """See `QueueStore.due`. Deliveries of one message whose retry windows differ are apart."""
-    raw = reader.raw
-    together: dict[tuple[bytes, int, int], list[DueDelivery]] = {}
+    together: Together = {}
+    more: set[tuple[PriorityClass, FlowId]] = set()
+    unseen: set[PriorityClass] = set()
     left = limit
-    for priority in PriorityClass:
-        if left <= 0:
-            break
-        rows = raw.execute(_DUE, (lane, int(priority), micros(now), left)).fetchall()
-        left -= len(rows)
-        for message_id, window_from, n, recipient, tries, unknowns, notify, orcpt in rows:
+    found = {priority: _flows_due(reader, lane, priority, now) for priority in PriorityClass}
+    for priority, waiting in found.items():
+        most = left
+        if priority is PriorityClass.NORMAL and found[PriorityClass.BULK]:
+            most -= left // 5  # for the bulk ones that go beside them
+        if waiting and most <= 0:
+            unseen.add(priority)
+            continue
+        where = (lane, int(priority))
+        share = max(1, most // max(1, len(waiting)))
+        for flow in waiting:
+            strand = (priority, flow)
+            asked = share + in_hand.counts.get(strand, 0)
+            rows = reader.raw.execute(_DUE, (*where, flow, micros(now), asked)).fetchall()
+            if len(rows) == asked:
+                more.add(strand)
+            left -= _gather(together, strand, rows, in_hand)
+    return Due(_messages(reader, lane, together), frozenset(more), frozenset(unseen))
+
+
+def _gather(together: Together, strand: tuple[PriorityClass, FlowId], rows: list[Any], in_hand: InHand) -> int:
+    """Add the deliveries that are not in hand; how many."""
+    fresh = 0
+    for message_id, window_from, n, recipient, tries, unknowns, notify, orcpt in rows:
+        if (message_id, n) not in in_hand.deliveries:
             delivery = DueDelivery(n, recipient, tries, unknowns, notify, orcpt)
-            together.setdefault((message_id, window_from, priority), []).append(delivery)
+            together.setdefault((message_id, window_from, *strand), []).append(delivery)
+            fresh += 1
+    return fresh
+
+
+def _messages(reader: Reader, lane: LaneId, together: Together) -> list[DueMessage]:
+    raw = reader.raw
     budget = BODY_BYTES
     messages = []
-    for (message_id, window_from, priority_number), deliveries in together.items():
+    for (message_id, window_from, priority, flow), deliveries in together.items():
         row = raw.execute(_MESSAGE, (message_id,)).fetchone()
         reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, *stored = row
         content_id, chunks, body_bytes, sha256, body_hash = stored
@@ -60,7 +114,7 @@ def due(reader: Reader, lane: LaneId, now: datetime, limit: int) -> list[DueMess
             DueMessage(
                 id=MessageId(message_id),
                 lane=lane,
-                priority=PriorityClass(priority_number),
+                priority=priority,
                 reverse_path=reverse_path,
                 eight_bit=bool(eight_bit),
                 smtputf8=bool(smtputf8),
@@ -70,6 +124,7 @@ def due(reader: Reader, lane: LaneId, now: datetime, limit: int) -> list[DueMess
                 content=Content(head, body),
                 ret=ret,
                 envid=envid,
+                flow=flow,
             )
         )
     return messages
@@ -77,7 +132,10 @@ def due(reader: Reader, lane: LaneId, now: datetime, limit: int) -> list[DueMess
 
 def next_due(reader: Reader, lane: LaneId, classes: Sequence[PriorityClass], after: datetime) -> datetime | None:
     """See `QueueStore.next_due`."""
-    later = [reader.raw.execute(_NEXT_DUE, (lane, int(priority), micros(after))).fetchone()[0] for priority in classes]
+    later = []
+    for priority in classes:
+        where = (lane, int(priority))
+        later.append(reader.raw.execute(_NEXT_DUE, (*where, *where, *where, micros(after))).fetchone()[0])
     return maybe_moment(min((due for due in later if due is not None), default=None))
 
 

@@ -15,6 +15,7 @@ from postroom.model.queue import (
     AttemptRecord,
     DeliveryResult,
     DeliveryState,
+    DueMessage,
     FencingToken,
     LaneId,
     MessageId,
@@ -66,6 +67,7 @@ def make_message(
     sender: str = "a@example.org",
     resubmits: MessageId | None = None,
     dsn: DsnRequest | None = None,
+    application_id: int = 3,
 ) -> NewMessage:
     """A message to `recipients` (or to one), accepted at `at`; ids grow in the order of the calls."""
     to = recipients or ("b@example.net",)
@@ -73,7 +75,7 @@ def make_message(
     return NewMessage(
         id=new_message_id(int(at.timestamp() * 1000), serial.to_bytes(4, "big") + os.urandom(6)),
         door="smtp",
-        application_id=3,
+        application_id=application_id,
         application="shop",
         envelope=Envelope(sender, to, eight_bit=True, smtputf8=False, dsn=dsn),
         content=Content(HEAD, body),
@@ -180,3 +182,8 @@ def ask(sql: str) -> Callable[[object], object]:
         return connection.exec_driver_sql(sql).scalar()  # type: ignore[attr-defined]
 
     return work
+
+
+async def found_due(store: Database, lane: LaneId, now: datetime, limit: int) -> Sequence[DueMessage]:
+    """What may be claimed."""
+    return (await store.due(lane, now, limit)).messages

@@ -85,11 +85,11 @@ async def test_held_is_not_due_and_released_is_due_with_a_new_window(store: Data
     token = await begin(store)
     message = make_message()
     await sent(store, token, message, result_of(0, S.HELD, unknown=True))
-    assert await store.due(LANE, NOON + DAY, 10) == []
+    assert (await store.due(LANE, NOON + DAY, 10)).messages == []
     later = NOON + HOUR
     assert await store.release(Selection(message_id=message.id), later) == 1
-    assert await store.due(LANE, NOON, 10) == []
-    (due,) = await store.due(LANE, later, 10)
+    assert (await store.due(LANE, NOON, 10)).messages == []
+    (due,) = (await store.due(LANE, later, 10)).messages
     assert (due.window_from, due.accepted) == (later, NOON)
     assert [(d.tries, d.unknowns) for d in due.deliveries] == [(1, 0)]
 
@@ -98,9 +98,9 @@ async def test_retry_makes_due_now(store: Database) -> None:
     token = await begin(store)
     message = make_message()
     await sent(store, token, message, result_of(0, S.DEFERRED, NOON + DAY))
-    assert await store.due(LANE, NOON + HOUR, 10) == []
+    assert (await store.due(LANE, NOON + HOUR, 10)).messages == []
     assert await store.retry(Selection(), NOON + HOUR) == 1
-    assert len(await store.due(LANE, NOON + HOUR, 10)) == 1
+    assert len((await store.due(LANE, NOON + HOUR, 10)).messages) == 1
 
 
 async def test_more_than_one_step_is_moved_whole(store: Database) -> None:

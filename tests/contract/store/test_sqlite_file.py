@@ -21,7 +21,17 @@ from sqlalchemy import Connection, create_engine
 
 from postroom.errors import Busy, InvalidInput, StateConflict, StorageFailed
 from postroom.model.ids import message_id_text
-from postroom.store import DeliveryFilter, hot, migrations, schema, selections, sqlite, sqlite_connection, waiting
+from postroom.store import (
+    NOTHING_IN_HAND,
+    DeliveryFilter,
+    hot,
+    migrations,
+    schema,
+    selections,
+    sqlite,
+    sqlite_connection,
+    waiting,
+)
 from postroom.store.database import Database, open_store
 from postroom.store.readers import Reader, Readers
 from tests.contract.store.conftest import Opener
@@ -213,7 +223,8 @@ async def test_hot_statements_use_keys_and_indexes(store: Database) -> None:
         "complete": hot._COMPLETE.texts[3],
         "attempt": hot._INSERT_ATTEMPT.texts[3],
         "due": waiting._DUE,
-        "next due": f"SELECT min(due) FROM delivery WHERE {schema.WAITING_SQL} AND lane = ? AND priority = ?",
+        "flows": waiting._FLOWS_DUE,
+        "next due": waiting._NEXT_DUE,
         "recover": f"SELECT message_id, n FROM delivery WHERE {schema.SENDING_SQL} AND token < ?",
         "expire": selections._PICK_OVERDUE.texts[3],
         "window": f"SELECT message_id, n FROM delivery WHERE {schema.DEFERRED_SQL} AND window_from < ? LIMIT ?",
@@ -333,10 +344,12 @@ async def test_the_writer_waits_for_no_reader(store: Database, tmp_path: Path) -
     readers = Readers(partial(sqlite_connection.open_reader, tmp_path / "postroom.db"), count=1)
 
     def read_slowly(reader: Reader) -> int:
-        seen = len(waiting.due(reader, LANE, NOON, 10))
+        seen = len(waiting.due(reader, LANE, NOON, 10, NOTHING_IN_HAND).messages)
         begun.set()
         gate.wait()
-        assert len(waiting.due(reader, LANE, NOON, 10)) == seen  # one moment for the whole read
+        assert (
+            len(waiting.due(reader, LANE, NOON, 10, NOTHING_IN_HAND).messages) == seen
+        )  # one moment for the whole read
         return seen
 
     slow = asyncio.ensure_future(readers.read(read_slowly))
@@ -344,7 +357,7 @@ async def test_the_writer_waits_for_no_reader(store: Database, tmp_path: Path) -
     await store.enqueue(make_message())
     gate.set()
     assert await slow == 1
-    assert len(await store.due(LANE, NOON, 10)) == 2
+    assert len((await store.due(LANE, NOON, 10)).messages) == 2
     await readers.close()
 
 

@@ -12,17 +12,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from postroom.policy.limits import AT, SECOND, Count, Counted, Limit, Limits, Meter, Reservation, Span, added, latest
+from postroom.model.usage import MESSAGES_AT, RECIPIENTS_AT, Usage
+from postroom.policy.limits import SECOND, Counted, Limit, Limits, Meter, Reservation, Span, added, latest
 
 MINUTE = Span(Counted.MESSAGES, 60)
 RECIPIENTS = Span(Counted.RECIPIENTS, 3600)
 
 
-def _meter(limits: Limits, kept: Sequence[Count] = ()) -> Meter:
+def _meter(limits: Limits, kept: Sequence[Usage] = ()) -> Meter:
     return Meter("a1", [limit.span for limit in limits.limits], kept)
 
 
-def _send(meter: Meter, now: int, recipients: int = 1) -> list[Count]:
+def _send(meter: Meter, now: int, recipients: int = 1) -> list[Usage]:
     return meter.start(meter.reserve(recipients), now)
 
 
@@ -124,7 +125,7 @@ class LimiterMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 10**15
-        self.rows: list[Count] = []
+        self.rows: list[Usage] = []
         self.meter = _meter(self.limits)
         self.pending: list[_Sent] = []
         self.seen: list[tuple[int, int]] = []
@@ -165,8 +166,8 @@ class LimiterMachine(RuleBasedStateMachine):
         at = max(wall, latest(self.rows))
         for sent in self.pending:
             self._was_seen(sent)
-            for counted, many in ((Counted.MESSAGES, 1), (Counted.RECIPIENTS, sent.recipients)):
-                self.rows.append(Count("a1", AT[counted], self.now, many, self.now + 60 * SECOND))
+            for counted, many in ((MESSAGES_AT, 1), (RECIPIENTS_AT, sent.recipients)):
+                self.rows.append(Usage("a1", counted, self.now, many, self.now + 60 * SECOND))
         self.pending.clear()
         # The other side's clock is the real one: a clock that was set back only makes the wait longer.
         self.now = max(self.now, at)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from postroom.model.content import Content
 from postroom.model.queue import DueDelivery, DueMessage, FlowId, LaneId, MessageId, PriorityClass
 from postroom.queue.ready import READY_MESSAGES, Ready
+from postroom.store import InHand
 
 URGENT, NORMAL, BULK = PriorityClass
 
@@ -72,15 +72,14 @@ def test_recipients_over_the_most_go_with_the_next_turn() -> None:
     assert order == [(1, 2), (2, 1), (1, 2), (1, 1)]
 
 
-def test_it_is_in_hand_until_its_last_part_has_left() -> None:
+def test_each_delivery_is_in_hand_until_it_has_left() -> None:
     ready = filled(message(1, recipients=2))
     first, second = taken(ready, most=1)
     ready.leave(first)
-    assert ready.has(first.id)
-    assert ready.in_hand() == {(NORMAL, 1): 1}
+    assert (ready.has(first), ready.has(second)) == (False, True)
+    assert ready.in_hand() == InHand(deliveries=frozenset({(second.id, 1)}), counts={(NORMAL, FlowId(1)): 1})
     ready.leave(second)
-    assert not ready.has(first.id)
-    assert ready.in_hand() == {}
+    assert ready.in_hand() == InHand()
 
 
 def test_a_backlog_leaves_room_for_what_is_urgent() -> None:
@@ -105,5 +104,5 @@ def test_nothing_is_lost_and_nobody_waits_for_more_than_one_turn_of_each_other_f
             assert max(Counter(since).values(), default=0) <= 1
     assert ready.count == 0
     for one in order:
-        ready.leave(dataclasses.replace(one))
-    assert not ready.ids
+        ready.leave(one)
+    assert ready.in_hand() == InHand()
