@@ -196,7 +196,9 @@ class Gateway:
         if reporting and self.accounts.spelling(reporting) is None:
             what = "reports go by the route of their messages until there is an account of that name"
             _log.error("no_such_account", setting="notifications.account", account=reporting, what=what)
-        told = maintenance.Told(self._reporter.notice, self.scheduler.clock_jumped)
+        told = maintenance.Told(
+            self._reporter.notice, self.scheduler.clock_jumped, lambda: self.scheduler.limiter.clock.now()
+        )
         self._background = [
             asyncio.create_task(
                 maintenance.run(self.store, self.clock, self._maintenance_rules, self._clock_watch, told)
@@ -429,6 +431,8 @@ class Gateway:
                     "since": circuit.since.isoformat() if circuit.since else None,
                     "until": circuit.until.isoformat() if circuit.until else None,
                     "by_hand": circuit.by_hand,
+                    "limit": circuit.limit,
+                    "limit_until": circuit.limit_until.isoformat() if circuit.limit_until else None,
                     "transcript": circuit.transcript,
                     "counts": {state.value: n for (lane, state), n in counts.items() if lane == account.id},
                 }

@@ -145,6 +145,8 @@ class _ScriptedSlot:
     def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
         told: Pending[Sequence[Outcome]] = Pending()
         self._transport.sent.append(transaction)
+        if transaction.watch is not None and not (self._transport.answers and self._transport.answers[0] is not OK):
+            transaction.watch.answered()
         answer = self._transport.answers.popleft() if self._transport.answers else OK
         if isinstance(answer, Outcome):
             told.set_result([answer] * len(transaction.envelope.recipients))

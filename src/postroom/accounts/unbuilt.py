@@ -35,21 +35,12 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "full_name": _ANY,
     "email_address": _ANY,
     "reply_address": _ANY,
-    "sender_patterns": _ANY,
-    "recipient_patterns": _ANY,
     "fallback": _ANY,
     "fall_back_after": _ANY,
     "retry_schedule": _ANY,
     "retry_window": _ANY,
     "give_up": _ANY,
-    "send_interval": _ANY,
-    "messages_per_second": _ANY,
-    "messages_per_minute": _ANY,
-    "messages_per_hour": _ANY,
-    "messages_per_day": _ANY,
-    "recipients_per_day": _ANY,
     "when_limited": _ANY,
-    "quota_group": _ANY,
 }
 
 

@@ -36,7 +36,7 @@ def status(data: Data = None, as_json: AsJson = False) -> None:
     for line in _switches(answer):
         typer.echo(line)
     rows = [
-        account | {"deliveries": [f"{count} {state}" for state, count in account["counts"].items() if count]}
+        account | _waits(account) | {"deliveries": [f"{n} {state}" for state, n in account["counts"].items() if n]}
         for account in answer["accounts"]
     ]
     print_table(("account", "kind", "enabled", "health", "until", "deliveries", "reason"), rows, empty="no accounts")
@@ -52,3 +52,10 @@ def _switches(answer: dict[str, Any]) -> Iterator[str]:
         yield "at the next start everything that waits is held: hold_pending_at_start is on"
     if answer["held"]:
         yield f"{answer['held']} held: postroom queue release --all"
+
+
+def _waits(account: dict[str, Any]) -> dict[str, Any]:
+    """Why the account sends nothing now, and until when."""
+    if account["reason"] or not account["limit"]:
+        return {}
+    return {"reason": f"it has reached {account['limit']}", "until": account["limit_until"]}

@@ -259,8 +259,6 @@ class Account:
     position: int = 0
     revision: int = 1
     description: str = ""
-    sender_patterns: tuple[str, ...] = ()
-    recipient_patterns: tuple[str, ...] = ()
     enabled: bool = True
     owner: str = SYSTEM
     host: str = ""

@@ -21,7 +21,8 @@ class Circuit:
     """How an account is and since when; `until` is set while it sleeps.
 
     `transcript` is what was said when it failed, without secrets; `failures` counts those in a row, by which its next
-    sleep goes; `by_hand`: a person put it to sleep.
+    sleep goes; `by_hand`: a person put it to sleep. `limit` is the limit that lets nothing start now, until
+    `limit_until` at the earliest.
     """
 
     health: Health = Health.HEALTHY
@@ -32,6 +33,8 @@ class Circuit:
     transcript: str = ""
     failures: int = 0
     by_hand: bool = False
+    limit: str = ""
+    limit_until: datetime | None = None
 
     @property
     def may_send(self) -> bool:

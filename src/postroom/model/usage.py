@@ -25,3 +25,8 @@ class Usage:
     bucket: int
     count: int
     ends: int
+
+
+def lane_meter(lane: int) -> str:
+    """The meter under which what was under way on a lane at a crash is kept."""
+    return f"lane/{lane}"

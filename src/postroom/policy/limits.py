@@ -11,10 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from zoneinfo import ZoneInfo
 
+from ..model.limits import Day, Limits
 from ..model.usage import LAST, MESSAGES_AT, RECIPIENTS_AT, Usage
 
 SECOND = 1_000_000
+DAY_SECONDS = 86_400
 BUCKETS = 1000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,6 +64,9 @@ def _local(at: int, zone: tzinfo) -> datetime:
     return (_EPOCH + timedelta(microseconds=at)).astimezone(zone)
 
 
+_PER = {1: "a second", 60: "a minute", 3600: "an hour", DAY_SECONDS: "a day"}
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """At most `most` within `span`."""
@@ -68,10 +74,14 @@ class Limit:
     span: Span
     most: int
 
+    def __str__(self) -> str:
+        return f"{self.most} {self.span.counted} {_PER[self.span.seconds]}"
+
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """All limits of an account or an application; `interval` is the least time from start to start, in microseconds."""
+class Metered:
+    """The limits of an account or an application as a meter asks them; `interval` is the least time from start to
+    start, in microseconds."""
 
     limits: tuple[Limit, ...] = ()
     interval: int = 0
@@ -125,9 +135,22 @@ class Meter:
         self._buckets[span.name] = dict(sorted(found.items()))  # the oldest first, as later ones are added
         self._sums[span.name] = sum(found.values())
 
+    def take_over(self, rows: Iterable[Usage]) -> None:
+        """Sends of which only the time is known, made under this meter."""
+        for row in rows:
+            self._kept.append(row)
+            self._last = max(self._last, at(row))
+            for span in self._spans.values():
+                if row.span == _AT[span.counted]:
+                    bucket = span.bucket(row.bucket)
+                    buckets = self._buckets[span.name]
+                    buckets[bucket] = buckets.get(bucket, 0) + row.count
+                    self._buckets[span.name] = dict(sorted(buckets.items()))
+                    self._sums[span.name] += row.count
+
     # What may start ------------------------------------------------------------------------------------------------
 
-    def room(self, limits: Limits, now: int) -> int:
+    def room(self, limits: Metered, now: int) -> int:
         """For how many recipients one message may start now; 0: none may."""
         if limits.interval and (self._pending[Counted.MESSAGES] or now < self._last + limits.interval):
             return 0
@@ -139,7 +162,7 @@ class Meter:
             room = min(room, left)
         return max(0, room)
 
-    def ready_at(self, limits: Limits, now: int) -> int | None:
+    def ready_at(self, limits: Metered, now: int) -> int | None:
         """When `room` may be found again, as far as time alone makes it; None: when a pending send is over."""
         ready = now
         if limits.interval:
@@ -152,6 +175,10 @@ class Meter:
                 return None
             ready = max(ready, free_at)
         return ready
+
+    def binding(self, limits: Metered, now: int) -> Limit | None:
+        """The first limit that is reached; None: the interval."""
+        return next((limit for limit in limits.limits if self.used(limit.span, now) >= limit.most), None)
 
     def used(self, span: Span, now: int) -> int:
         """How many count in `span` now, those that are pending too."""
@@ -233,3 +260,17 @@ def at(row: Usage) -> int:
     if row.span == LAST:
         return row.count
     return row.bucket if row.span in (MESSAGES_AT, RECIPIENTS_AT) else 0
+
+
+def metered(limits: Limits) -> Metered:
+    """`limits` as a meter asks them."""
+    zone = ZoneInfo(limits.day_zone) if limits.day is Day.CALENDAR else None
+    spans = (
+        (limits.messages_per_second, Span(Counted.MESSAGES, 1)),
+        (limits.messages_per_minute, Span(Counted.MESSAGES, 60)),
+        (limits.messages_per_hour, Span(Counted.MESSAGES, 3600)),
+        (limits.messages_per_day, Span(Counted.MESSAGES, DAY_SECONDS, zone)),
+        (limits.recipients_per_day, Span(Counted.RECIPIENTS, DAY_SECONDS, zone)),
+    )
+    found = tuple(Limit(span, most) for most, span in spans if most is not None)
+    return Metered(found, limits.send_interval // timedelta(microseconds=1))

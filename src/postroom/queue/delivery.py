@@ -11,10 +11,12 @@ from ..model.envelope import DsnRequest, Envelope
 from ..model.notice import NoticeKind, is_asked
 from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
 from ..model.queue import DeliveryResult, DeliveryState, DueDelivery, DueMessage
+from ..model.usage import Usage
 from ..pending import Pending
 from ..policy.retry import Schedule, jittered, window_has_ended
 from ..store import Claim
-from ..transports import Slot, Transaction
+from ..transports import Slot, Transaction, Watch
+from .limiter import Send
 from .outgoing import KeysUnusable
 
 #: The unknown that puts a delivery on hold: "the relay may have it" (SPEC section 2.8).
@@ -52,12 +54,12 @@ class RetryRules:
 
 class Begun:
     """One transaction from its claim to its durable outcome: `message` as it is sent, `taken` as it was claimed;
-    `is_noted`: a report shall tell of it.
+    `is_noted`: a report shall tell of it; `send` counts it where the account has limits.
 
     `altered` is the message as the account sends it, where that is other than what is stored.
     """
 
-    __slots__ = ("account", "altered", "claim", "is_noted", "message", "slot", "started", "taken")
+    __slots__ = ("account", "altered", "claim", "is_noted", "message", "send", "slot", "started", "taken")
 
     def __init__(self, slot: Slot, message: DueMessage, claim: Claim, account: str, started: datetime) -> None:
         self.slot = slot
@@ -67,6 +69,11 @@ class Begun:
         self.started = started
         self.altered: Pending[DueMessage] | None = None
         self.is_noted = False
+        self.send: Send | None = None
+
+    def usage(self) -> tuple[Usage, ...]:
+        """The transaction is over, or never was: what it adds to limits, to be stored with its outcome."""
+        return () if self.send is None else self.send.end()
 
     def keep_only(self, numbers: tuple[int, ...]) -> None:
         """Cut down to what may be sent."""
@@ -76,20 +83,20 @@ class Begun:
         )
         self.claim = dataclasses.replace(self.claim, recipients=numbers)
 
-    def split(self, unsent: frozenset[int]) -> Claim:
-        """Cut down to what was sent; the claim of the others, of whom `unsent` has the places."""
+    def split(self, unsent: frozenset[int], usage: tuple[Usage, ...] = ()) -> Claim:
+        """Cut down to what was sent; the claim of the others, of whom `unsent` has the places, with `usage`."""
         numbers = [delivery.n for delivery in self.message.deliveries]  # outcomes are in this order
-        rest = dataclasses.replace(self.claim, recipients=tuple([numbers[at] for at in sorted(unsent)]))
+        rest = dataclasses.replace(self.claim, recipients=tuple([numbers[at] for at in sorted(unsent)]), usage=usage)
         self.keep_only(tuple([n for at, n in enumerate(numbers) if at not in unsent]))
         return rest
 
 
-def transaction(message: DueMessage) -> Transaction:
+def transaction(message: DueMessage, watch: Watch | None = None) -> Transaction:
     """What leaves: the content of `message` for its recipients."""
     recipients = tuple([delivery.recipient for delivery in message.deliveries])
     envelope = Envelope(message.reverse_path, recipients, message.eight_bit, message.smtputf8, _dsn(message))
     content = message.content
-    return Transaction(envelope, content.head, content.body, content.size_bytes)
+    return Transaction(envelope, content.head, content.body, content.size_bytes, watch)
 
 
 def could_not_be_made(message: DueMessage, error: BaseException) -> list[Outcome]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -28,6 +29,7 @@ from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
 from . import delivery
 from .circuit import Breaker
 from .delivery import Begun
+from .limiter import AccountLimit, Limiter
 from .loader import Loader
 from .ready import Ready
 from .rules import LaneRules
@@ -59,6 +61,7 @@ class Lane:
         make_transport: Callable[[Account], Transport],
         random: Callable[[], float],
         kept: Circuit | None = None,
+        limiter: Limiter,
     ) -> None:
         self.account = account
         self._store = store
@@ -72,6 +75,8 @@ class Lane:
         self._ready = Ready()
         self._loader = Loader(self._ready, store, clock, LaneId(account.id), self._wake)
         self.breaker = Breaker(account, store, clock, rules.sleep, lane=self, kept=kept)
+        self._limiter = limiter
+        self._limit = limiter.of(account, self._wake)
         self._timers: dict[str, Timer] = {}
         self._work = asyncio.Event()
         self._under_way = 0  # messages between claim and durable outcome
@@ -108,6 +113,7 @@ class Lane:
             self.renew()
             self._outgoing = self._rules.outgoing(account)
         self.breaker.change(account)
+        self._limit = self._limiter.of(account, self._wake)
         self._wake()
 
     def follow(self, rules: LaneRules) -> None:
@@ -181,6 +187,9 @@ class Lane:
                 self._work.clear()
                 self._later("pause", wait, self._work.set)
                 continue
+            if not self._room():
+                self._wait_for_room()
+                continue
             try:
                 slot = await self._transport.reserve()
             except AccountUnavailable as unavailable:
@@ -188,11 +197,31 @@ class Lane:
                 continue
             except TransportClosed:  # the account was edited; the next transport is there already
                 continue
-            message = self._ready.next(self.account.recipients_per_transaction) if self.may_send else None
+            room = self._room()
+            message = self._ready.next(room) if room and self.may_send else None
             if message is None:
                 slot.cancel()
                 continue
             self._send(slot, message)
+
+    def _room(self) -> int:
+        """For how many recipients a message may start now."""
+        most = self.account.recipients_per_transaction
+        return most if self._limit is None else min(most, self._limit.room())
+
+    def _wait_for_room(self) -> None:
+        self._work.clear()
+        seconds = self._limit.wait_seconds() if self._limit is not None else 0.0
+        timer = self._timers.pop("limit", None)
+        if timer is not None:
+            timer.cancel()
+        if seconds is not None:  # else the end of a send wakes the lane
+            self._later("limit", seconds, self._work.set)
+
+    @property
+    def limit(self) -> AccountLimit | None:
+        """The limits of the account, where it has any."""
+        return self._limit
 
     # One message --------------------------------------------------------------------------------------------------
 
@@ -207,6 +236,8 @@ class Lane:
         begun = Begun(slot, message, claim, self.account.name, self._clock.now())
         if self._outgoing is not None:
             begun.altered = self._outgoing.alter(message, begun.started)  # while the claim is on its way
+        if self._limit is not None:
+            begun.send = self._limit.reserve(len(message.deliveries))
         self._store.claim(claim).add_done_callback(partial(self._claimed, begun))
 
     def _claimed(self, begun: Begun, claimed: Pending[tuple[int, ...]]) -> None:
@@ -216,6 +247,7 @@ class Lane:
             begun.keep_only(numbers)
             if not numbers:
                 begun.slot.cancel()
+                begun.usage()
                 self._ended(begun)
                 if claimed.exception() is not None:
                     self._later("store", STORE_PATIENCE, self.look)
@@ -238,7 +270,7 @@ class Lane:
 
     def _deliver(self, begun: Begun, message: DueMessage) -> None:
         try:
-            sending = begun.slot.deliver(delivery.transaction(message))
+            sending = begun.slot.deliver(delivery.transaction(message, begun.send))
         except Exception as error:
             self._fault(begun, error)
         else:
@@ -248,6 +280,9 @@ class Lane:
         """A fault of ours: what was written is not known, so the claim stays, and the next start marks it."""
         message = message_id_text(begun.message.id)
         _log.error("delivery_failed", account=begun.account, message=message, exc_info=error)
+        if begun.send is not None:
+            begun.send.was_begun()
+            begun.usage()
         begun.slot.settle()
         begun.slot.durable()
         self._ended(begun)
@@ -259,10 +294,11 @@ class Lane:
             return
         outcomes, now = answered.result(), self._clock.now()
         failure, said, then = None, "", None
+        usage = begun.usage()
         if not delivery.all_succeeded(outcomes):
             unsent = delivery.not_sent(outcomes)
             if unsent:
-                rest = begun.split(unsent)
+                rest = begun.split(unsent, usage if len(unsent) == len(outcomes) else ())
                 then = partial(self._store.unclaim, rest)
                 if len(unsent) == len(outcomes):
                     begun.slot.settle()
@@ -275,7 +311,7 @@ class Lane:
         results = delivery.results(begun.message, outcomes, self._rules.retry, now, self._random)
         record = AttemptRecord(
             claim.message_id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host,
-            results, said,
+            results, said, usage,
         )  # fmt: skip
         begun.is_noted = any(result.notice for result in results)
         begun.slot.settle()
@@ -317,6 +353,17 @@ class Lane:
             self._all_ended.set()
 
     # The account --------------------------------------------------------------------------------------------------
+
+    @property
+    def circuit(self) -> Circuit:
+        """How the account is, and which of its limits is reached."""
+        circuit = self.breaker.circuit
+        reached = self._limit.reached if self._limit is not None else ""
+        if not reached or self._limit is None:
+            return circuit
+        seconds = self._limit.wait_seconds()
+        until = None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
+        return dataclasses.replace(circuit, limit=reached, limit_until=until)
 
     def _open_transport(self, account: Account) -> Transport:
         transport = self._make_transport(account)

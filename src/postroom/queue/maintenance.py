@@ -41,6 +41,7 @@ class Told:
 
     noted: Callable[[], None]
     clock_jumped: Callable[[], None]
+    limits_now: Callable[[], int] = lambda: 0  # by the clock of limits
 
 
 async def run(
@@ -66,6 +67,8 @@ async def turn(store: QueueStore, clock: Clock, rules: MaintenanceRules, watch: 
         _log.info("clock_followed", brought_back=moved)
     if is_believed:
         await step(store, now, rules)
+    while await store.forget_usage(told.limits_now()):
+        pass
     told.noted()
 
 

@@ -14,6 +14,7 @@ from ..transports import Transport
 from .beats import Beats
 from .circuit import asleep_by_hand
 from .lane import Lane
+from .limiter import Limiter
 from .rules import LaneRules
 
 
@@ -38,6 +39,7 @@ class Scheduler:
         self._paused = False
         self.beats = Beats(clock, self._beat)
         self._kept: dict[LaneId, Circuit] = {}  # how accounts were when nothing was sent here
+        self.limiter = Limiter(store, clock)
 
     async def load(self, accounts: Sequence[Account]) -> None:
         """Read how accounts were that could not send; what was edited since is well."""
@@ -51,7 +53,9 @@ class Scheduler:
         With `hold_pending`, everything that waits is held before any lane may claim it.
         """
         now = self._clock.now()
-        self._token, recovered = await self._store.recover(now)
+        await self.limiter.load()
+        self._token, recovered = await self._store.recover(now, self.limiter.clock.now())
+        await self.limiter.load()  # with what was under way
         if hold_pending:
             await self._store.hold(Selection(), now, "it waited when the gateway started (hold_pending_at_start)")
         self._paused = paused
@@ -73,6 +77,7 @@ class Scheduler:
         """Lanes as the accounts are now: new ones open, changed ones change, removed ones end."""
         if self._token is None:
             return
+        self.limiter.follow(accounts)
         wanted = {LaneId(account.id): account for account in accounts}
         for lane_id in [lane_id for lane_id in self._lanes if lane_id not in wanted]:
             self._lanes.pop(lane_id).retire()
@@ -90,6 +95,7 @@ class Scheduler:
                 make_transport=self._make_transport,
                 random=self._random,
                 kept=self._kept.pop(lane_id, None),
+                limiter=self.limiter,
             )
             self._lanes[lane_id] = lane
             lane.pause(self._paused)
@@ -163,10 +169,14 @@ class Scheduler:
         await kept
         self._kept[lane_id] = circuit
 
+    def lane(self, lane: LaneId) -> Lane | None:
+        """A lane that is open here."""
+        return self._lanes.get(lane)
+
     def circuit(self, lane: LaneId) -> Circuit:
         """How the account of `lane` is, or was when something was last sent here."""
         found = self._lanes.get(lane)
-        return found.breaker.circuit if found is not None else self._kept.get(lane, Circuit())
+        return found.circuit if found is not None else self._kept.get(lane, Circuit())
 
     @property
     def is_running(self) -> bool:

@@ -120,6 +120,8 @@ def _cause(
         return reason, next_beat or row.due, "", f"postroom queue retry {message}"
     if next_beat is not None:
         return "it waits for the next batch (setting batch_interval)", next_beat, "", f"{_SET} batch_interval 0s"
+    if circuit.limit:
+        return f"account {account.name} has reached {circuit.limit}", circuit.limit_until, "", ""
     if circuit.health is Health.SLOWED:
         return f"it waits for account {account.name}, which is slowed: {circuit.reason}", None, circuit.advice, ""
     return f"it waits for a free connection of account {account.name}", None, "", ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..model.usage import LAST, MESSAGES_AT, RECIPIENTS_AT, Usage
+from ..model.usage import LAST, MESSAGES_AT, RECIPIENTS_AT, Usage, lane_meter
 from ..policy.limits import added
 from .readers import Reader
 from .rows import Rows
@@ -31,11 +31,6 @@ def keep(transaction: Transaction, usage: Iterable[Usage]) -> None:
     values = [value for row in added(usage) for value in (row.meter, row.span, row.bucket, row.count, row.ends)]
     if values:
         transaction.raw.run(_ADD, values)
-
-
-def lane_meter(lane: int) -> str:
-    """The meter under which what was under way on a lane at a crash is kept."""
-    return f"lane/{lane}"
 
 
 def count_under_way(transaction: Transaction, token: int, at: int) -> None:

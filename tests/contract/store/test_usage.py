@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from postroom.model.queue import DeliveryState
-from postroom.model.usage import LAST, MESSAGES_AT, RECIPIENTS_AT, Usage
+from postroom.model.usage import LAST, MESSAGES_AT, RECIPIENTS_AT, Usage, lane_meter
 from postroom.store.database import Database
-from postroom.store.usage import lane_meter
 from tests.contract.store.conftest import Opener
 from tests.contract.store.examples import LANE, NOON, attempt_of, begin, claim_of, make_message, result_of
 

@@ -18,6 +18,9 @@ OBEYED: dict[str, object] = {
     "max_connections": 1, "messages_per_connection": 1, "recipients_per_transaction": 1, "idle_timeout": "1s",
     "fixed_sender": "robot@x.test", "fixed_sender_name": "Robot", "fixed_sender_keeps_reply": True,
     "fixed_sender_not_private": True,
+    "sender_patterns": "*@x.test", "recipient_patterns": "*@y.test", "send_interval": "1s", "messages_per_second": 1,
+    "messages_per_minute": 1, "messages_per_hour": 1, "messages_per_day": 1, "recipients_per_day": 1,
+    "quota_group": "ses", "day": "calendar", "day_zone": "Europe/Berlin",
 }  # fmt: skip
 
 
@@ -39,7 +42,7 @@ def test_the_list_names_fields_and_values_that_are_there() -> None:
     ("fields", "named"),
     [
         ({"proxy_type": "http-connect", "proxy_host": "p.example"}, ("proxy_type",)),
-        ({"sender_patterns": "*@x.test", "messages_per_day": 5}, ("sender_patterns", "messages_per_day")),
+        ({"local_address": "127.0.0.1", "charset": "latin-1"}, ("charset", "local_address")),
         ({"authentication": "pop-before-smtp", "pop_username": "u", "pop_password": "p"}, ("authentication",)),
         ({"verification": "fingerprint", "fingerprints": "ab" * 32}, ("verification",)),
     ],

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from postroom.model.usage import MESSAGES_AT, RECIPIENTS_AT, Usage
-from postroom.policy.limits import SECOND, Counted, Limit, Limits, Meter, Reservation, Span, added, latest
+from postroom.policy.limits import SECOND, Counted, Limit, Meter, Metered, Reservation, Span, added, latest
 
 MINUTE = Span(Counted.MESSAGES, 60)
 RECIPIENTS = Span(Counted.RECIPIENTS, 3600)
 
 
-def _meter(limits: Limits, kept: Sequence[Usage] = ()) -> Meter:
+def _meter(limits: Metered, kept: Sequence[Usage] = ()) -> Meter:
     return Meter("a1", [limit.span for limit in limits.limits], kept)
 
 
@@ -28,7 +28,7 @@ def _send(meter: Meter, now: int, recipients: int = 1) -> list[Usage]:
 
 
 def test_so_many_and_no_more_until_the_first_leaves_the_window() -> None:
-    limits = Limits((Limit(MINUTE, 3),))
+    limits = Metered((Limit(MINUTE, 3),))
     meter = _meter(limits)
     for at in (0, 1, 2):
         assert meter.room(limits, at * SECOND) > 0
@@ -42,14 +42,14 @@ def test_so_many_and_no_more_until_the_first_leaves_the_window() -> None:
 
 
 def test_recipients_count_one_each_and_a_part_of_a_message_may_go() -> None:
-    limits = Limits((Limit(RECIPIENTS, 100),))
+    limits = Metered((Limit(RECIPIENTS, 100),))
     meter = _meter(limits)
     _send(meter, 0, 70)
     assert meter.room(limits, 1) == 30
 
 
 def test_what_is_pending_counts_as_now_and_comes_back_only_if_it_was_not_written() -> None:
-    limits = Limits((Limit(MINUTE, 1),))
+    limits = Metered((Limit(MINUTE, 1),))
     meter = _meter(limits)
     pending = meter.reserve(1)
     assert meter.room(limits, 1000 * SECOND) == 0
@@ -59,7 +59,7 @@ def test_what_is_pending_counts_as_now_and_comes_back_only_if_it_was_not_written
 
 
 def test_the_interval_is_kept_from_start_to_start() -> None:
-    limits = Limits(interval=2 * SECOND)
+    limits = Metered(interval=2 * SECOND)
     meter = _meter(limits)
     pending = meter.reserve(1)
     assert meter.room(limits, 0) == 0
@@ -73,7 +73,7 @@ def test_the_interval_is_kept_from_start_to_start() -> None:
 def test_a_calendar_day_ends_at_midnight_of_its_zone() -> None:
     zone = ZoneInfo("Europe/Berlin")
     day = Span(Counted.MESSAGES, 86_400, zone)
-    limits = Limits((Limit(day, 1),))
+    limits = Metered((Limit(day, 1),))
     meter = _meter(limits)
     evening = 1_774_738_800 * SECOND  # 2026-03-29 00:00 +01:00; that day has 23 hours
     _send(meter, evening)
@@ -83,7 +83,7 @@ def test_a_calendar_day_ends_at_midnight_of_its_zone() -> None:
 
 
 def test_rows_of_one_bucket_are_added_up() -> None:
-    limits = Limits((Limit(MINUTE, 10),))
+    limits = Metered((Limit(MINUTE, 10),))
     meter = _meter(limits)
     rows = list(added([*_send(meter, 0), *_send(meter, 10), *_send(meter, SECOND)]))
     counted = sorted((row.bucket, row.count) for row in rows if row.span == MINUTE.name)
@@ -93,7 +93,7 @@ def test_rows_of_one_bucket_are_added_up() -> None:
 
 @pytest.mark.parametrize("span", [MINUTE, Span(Counted.MESSAGES, 86_400)])
 def test_a_window_has_at_most_a_thousand_buckets(span: Span) -> None:
-    limits = Limits((Limit(span, 1_000_000),))
+    limits = Metered((Limit(span, 1_000_000),))
     meter = _meter(limits)
     for n in range(5000):
         _send(meter, n * span.seconds * SECOND // 2000)
@@ -120,7 +120,7 @@ class LimiterMachine(RuleBasedStateMachine):
     """Messages are claimed as `room` says, seen at any time until they are answered; the process crashes between."""
 
     spans = (Span(Counted.MESSAGES, 1), Span(Counted.MESSAGES, 60), Span(Counted.RECIPIENTS, 60))
-    limits = Limits((Limit(spans[0], 2), Limit(spans[1], 7), Limit(spans[2], 20)), interval=50_000)
+    limits = Metered((Limit(spans[0], 2), Limit(spans[1], 7), Limit(spans[2], 20)), interval=50_000)
 
     def __init__(self) -> None:
         super().__init__()
