@@ -53,8 +53,7 @@ class Scheduler:
         With `hold_pending`, everything that waits is held before any lane may claim it.
         """
         now = self._clock.now()
-        await self.limiter.load()
-        self._token, recovered = await self._store.recover(now, self.limiter.clock.now())
+        self._token, recovered = await self._store.recover(now)
         await self.limiter.load()  # with what was under way
         if hold_pending:
             await self._store.hold(Selection(), now, "it waited when the gateway started (hold_pending_at_start)")

@@ -222,9 +222,10 @@ class QueueStore(Protocol):
         """Move each delivery out of `sending`, if it is still there under this token, and keep the attempt and an
         event per delivery whose state changed."""
 
-    def recover(self, now: datetime, limits_at: int = 0) -> asyncio.Future[tuple[FencingToken, int]]:
+    def recover(self, now: datetime) -> asyncio.Future[tuple[FencingToken, int]]:
         """Take a new fencing token; return to `deferred`, due now and marked "may be sent twice", what is `sending`
-        under an older one, counting it for limits at `limits_at`. The token and how many."""
+        under an older one; for limits it counts as sent now, or at the last send on record where that is later. The
+        token and how many."""
 
     async def usage(self) -> Sequence[Usage]:
         """What limits have counted."""

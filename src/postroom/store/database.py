@@ -185,9 +185,9 @@ class Database:
 
     # --- QueueStore: moves ---
 
-    def recover(self, now: datetime, limits_at: int = 0) -> asyncio.Future[tuple[FencingToken, int]]:
+    def recover(self, now: datetime) -> asyncio.Future[tuple[FencingToken, int]]:
         """See `QueueStore.recover`."""
-        return self._submit(Kind.ALONE, selections.recover(now, limits_at))
+        return self._submit(Kind.ALONE, selections.recover(now))
 
     async def usage(self) -> Sequence[Usage]:
         """See `QueueStore.usage`."""

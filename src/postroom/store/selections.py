@@ -120,12 +120,12 @@ def _move_picked(transaction: Transaction, move: Move, now: datetime, detail: st
     return moved
 
 
-def recover(now: datetime, limits_at: int) -> Callable[[Transaction], tuple[FencingToken, int]]:
+def recover(now: datetime) -> Callable[[Transaction], tuple[FencingToken, int]]:
     """Work for the writer: see `QueueStore.recover`."""
 
     def work(transaction: Transaction) -> tuple[FencingToken, int]:
         token = next_number(transaction, "token")
-        count_under_way(transaction, token, limits_at)
+        count_under_way(transaction, token, now)
         transaction.raw.execute(
             "INSERT INTO picked (message_id, n, lane, state)"
             f" SELECT message_id, n, lane, state FROM delivery WHERE {SENDING_SQL} AND token < ?",

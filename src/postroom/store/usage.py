@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from ..model.usage import LAST, MESSAGES_AT, RECIPIENTS_AT, Usage, lane_meter
 from ..policy.limits import added
 from .readers import Reader
 from .rows import Rows
-from .schema import SENDING_SQL
+from .schema import SENDING_SQL, micros
 from .writer import Transaction
 
 #: Rows removed in one step.
@@ -26,6 +27,12 @@ _ADD = Rows(
 )
 
 
+_LATEST = (
+    f"SELECT max(CASE WHEN span = '{LAST}' THEN count WHEN span IN ('{MESSAGES_AT}', '{RECIPIENTS_AT}') THEN bucket"
+    " ELSE 0 END) FROM usage"
+)
+
+
 def keep(transaction: Transaction, usage: Iterable[Usage]) -> None:
     """Add rows to those that are there."""
     values = [value for row in added(usage) for value in (row.meter, row.span, row.bucket, row.count, row.ends)]
@@ -33,8 +40,11 @@ def keep(transaction: Transaction, usage: Iterable[Usage]) -> None:
         transaction.raw.run(_ADD, values)
 
 
-def count_under_way(transaction: Transaction, token: int, at: int) -> None:
-    """What is `sending` under a token older than `token` may have started at any time until `at`, and counts there."""
+def count_under_way(transaction: Transaction, token: int, now: datetime) -> None:
+    """What is `sending` under a token older than `token` may have started at any time until now, and counts as sent
+    then; the clock may stand before the last send on record."""
+    (last,) = transaction.raw.execute(_LATEST).fetchone()
+    at = max(micros(now), last or 0)
     rows = transaction.raw.execute(
         "SELECT lane, count(DISTINCT message_id), count(*) FROM delivery"
         f" WHERE {SENDING_SQL} AND token < ? GROUP BY lane",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from postroom.model.queue import DeliveryState
 from postroom.model.usage import LAST, MESSAGES_AT, RECIPIENTS_AT, Usage, lane_meter
 from postroom.store.database import Database
+from postroom.store.schema import micros
 from tests.contract.store.conftest import Opener
 from tests.contract.store.examples import LANE, NOON, attempt_of, begin, claim_of, make_message, result_of
 
@@ -39,12 +41,25 @@ async def test_what_was_under_way_at_a_crash_counts_at_the_start(store: Database
     await store.claim(claim_of(message, token))
     await store.close()
     again = await open_again()
-    await again.recover(NOON, 1000)
+    await again.recover(NOON)
+    assert sorted(await again.usage(), key=str) == [*_under_way(micros(NOON), 3)]
+
+
+async def test_with_a_clock_that_was_set_back_it_counts_at_the_last_send_on_record(store: Database) -> None:
+    token = await begin(store)
+    message = make_message()
+    late = micros(NOON + timedelta(days=365))
+    last = Usage("account/1", LAST, 0, late, late + DAY)
+    await store.enqueue(replace(message, usage=(last,)))
+    await store.claim(claim_of(message, token))
+    await store.recover(NOON)
+    assert sorted(await store.usage(), key=str) == [last, *_under_way(late, 1)]
+
+
+def _under_way(at: int, recipients: int) -> list[Usage]:
     meter = lane_meter(LANE)
-    assert sorted(await again.usage(), key=str) == [
-        Usage(meter, MESSAGES_AT, 1000, 1, 1000 + 2 * DAY),
-        Usage(meter, RECIPIENTS_AT, 1000, 3, 1000 + 2 * DAY),
-    ]
+    ends = at + 2 * DAY
+    return [Usage(meter, MESSAGES_AT, at, 1, ends), Usage(meter, RECIPIENTS_AT, at, recipients, ends)]
 
 
 async def test_what_is_worthless_is_forgotten(store: Database) -> None:
