@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0005"
+HEAD = "0006"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
