@@ -324,7 +324,7 @@ async def test_a_jump_that_was_taken_back_before_anybody_looked_holds_nothing_up
     room.clock.time -= YEARS
     await upkeep.turn()
     (row,) = await room.rows(waits)
-    assert row.due is not None and row.due <= room.clock.now()
+    assert row.due is None or row.due <= room.clock.now()  # it may be on its way by now
     await room.until(waits, "delivered")
 
 

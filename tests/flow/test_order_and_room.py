@@ -135,4 +135,6 @@ async def test_bulk_mail_goes_beside_a_backlog_of_normal_mail(room: Room, monkey
     for message in messages:
         await room.until(message, "delivered")
     order = "".join(sent.envelope.recipients[0][0] for sent in transport.sent)
-    assert order == "nnnnb" * 8 + "n" * 8
+    for n, share in enumerate(order.split("b")[:8]):
+        assert len(share) <= 4, (n, order)  # fewer where memory ran out of normal ones for a moment
+    assert order.count("n") == 40
