@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import postgresql
+
 ROOT = Path(__file__).parent.parent
 NODE_MODULES = ROOT / "tests" / "interop" / "node_modules"
 
@@ -41,6 +43,7 @@ PEERS: dict[str, tuple[str, str]] = {
     "dovecot": ("/usr/lib/dovecot/submission-login", "apt-get install dovecot-submissiond"),
     "opendkim": ("opendkim", "apt-get install opendkim"),
     "curl": ("curl", "apt-get install curl"),
+    "postgresql": (str((postgresql.programs() or Path("/")) / "initdb"), "apt-get install postgresql"),
     "nodemailer": (str(NODE_MODULES / "nodemailer" / "package.json"), "npm install in tests/interop"),
     "smtp-server": (str(NODE_MODULES / "smtp-server" / "package.json"), "npm install in tests/interop"),
 }
@@ -211,6 +214,29 @@ def serve(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[...
     yield start
     for served in started:
         end_serving(served)
+
+
+def _unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[postgresql.Cluster]:
+    """A PostgreSQL that no test stops, made once for each process that runs tests."""
+    find_peer("postgresql")
+    with postgresql.running(_unused_port()) as found:
+        yield found
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[postgresql.Cluster]:
+    """A PostgreSQL for one test, which may stop and break it."""
+    find_peer("postgresql")
+    with postgresql.running(_unused_port(), connections=20) as found:
+        yield found
 
 
 # The suite runs on plain asyncio, and on the loop of the running gateway with POSTROOM_TEST_LOOP=uvloop.

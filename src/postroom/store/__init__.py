@@ -205,6 +205,9 @@ NOTHING_IN_HAND = InHand()
 class QueueStore(Protocol):
     """What the queue asks of the store."""
 
+    #: Called on the loop when a database that could not be reached is there again: what is due must be looked up anew.
+    on_restored: list[Callable[[], None]]
+
     def stage(self, content_id: ContentId, index: int, chunk: bytes) -> asyncio.Future[None]:
         """Keep chunk `index` of content that no message owns yet; collected after an hour if none ever does."""
 

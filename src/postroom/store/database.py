@@ -1,8 +1,9 @@
-"""The store on SQLite: the verbs of `Store`, each handed to the module of its group."""
+"""The store on SQLite or PostgreSQL: the verbs of `Store`, each handed to the module of its group."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -75,48 +76,77 @@ _GROUPS: dict[Kind, Group] = {
 
 
 async def open_store(
-    path: str | Path,
+    database: str | Path,
     keyring: Keyring | None,
     clock_now: Callable[[], datetime],
     *,
     on_broken: Callable[[BaseException], None] | None = None,
     durable: bool = True,
 ) -> Database:
-    """The store in the file `path` (or `sqlite:///path`), made and migrated as needed, for this process alone.
+    """The store in the SQLite file `database`, or in the PostgreSQL database of that URL, made and migrated as needed,
+    for this process alone.
 
-    `on_broken` is called once on the loop when the store fails for good (a failed fsync, a corrupt file): the process
-    must leave. `durable=False` leaves out every fsync and is for measuring their cost only.
+    `on_broken` is called once on the loop when the store fails for good (a failed fsync, a corrupt file, a database
+    that another gateway has taken): the process must leave. `durable=False` leaves out every fsync and is for measuring
+    their cost only.
 
     Raises:
         InvalidInput: a kind of database that this version does not have.
         StateConflict: another process has it open.
         StorageFailed: not a database of ours, or it cannot be used.
     """
-    name = str(path)
-    if "://" in name and not name.startswith("sqlite:///"):
-        raise InvalidInput(Fault("database", f"{name.split(':')[0]} is not supported", "give the path of a file"))
-    file = Path(name.removeprefix("sqlite:///"))
+    name = str(database)
     loop = asyncio.get_running_loop()
-    held = sqlite.lock(file)
-    try:
-        raw, readers = await loop.run_in_executor(None, _open, file, durable)
-    except BaseException:
-        held.close()
-        raise
+    on_restored: list[Callable[[], None]] = []
+    held: IO[str] | None = None
+    if name.startswith(("postgresql://", "postgres://")):
+        tell = partial(_tell, loop, on_restored)
+        raw, readers = await loop.run_in_executor(None, _open_postgresql, name, tell, durable)
+    elif "://" in name and not name.startswith("sqlite:///"):
+        kinds = "give the path of a file, or postgresql://..."
+        raise InvalidInput(Fault("database", f"{name.split(':')[0]} is not supported", kinds))
+    else:
+        file = Path(name.removeprefix("sqlite:///"))
+        held = sqlite.lock(file)
+        try:
+            raw, readers = await loop.run_in_executor(None, _open_sqlite, file, durable)
+        except BaseException:
+            held.close()
+            raise
     writer = Writer(raw, _GROUPS, on_broken)
     writer.start()
-    return Database(writer, readers, keyring, clock_now, held)
+    return Database(writer, readers, keyring, clock_now, held, on_restored)
 
 
-def _open(file: Path, durable: bool) -> tuple[WritingConnection, Readers]:
+def _tell(loop: asyncio.AbstractEventLoop, listeners: Sequence[Callable[[], None]]) -> None:
+    """In the writer's thread: the listeners are called on the loop."""
+    with contextlib.suppress(RuntimeError):  # it is closed
+        for listener in listeners:
+            loop.call_soon_threadsafe(listener)
+
+
+def _open_sqlite(file: Path, durable: bool) -> tuple[WritingConnection, Readers]:
     raw = sqlite_connection.connect_writer(file, durable=durable)
     try:
         migrate(raw)
-        raw.execute(selections.PICKED)
+        raw.execute(selections.PICKED.format(bytes="BLOB", end="WITHOUT ROWID"))
         return raw, Readers(partial(sqlite_connection.open_reader, file))
     except sqlite3.Error as error:
         raw.close()
         raise sqlite.unopened(file, error) from error
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _open_postgresql(url: str, tell: Callable[[], None], durable: bool) -> tuple[WritingConnection, Readers]:
+    from . import postgresql  # psycopg costs memory where nobody needs it
+
+    picked = selections.PICKED.format(bytes="BYTEA", end="ON COMMIT DELETE ROWS")
+    raw = postgresql.connect_writer(url, picked, tell, durable=durable)
+    try:
+        migrate(raw)
+        return raw, Readers(partial(postgresql.ReadingConnection, url))
     except BaseException:
         raw.close()
         raise
@@ -131,8 +161,10 @@ class Database:
         readers: Readers,
         keyring: Keyring | None,
         clock_now: Callable[[], datetime],
-        held: IO[str],
+        held: IO[str] | None,
+        on_restored: list[Callable[[], None]],
     ) -> None:
+        self.on_restored = on_restored
         self._writer = writer
         self._readers = readers
         self._keyring = keyring
@@ -157,7 +189,8 @@ class Database:
         """See `Store.close`; safe to call twice."""
         await self._readers.close()
         await self._writer.close()
-        self._held.close()
+        if self._held is not None:
+            self._held.close()
 
     # --- QueueStore: hot verbs ---
 

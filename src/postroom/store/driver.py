@@ -101,8 +101,11 @@ class WritingConnection(Connection, Protocol):
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
 
-    def begin(self) -> None:
-        """Begin one that writes."""
+    def begin(self, token: int = ...) -> None:
+        """Begin one that writes, for who holds the fencing token (0: nobody yet)."""
+
+    def begin_migration(self) -> None:
+        """Begin one that changes the tables, and may take long."""
 
     def commit(self) -> None:
         """Commit; returns when it is durable. One that raises leaves the transaction to be rolled back."""
@@ -116,6 +119,13 @@ class WritingConnection(Connection, Protocol):
     def upkeep(self, on_fatal: Callable[[BaseException], None]) -> Upkeep:
         """What it asks for between batches; `on_fatal` is called with an error after which nothing can be trusted."""
 
+    def is_in_doubt(self, error: BaseException) -> bool:
+        """Whether a commit that raised it may have been kept, as `settle` may learn."""
+
+    def settle(self) -> bool | None:
+        """Whether the commit in doubt was kept; None: not known yet. Raises an error after which nothing can be
+        trusted, as `is_fatal` says."""
+
     def is_fatal(self, error: BaseException) -> bool:
         """Whether nothing can be trusted after it."""
 
@@ -124,6 +134,9 @@ class WritingConnection(Connection, Protocol):
 
     def close(self) -> None:
         """Close it."""
+
+    def abandon(self) -> None:
+        """Leave it after a fatal error, and touch nothing any more."""
 
 
 class ReadingConnection(Connection, Protocol):

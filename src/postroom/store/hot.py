@@ -45,7 +45,7 @@ _THIS = " FROM v WHERE delivery.message_id = v.m AND delivery.n = v.n"
 _CLAIM_HEAD = "WITH v(m, n, lane, token) AS ("
 _CLAIM_TAIL = f") UPDATE delivery SET state = 'sending', token = v.token{_THIS} AND delivery.lane = v.lane"
 _CLAIM_QUEUED = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL} AND delivery.state = 'queued'")
-_RETURNING = " RETURNING message_id, n"
+_RETURNING = " RETURNING delivery.message_id, delivery.n"
 _CLAIM_QUEUED_TOLD = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL} AND delivery.state = 'queued'{_RETURNING}")
 _CLAIM_DEFERRED_TOLD = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL} AND delivery.state = 'deferred'{_RETURNING}")
 

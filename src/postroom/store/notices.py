@@ -181,11 +181,11 @@ def delayed(reader: Reader, accepted_before: datetime, now: datetime) -> Delays 
         return Delays([], bound)  # it was written under a clock that was ahead
     if after >= bound:
         return None
-    ids = "SELECT id FROM message WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
-    looked, last = reader.raw.execute(f"SELECT count(*), max(id) FROM ({ids})", (after, bound, WARN_LOOK)).fetchone()
-    if not looked:
+    ids = "SELECT id FROM message WHERE id >= ? AND id < ? ORDER BY id LIMIT 1 OFFSET ?"
+    if reader.raw.execute(ids, (after, bound, 0)).fetchone() is None:
         return None
-    up_to = last + b"\x00" if looked == WARN_LOOK else bound
+    last = reader.raw.execute(ids, (after, bound, WARN_LOOK - 1)).fetchone()
+    up_to = last[0] + b"\x00" if last is not None else bound
     found = reader.raw.execute(
         f"SELECT DISTINCT message_id FROM delivery WHERE {_UNDER_WAY} AND message_id >= ? AND message_id < ?"
         " ORDER BY message_id LIMIT ?",

@@ -44,10 +44,10 @@ class Move:
     also: str
 
 
-#: The deliveries of one step, a table of the writer's connection alone.
+#: The deliveries of one step, a table of the writer's connection alone; the words in braces are the database's own.
 PICKED = (
-    "CREATE TEMP TABLE picked (message_id BLOB NOT NULL, n INTEGER NOT NULL, lane INTEGER NOT NULL,"
-    " state TEXT NOT NULL, PRIMARY KEY (message_id, n)) WITHOUT ROWID"
+    "CREATE TEMPORARY TABLE picked (message_id {bytes} NOT NULL, n INTEGER NOT NULL, lane INTEGER NOT NULL,"
+    " state TEXT NOT NULL, PRIMARY KEY (message_id, n)) {end}"
 )
 
 
@@ -205,11 +205,11 @@ class Reaper:
             " AND NOT EXISTS (SELECT 1 FROM notice WHERE message_id = stretch.id) LIMIT ?",
             (*bounds, micros(ended_before), REAP_MOST),
         ).fetchall()
-        looked, last = reader.raw.execute(f"SELECT count(*), max(id) FROM (SELECT id {stretch})", bounds).fetchone()
         if len(found) == REAP_MOST:
             self.after = found[-1][0]
         else:
-            self.after = last if looked == REAP_LOOK else b""
+            last = reader.raw.execute(f"SELECT id {stretch} OFFSET ?", (*bounds[:2], 1, REAP_LOOK - 1)).fetchone()
+            self.after = last[0] if last is not None else b""
         return [MessageId(message_id) for (message_id,) in found]
 
 

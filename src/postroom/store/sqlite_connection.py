@@ -90,9 +90,13 @@ class WritingConnection(Connection):
 
     writes_on_loop = True
 
-    def begin(self) -> None:
+    def begin(self, token: int = 0) -> None:
         """See `driver.WritingConnection.begin`."""
         self.execute("BEGIN IMMEDIATE")
+
+    def begin_migration(self) -> None:
+        """See `driver.WritingConnection.begin_migration`."""
+        self.begin()
 
     def commit(self) -> None:
         """See `driver.WritingConnection.commit`. Gives up the interpreter lock once, where execute("COMMIT") does so
@@ -126,6 +130,14 @@ class WritingConnection(Connection):
         """See `driver.WritingConnection.upkeep`."""
         return Log(self, on_fatal)
 
+    def is_in_doubt(self, error: BaseException) -> bool:
+        """See `driver.WritingConnection.is_in_doubt`: what the file holds cannot be asked while it fails."""
+        return False
+
+    def settle(self) -> bool | None:
+        """See `driver.WritingConnection.settle`."""
+        return None
+
     def is_fatal(self, error: BaseException) -> bool:
         """See `driver.WritingConnection.is_fatal`."""
         return isinstance(error, sqlite3.Error) and sqlite.is_fatal(error)
@@ -134,6 +146,10 @@ class WritingConnection(Connection):
         """See `driver.WritingConnection.storage_error`."""
         assert isinstance(error, sqlite3.Error)
         return sqlite.storage_error(error, committing=committing)
+
+    def abandon(self) -> None:
+        """See `driver.WritingConnection.abandon`: SQLite would say goodbye with the syncs that failed."""
+        self.core.close()
 
 
 class ReadingConnection(Connection):

@@ -41,6 +41,13 @@ BUSY_OPERATIONS = 6
 PAUSE_SECONDS = 0.0005
 
 
+#: How long a door waits to learn what became of a commit that was not answered, and the pause between two looks.
+DOUBT_SECONDS = 5.0
+DOUBT_PAUSE_SECONDS = 0.1
+#: What waits for as long as it takes: who asked can do nothing else.
+PATIENT = frozenset({Kind.CLAIM, Kind.UNCLAIM, Kind.COMPLETE, Kind.EVENT})
+
+
 class Uneven(Exception):
     """A group moved fewer rows than it asked for: it must be written one by one to learn whose they were."""
 
@@ -121,6 +128,8 @@ class Writer:
         self._planned = False  # a turn comes before the loop waits again
         self._idle: asyncio.TimerHandle | None = None
         self._closed = False
+        self._closing = threading.Event()
+        self._batch: list[Operation] = []  # what the transaction under way writes
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._fails = False  # since it last worked
         self.broken: BaseException | None = None
@@ -155,12 +164,14 @@ class Writer:
         if self._closed:
             return
         self._closed = True
+        self._closing.set()
         self._turn()
         await asyncio.shield(self._ended)
         self._thread.join()
-        self._raw.core.close()
-        if self.broken is None:  # else SQLite would say goodbye with the syncs that failed
+        if self.broken is None:
             self._raw.close()
+        else:
+            self._raw.abandon()
 
     # --- turns: on the loop ---
 
@@ -245,6 +256,7 @@ class Writer:
             self._rollback()  # what the loop began and could not end
         if self.broken is not None:
             return failed(batch, StorageFailed("the store has failed and takes nothing more"))
+        self._batch = batch
         passing = any(operation.size_bytes >= CHUNK_BYTES for operation in batch)
         with self._raw.with_care(content_passes=passing):
             return self._with_care(batch)
@@ -340,7 +352,7 @@ class Writer:
         self._transaction.moved.clear()
         self._transaction.alone = False
         try:
-            self._raw.begin()
+            self._raw.begin(self._transaction.token)
         except self._raw.Error as error:
             raise _GroupFailed(error) from error
         self._token = self._transaction.token
@@ -355,13 +367,50 @@ class Writer:
         try:
             self._raw.commit()
         except self._raw.Error as error:
-            # A COMMIT that raises leaves the transaction to be rolled back by us.
-            self._rollback()
-            raise _GroupFailed(error, committing=True) from error
+            self._raw.rollback()  # a COMMIT that raises leaves that to us
+            if not (self._raw.is_in_doubt(error) and self._was_kept(error)):
+                self._transaction.token = self._token
+                raise _GroupFailed(error, committing=True) from error
         self.commits += 1
         if self._fails:
             self._fails = False
             _log.warning("store_works_again")
+
+    def _was_kept(self, error: Exception) -> bool:
+        """What became of a commit that was not answered, as soon as that can be known.
+
+        Who can try again elsewhere is told after a while that it is not known; the queue's own verbs wait. What comes
+        in meanwhile is refused.
+
+        Returns False where that will not be known: the store is closed, or the database another's now.
+
+        Raises:
+            _GroupFailed: it was not kept.
+        """
+        told_at = time.monotonic() + DOUBT_SECONDS
+        while not self._closing.is_set():
+            try:
+                kept = self._raw.settle()
+            except self._raw.Error as fatal:
+                self._break(fatal)
+                return False
+            if kept is not None:
+                _log.warning("commit_settled", kept=kept, error=str(error))
+                if kept:
+                    return True
+                lost = "the connection to the database was lost before the commit: nothing was kept"
+                raise _GroupFailed(StorageFailed(lost)) from error
+            if told_at and time.monotonic() > told_at:
+                told_at = 0.0
+                unknown = [operation for operation in self._batch if operation.kind not in PATIENT]
+                self._call(resolve, failed(unknown, self._explain(_GroupFailed(error, committing=True))))
+            self._call(self._refuse, StorageFailed("the database cannot be reached"))
+            self._closing.wait(DOUBT_PAUSE_SECONDS)
+        return False
+
+    def _refuse(self, error: BaseException) -> None:
+        refused, self._gathered = self._gathered, []
+        resolve(failed(refused, error))
 
     def _rollback(self) -> None:
         self._transaction.token = self._token

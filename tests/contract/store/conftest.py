@@ -1,4 +1,4 @@
-"""The stores under test, each in a temporary folder: one suite for every implementation."""
+"""The stores under test, each on a database of its own: one suite for every kind of database."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from postroom.store.database import Database, open_store
 from tests.contract.store.examples import Hour, OpenKeyring
+from tests.postgresql import Cluster
 
 Opener = Callable[[], Awaitable[Database]]
 
@@ -20,16 +21,35 @@ def hour() -> Hour:
     return Hour()
 
 
-@pytest_asyncio.fixture(params=["sqlite"])
-async def open_again(request: pytest.FixtureRequest, tmp_path: Path, hour: Hour) -> AsyncIterator[Opener]:
+KINDS = ("sqlite", "postgresql")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test on each kind of database, but for those that are marked as being about one."""
+    if "database" in metafunc.fixturenames:
+        kinds = [kind for kind in KINDS if metafunc.definition.get_closest_marker(kind)] or KINDS
+        metafunc.parametrize("database", kinds, indirect=True)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store that is empty, or not there yet, will be."""
+    if request.param == "sqlite":
+        return str(tmp_path / "postroom.db")
+    cluster: Cluster = request.getfixturevalue("cluster")
+    return cluster.new_store()
+
+
+@pytest_asyncio.fixture
+async def open_again(database: str, hour: Hour) -> AsyncIterator[Opener]:
     """Opens the same store each time; a store opened before must have been closed."""
     opened: list[Database] = []
 
-    async def sqlite() -> Database:
-        opened.append(await open_store(tmp_path / "postroom.db", OpenKeyring(), hour.now))
+    async def open_it() -> Database:
+        opened.append(await open_store(database, OpenKeyring(), hour.now))
         return opened[-1]
 
-    yield {"sqlite": sqlite}[request.param]
+    yield open_it
     for store in opened:
         await store.close()
 

@@ -146,6 +146,7 @@ async def test_every_field_of_an_account_comes_back(store: Database, open_again:
     assert await (await open_again()).accounts() == [saved]
 
 
+@pytest.mark.sqlite
 async def test_a_password_lies_sealed_in_the_file(store: Database, tmp_path: Path) -> None:
     await store.save_account(FULL)
     await store.close()

@@ -174,6 +174,7 @@ async def test_the_answer_comes_after_the_commit(store: Database) -> None:
     assert (await store.deliveries(_ALL))[0].message_id == message.id
 
 
+@pytest.mark.sqlite
 async def test_without_room_nothing_is_kept_and_with_room_all_goes_on(store: Database) -> None:
     token = await begin(store)
     claimed = make_message()
@@ -234,6 +235,7 @@ def fail_commit(store: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[i
     return install
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("code", "name", "error"),
     [
@@ -257,6 +259,7 @@ async def test_a_commit_that_fails_fails_its_group_and_no_other(
     assert store.broken is None
 
 
+@pytest.mark.sqlite
 async def test_a_failed_fsync_ends_the_store(
     store: Database, fail_commit: Callable[[int, str], FailingCommit], monkeypatch: pytest.MonkeyPatch
 ) -> None:

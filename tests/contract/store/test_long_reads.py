@@ -14,6 +14,8 @@ from postroom.store import sqlite, sqlite_log
 from postroom.store.database import Database
 from tests.contract.store.examples import make_message
 
+pytestmark = pytest.mark.sqlite
+
 
 async def test_the_writer_waits_for_a_long_read_only_as_often_as_the_log_doubles(
     store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

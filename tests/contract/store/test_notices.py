@@ -174,6 +174,7 @@ async def test_a_report_that_cannot_be_kept_leaves_its_notices(store: Database) 
 # A crash ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 async def test_after_a_crash_there_are_state_and_notice_or_neither(store: Database, tmp_path: Path, turns: int) -> None:
     message, token = make_message(), await begin(store)
@@ -188,6 +189,7 @@ async def test_after_a_crash_there_are_state_and_notice_or_neither(store: Databa
     await ended
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 async def test_after_a_crash_there_is_the_notice_or_its_report(store: Database, tmp_path: Path, turns: int) -> None:
     await refused(store)
@@ -204,6 +206,7 @@ async def test_after_a_crash_there_is_the_notice_or_its_report(store: Database, 
     assert await told is True
 
 
+@pytest.mark.sqlite
 async def test_what_is_durable_is_there_after_a_crash(store: Database, tmp_path: Path) -> None:
     await refused(store)
     report = make_report()

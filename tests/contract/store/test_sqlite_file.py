@@ -37,6 +37,8 @@ from postroom.store.readers import Reader, Readers
 from tests.contract.store.conftest import Opener
 from tests.contract.store.examples import LANE, NOON, Hour, ask, make_message
 
+pytestmark = pytest.mark.sqlite
+
 WRITES = """
 import asyncio, sys
 from pathlib import Path
@@ -119,8 +121,8 @@ async def test_a_strangers_file_is_left_alone(tmp_path: Path, hour: Hour) -> Non
 
 
 async def test_another_kind_of_database_is_refused_with_a_mend(hour: Hour) -> None:
-    with pytest.raises(InvalidInput, match="postgresql is not supported"):
-        await open_store("postgresql://localhost/postroom", None, hour.now)
+    with pytest.raises(InvalidInput, match="mysql is not supported"):
+        await open_store("mysql://localhost/postroom", None, hour.now)
 
 
 # --- one owner ---

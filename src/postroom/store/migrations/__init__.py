@@ -26,7 +26,7 @@ def migrate(raw: WritingConnection) -> bool:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = raw.core
-    raw.begin()
+    raw.begin_migration()
     try:
         command.upgrade(config, "head")
         raw.commit()
