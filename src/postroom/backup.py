@@ -60,7 +60,14 @@ async def backup(settings: Settings, folder: Path, *, with_keys: bool, now: date
         InvalidInput: `folder` is there, or can't be made; there is no keys file to take along.
         StorageFailed: the copy could not be written or proved. Nothing is left then.
     """
+    _refuse_elsewhere(settings, "backup", f"pg_dump -Fc NAME > FILE, and copy the keys and {CONFIGURATION}")
     return await asyncio.to_thread(_backup, settings, folder, with_keys, now)
+
+
+def _refuse_elsewhere(settings: Settings, verb: str, instead: str) -> None:
+    if settings.database:
+        fault = f"`postroom {verb}` is for the SQLite file, and the database is {settings.database}"
+        raise InvalidInput(Fault("database", fault, f"{instead} (docs/operate.md has the steps)"))
 
 
 def _backup(settings: Settings, folder: Path, with_keys: bool, now: datetime) -> Backup:
@@ -121,6 +128,8 @@ async def restore(settings: Settings, folder: Path, *, replace: bool, now: datet
         StorageFull: there is not enough room.
         StorageFailed: the backup is damaged.
     """
+    hold = "start the gateway with POSTROOM_HOLD_PENDING_AT_START=true: what was pending may have been sent since"
+    _refuse_elsewhere(settings, "restore", f"stop the gateway, pg_restore --clean -d NAME FILE, then {hold}")
     target, keys = settings.database_path, settings.data / KEYS_FILE
     if _is_there(target) and not replace:
         fault = f"{settings.data} holds a database already"
@@ -173,7 +182,7 @@ async def _hold_all(
     keyring = Keyring.load(settings.data, settings)
     store = await open_store(path, keyring, lambda: now)
     try:
-        await _try_keys(store, keyring)
+        await try_keys(store, keyring)
         await store.recover(now)
         why = f"it was pending in the backup of {made[:19]}Z that was restored: it may have been sent since"
         held = await store.hold(Selection(), now, why)
@@ -186,7 +195,7 @@ async def _hold_all(
     return held, tuple(rows), facts.messages
 
 
-async def _try_keys(store: Store, keyring: Keyring) -> None:
+async def try_keys(store: Store, keyring: Keyring) -> None:
     """What no key opens is found now, not at the first start.
 
     Raises:

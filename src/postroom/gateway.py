@@ -22,7 +22,7 @@ from .accounts.unbuilt import refusal
 from .applications.fields import APPLICATION_FIELDS
 from .applications.fields import DEFAULTS as APPLICATION_DEFAULTS
 from .applications.service import ApplicationService
-from .backup import Backup, backup
+from .backup import Backup, backup, try_keys
 from .config import Settings
 from .crashing import reach
 from .errors import Fault, GatewayError, InvalidInput, NotFound, StateConflict
@@ -51,7 +51,7 @@ from .queue.outgoing import Outgoing
 from .queue.rules import LaneRules, lane_rules, maintenance_rules, notification_rules
 from .queue.scheduler import Scheduler
 from .queue.why import Sending, explain, marks
-from .secrets import Keyring
+from .secrets import Keyring, made_keys_go_again
 from .settings.service import SettingsService
 from .store import DeliveryFilter, DeliveryRow, MessageView, Selection, Store
 from .store.database import open_store
@@ -138,6 +138,7 @@ class Gateway:
             os.urandom,
         )
         self._background: list[asyncio.Task[None]] = []
+        store.on_restored.append(self.scheduler.look)
         accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
         configuration.on_change.append(self._settings_changed)
 
@@ -159,19 +160,26 @@ class Gateway:
         """
         clock = clock or SystemClock()
         folder = Path(settings.data)
-        keyring = Keyring.load(folder, settings)
-        store = await open_store(folder / "postroom.db", keyring, clock.now, on_broken=on_broken)
-        configuration = SettingsService(store, settings)
-        accounts = AccountService(store)
-        applications = ApplicationService(store, keyring)
-        accounts.named_by = lambda name: (
-            *(f"application {one}" for one in applications.naming(name)),
-            *(f"the setting {one}" for one in configuration.naming(name)),
-        )
-        applications.account_name = configuration.account_name = accounts.spelling
-        await configuration.load()
-        await accounts.load()
-        await applications.load()
+        with made_keys_go_again(folder, settings):
+            keyring = Keyring.load(folder, settings)
+            store = await open_store(settings.store, keyring, clock.now, on_broken=on_broken)
+            configuration = SettingsService(store, settings)
+            accounts = AccountService(store)
+            applications = ApplicationService(store, keyring)
+            accounts.named_by = lambda name: (
+                *(f"application {one}" for one in applications.naming(name)),
+                *(f"the setting {one}" for one in configuration.naming(name)),
+            )
+            applications.account_name = configuration.account_name = accounts.spelling
+            try:
+                await configuration.load()
+                await accounts.load()
+                await applications.load()
+                if settings.database:
+                    await try_keys(store, keyring)
+            except BaseException:
+                await store.close()
+                raise
         hostname = settings.hostname or await own_name()
         gateway = cls(configuration, store, accounts, applications, clock, random_unit, hostname, keyring)
         await gateway.scheduler.load(accounts.snapshot())

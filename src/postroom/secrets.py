@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import re
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -212,3 +213,17 @@ def _sync_folder(path: Path) -> None:
 def generate_password() -> str:
     """A new password of 185 bits, easy to read out and to select with a double click."""
     return "".join(secrets.choice(_LETTERS) for _ in range(_PASSWORD_LENGTH))
+
+
+@contextlib.contextmanager
+def made_keys_go_again(folder: Path, settings: Settings) -> Iterator[None]:
+    """A keys file that was made for a database elsewhere stays only if that database opens with it: else the right one
+    would not be asked for any more."""
+    keys = folder / KEYS_FILE
+    were_there = keys.exists()
+    try:
+        yield
+    except BaseException:
+        if settings.database and not were_there:
+            keys.unlink(missing_ok=True)
+        raise

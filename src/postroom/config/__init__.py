@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from .database import DatabaseUrl
 from .describe import AT_START, OF_THE_MACHINE, Effect, SettingDoc, describe
 from .origin import Origin
 from .quantities import Count, Duration, MailAddress, RetrySchedule, Size, duration, fault, size
@@ -176,6 +177,11 @@ class Settings(BaseSettings):
         description="folder of the database, the keys and the control socket (0700)",
         json_schema_extra=OF_THE_MACHINE,
     )
+    database: DatabaseUrl = Field(
+        DatabaseUrl(),
+        description="PostgreSQL database, as `postgresql://...`; empty: SQLite in the data folder",
+        json_schema_extra=OF_THE_MACHINE,
+    )
     hostname: str = Field(
         "",
         max_length=255,
@@ -296,8 +302,13 @@ class Settings(BaseSettings):
 
     @property
     def database_path(self) -> Path:
-        """The SQLite file."""
+        """The SQLite file, where `database` names no other."""
         return self.data / "postroom.db"
+
+    @property
+    def store(self) -> str | Path:
+        """Where the store is: the URL with its password, or the SQLite file."""
+        return self.database.reveal() or self.database_path
 
     @property
     def control_socket(self) -> Path:

@@ -133,7 +133,20 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         yield Finding(Level.OK, "disk", shown)
 
 
+async def _postgresql(url: str) -> list[Finding]:
+    from ..store import postgresql  # psycopg costs memory where nobody needs it
+
+    what, unsafe, doubtful = await asyncio.to_thread(postgresql.look, url)
+    faults = [
+        Finding(Level.ERROR, "database", fault, "`postroom docs install` says what it must be") for fault in unsafe
+    ]
+    doubts = [Finding(Level.WARNING, "database", doubt, "look at the server's postgresql.conf") for doubt in doubtful]
+    return faults + doubts + ([Finding(Level.OK, "database", f"is {what}")] if not faults else [])
+
+
 async def _database(settings: Settings) -> list[Finding]:
+    if settings.database:
+        return await _postgresql(settings.database.reveal())
     try:
         faults = await integrity.faults(settings.database_path)
     except integrity.Unfinished:

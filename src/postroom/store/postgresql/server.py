@@ -18,6 +18,8 @@ def refuse_unsafe(raw: psycopg.Connection[object]) -> None:
     """Raises StorageFailed where the server is too old, or would lose what it has committed."""
     for fault in unsafe(raw):
         raise StorageFailed(f"the database cannot be used: {fault}")
+    if _setting(raw, "synchronous_commit") not in ("on", "remote_apply"):
+        raise StorageFailed("the database cannot be used: synchronous_commit = on did not take")
 
 
 def unsafe(raw: psycopg.Connection[object]) -> Iterator[str]:
@@ -28,8 +30,6 @@ def unsafe(raw: psycopg.Connection[object]) -> Iterator[str]:
         yield f"its encoding is {_setting(raw, 'server_encoding')}: make one with ENCODING 'UTF8'"
     if _setting(raw, "fsync") != "on":
         yield "fsync is off on this server, so a power cut loses what was acknowledged: set fsync = on"
-    if _setting(raw, "synchronous_commit") not in ("on", "remote_apply"):
-        yield "synchronous_commit = on did not take"
 
 
 def doubtful(raw: psycopg.Connection[object]) -> Iterator[str]:
