@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import structlog
 from typer.testing import CliRunner
 
@@ -103,14 +104,18 @@ def reply_of(client: smtplib.SMTP) -> int | None:
 class Room:
     """One data folder and its relay, from crash to count."""
 
-    def __init__(self, data: Path, start: Callable[[Path, dict[str, str]], Served], sink: CountingSink) -> None:
+    def __init__(
+        self, data: Path, start: Callable[[Path, dict[str, str]], Served], sink: CountingSink, database: str = ""
+    ) -> None:
         self.data = data
+        self.environment = {"POSTROOM_DATABASE": database} if database else {}
+        self._database = database
         self.sink = sink
         self._start = start
 
     def start(self, crash_at: str = "", *, sending: bool = True, under: Mapping[str, str] | None = None) -> Served:
         """The gateway, ready; it ends itself at a point where one is named. `under`: more of its environment."""
-        settings = {"POSTROOM_SENDING_ENABLED": str(sending).lower(), **(under or {})}
+        settings = {"POSTROOM_SENDING_ENABLED": str(sending).lower(), **self.environment, **(under or {})}
         if crash_at:
             settings["POSTROOM_CRASH_AT"] = crash_at
         return self._start(self.data, settings)
@@ -120,7 +125,7 @@ class Room:
         handlers = logging.root.handlers[:]
         mask = os.umask(0o077)  # as the command sets it, and leaves it
         try:
-            done = CliRunner().invoke(app, [*arguments, "--data", str(self.data)])
+            done = CliRunner().invoke(app, [*arguments, "--data", str(self.data)], env=self.environment)
         finally:  # it has sent the log to where its errors went
             os.umask(mask)
             logging.root.handlers[:] = handlers
@@ -131,7 +136,7 @@ class Room:
     def serve_and_crash(self, crash_at: str) -> None:
         """The gateway ends itself before it is ready."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
-        environment |= {"POSTROOM_DATA": str(self.data), "POSTROOM_CRASH_AT": crash_at}
+        environment |= {"POSTROOM_DATA": str(self.data), "POSTROOM_CRASH_AT": crash_at, **self.environment}
         assert run_postroom(environment, "serve", check=False).returncode == CRASHED
 
     @staticmethod
@@ -189,6 +194,9 @@ class Room:
 
     def query(self, sql: str) -> list[Any]:
         """What the database says."""
+        if self._database:
+            with psycopg.connect(self._database, autocommit=True) as connection:
+                return connection.execute(sql.encode()).fetchall()
         with contextlib.closing(sqlite3.connect(f"file:{self.data}/postroom.db?mode=ro", uri=True)) as raw:
             return raw.execute(sql).fetchall()
 
@@ -202,9 +210,9 @@ class Room:
     def collects_orphans(self) -> None:
         """Maintenance leaves staged chunks for an hour, then removes them: its step is run with its clock moved."""
         assert self.orphans() > 0
-        asyncio.run(maintained(self.data, timedelta(minutes=59)))
+        asyncio.run(maintained(self._database or self.data / "postroom.db", timedelta(minutes=59)))
         assert self.orphans() > 0
-        asyncio.run(maintained(self.data, timedelta(minutes=61)))
+        asyncio.run(maintained(self._database or self.data / "postroom.db", timedelta(minutes=61)))
         assert self.orphans() == 0
         assert self.query("SELECT count(*) FROM staging") == [(0,)]
 
@@ -245,13 +253,13 @@ class Ledger:
                 self.acknowledged.add(name)
 
 
-async def maintained(data: Path, later: timedelta) -> None:
-    """One step of maintenance on a folder whose gateway is stopped, with the clock moved."""
+async def maintained(database: str | Path, later: timedelta) -> None:
+    """One step of maintenance on a database whose gateway is stopped, with the clock moved."""
 
     def now() -> datetime:
         return datetime.now(UTC) + later
 
-    store = await open_store(data / "postroom.db", None, now)
+    store = await open_store(database, None, now)
     month = timedelta(days=30)
     await maintenance.step(store, now(), maintenance.MaintenanceRules(month, month, month))
     await store.close()
@@ -265,9 +273,11 @@ def arrived(copies: dict[tuple[str, str], int]) -> dict[str, int]:
     return found
 
 
-def prepare(data: Path, sink: CountingSink, start: Callable[..., Served], end: Callable[[Served], None]) -> None:
+def prepare(
+    data: Path, sink: CountingSink, start: Callable[..., Served], end: Callable[[Served], None], **settings: str
+) -> None:
     """A data folder whose applications may send everything through the sink."""
-    served = start(data, "[]")
+    served = start(data, "[]", **settings)
     try:
         relay = ("--host", "127.0.0.1", "--port", str(sink.port), "--security", "none", "--allow-clear-password")
         served.run(

@@ -16,6 +16,8 @@ from postroom.model.content import CHUNK_BYTES
 from tests.conftest import Served, run_postroom
 from tests.e2e.crash_room import LARGE, ROUNDS, SMALL, Ledger, Room, Shape, begin, body_of, letter, reply_of
 
+pytestmark = pytest.mark.both
+
 # The client's side: A1 to A5. Nothing is sent before the crash, so that what comes can be told to the copy.
 
 
