@@ -1,6 +1,6 @@
 """How many messages a second the store alone can take, claim and complete, and what durability costs.
 
-    python -m bench.store_rate [--messages N] [--in-flight N] [--busy MICROSECONDS]
+    python -m bench.store_rate [--messages N] [--in-flight N] [--busy MICROSECONDS] [--database postgresql://...]
 
 Each of `--in-flight` workers enqueues a message of 4 KiB, claims it and completes it, waiting for every commit.
 `--busy` makes the loop's thread work so long for each message, as the protocols would.
@@ -97,9 +97,9 @@ async def _cycle(store: Database, token: FencingToken, busy: float) -> None:
     )
 
 
-async def measure(folder: Path, messages: int, in_flight: int, busy: float, *, durable: bool) -> None:
+async def measure(database: str | Path, messages: int, in_flight: int, busy: float, *, durable: bool) -> None:
     """Run `messages` cycles and print the figures."""
-    store = await open_store(folder / f"{durable}.db", None, lambda: datetime.now(UTC), durable=durable)
+    store = await open_store(database, None, lambda: datetime.now(UTC), durable=durable)
     token, _ = await store.recover(datetime.now(UTC))
     left = messages
 
@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=20)
     parser.add_argument("--busy", type=float, default=0.0, help="microseconds of work on the loop for each message")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--database", default="", help="URL of a PostgreSQL database; else a new SQLite file")
     parser.add_argument("--switch-interval", type=float, help="seconds, see sys.setswitchinterval")
     arguments = parser.parse_args()
     if arguments.switch_interval:
@@ -147,7 +148,11 @@ def main() -> None:
                 with asyncio.Runner(loop_factory=new_event_loop) as runner:
                     runner.run(
                         measure(
-                            Path(folder), arguments.messages, arguments.in_flight, arguments.busy / 1e6, durable=durable
+                            arguments.database or Path(folder) / "postroom.db",
+                            arguments.messages,
+                            arguments.in_flight,
+                            arguments.busy / 1e6,
+                            durable=durable,
                         )
                     )
 

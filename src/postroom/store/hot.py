@@ -42,25 +42,28 @@ _INSERT_STAGING = Rows("INSERT INTO staging (content_id, staged) ", "bi", " ON C
 
 # `FROM v` with the key compared column by column uses the primary key; `(a, b) IN (VALUES ...)` scans the table.
 _THIS = " FROM v WHERE delivery.message_id = v.m AND delivery.n = v.n"
+# `+` and `|| ''` keep planners from the partial indexes of what waits, which have far more rows than one key.
+_ON_LANE = " AND +delivery.lane = v.lane"
+_WAS = " AND delivery.state || '' ="
 _CLAIM_HEAD = "WITH v(m, n, lane, token) AS ("
-_CLAIM_TAIL = f") UPDATE delivery SET state = 'sending', token = v.token{_THIS} AND delivery.lane = v.lane"
-_CLAIM_QUEUED = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL} AND delivery.state = 'queued'")
+_CLAIM_TAIL = f") UPDATE delivery SET state = 'sending', token = v.token{_THIS}{_ON_LANE}"
+_CLAIM_QUEUED = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL}{_WAS} 'queued'")
 _RETURNING = " RETURNING delivery.message_id, delivery.n"
-_CLAIM_QUEUED_TOLD = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL} AND delivery.state = 'queued'{_RETURNING}")
-_CLAIM_DEFERRED_TOLD = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL} AND delivery.state = 'deferred'{_RETURNING}")
+_CLAIM_QUEUED_TOLD = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL}{_WAS} 'queued'{_RETURNING}")
+_CLAIM_DEFERRED_TOLD = Rows(_CLAIM_HEAD, "biii", f"{_CLAIM_TAIL}{_WAS} 'deferred'{_RETURNING}")
 
 _UNCLAIM = Rows(
     _CLAIM_HEAD,
     "biii",
-    f") UPDATE delivery SET state = 'queued', token = NULL{_THIS} AND delivery.lane = v.lane"
-    " AND delivery.state = 'sending' AND delivery.token = v.token",
+    f") UPDATE delivery SET state = 'queued', token = NULL{_THIS}{_ON_LANE}"
+    f"{_WAS} 'sending' AND delivery.token = v.token",
 )
 
 _COMPLETE_HEAD = "WITH v(m, n, token, state, due, counts, unknown, ended, status, reply) AS ("
 _COMPLETE_TAIL = (
     ") UPDATE delivery SET state = v.state, token = NULL, due = v.due, attempts = delivery.attempts + 1,"
     " tries = delivery.tries + v.counts, unknowns = delivery.unknowns + v.unknown, ended = v.ended,"
-    f" status = v.status, reply = v.reply{_THIS} AND delivery.state = 'sending' AND delivery.token = v.token"
+    f" status = v.status, reply = v.reply{_THIS}{_WAS} 'sending' AND delivery.token = v.token"
 )
 _COMPLETE = Rows(_COMPLETE_HEAD, "biitiiiitt", _COMPLETE_TAIL)
 _COMPLETE_TOLD = Rows(_COMPLETE_HEAD, "biitiiiitt", f"{_COMPLETE_TAIL}{_RETURNING}")

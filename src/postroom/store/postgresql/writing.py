@@ -31,7 +31,7 @@ _LOCK_PAUSE_SECONDS = 0.05
 #: One gateway for each schema of a database.
 _LOCK = f"({APPLICATION_ID}, hashtext(current_schema()))"
 _HOLDER = (
-    "SELECT a.application_name, a.client_addr::text, a.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    "SELECT a.application_name, host(a.client_addr), a.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
     " WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s AND l.objid::int8 ="
     " (hashtext(current_schema())::int8 & 4294967295) AND l.database ="
     " (SELECT oid FROM pg_database WHERE datname = current_database())"
