@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import sqlalchemy
 
 from ..errors import GatewayError
+from .full_text import FullText
 from .rows import Rows
 
 Values = Sequence[Any] | Mapping[str, Any]
@@ -38,6 +39,10 @@ class Connection(Protocol):
     def core(self) -> sqlalchemy.Connection:
         """SQLAlchemy's connection on the same."""
 
+    @property
+    def full_text(self) -> FullText:
+        """How words are searched."""
+
     def execute(self, sql: str, values: Any = ..., /) -> Cursor:
         """Run a statement for its rows."""
 
@@ -46,6 +51,9 @@ class Connection(Protocol):
 
     def change_each(self, sql: str, each: Iterable[Any], /) -> int:
         """Run a statement for each of the sets of values; how many rows were changed."""
+
+    def insert(self, sql: str, values: Any, /) -> bool:
+        """Insert a row; False where its key is taken, and nothing is changed then."""
 
     def run(self, rows: Rows, values: list[Any], ahead: tuple[Any, ...] = ..., /) -> int:
         """Run a statement for many rows, given one after the other in `values` (`ahead`: values that its beginning

@@ -48,9 +48,7 @@ _STRETCHES = 1
 _WORDED = 200
 _WORDED_MOST = 5000
 
-_SUBJECTS = (
-    "SELECT rowid, message_id FROM subject_words WHERE subject_words MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
-)
+_SUBJECTS = "SELECT rowid, message_id FROM subject_words WHERE {match} AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 
 _LAST_TEXT = "\U0010ffff"
 _LAST_ID = b"\xff" * 16
@@ -288,12 +286,13 @@ def _worded(reader: Reader, wanted: DeliveryFilter) -> list[Key]:
     """The first keys of the page among the messages that have the words, some at a time from the newest."""
     if not subjects.exist(reader.raw):
         return []
-    words = subjects.expression(wanted.subject)
+    full_text = reader.raw.full_text
+    query, words = _SUBJECTS.format(match=full_text.match), full_text.wanted(wanted.subject)
     newest = subjects.LAST_ROW if wanted.after is None else subjects.row_of(wanted.after[0]) + subjects.ROWS
     keys: list[Key] = []
     most = _WORDED
     while len(keys) < wanted.limit:
-        rows = reader.raw.execute(_SUBJECTS, (words, newest, most)).fetchall()
+        rows = reader.raw.execute(query, (words, newest, most)).fetchall()
         access = _Access(message, "", (message.c.id.in_([message_id for _, message_id in rows]),))
         keys += _keys(reader, access, replace(wanted, limit=wanted.limit - len(keys)))
         if len(rows) < most:

@@ -19,6 +19,7 @@ from ..config.folder import unusable
 from ..crashing import fails
 from ..errors import GatewayError, StorageFailed
 from . import sqlite
+from .full_text import Fts5, FullText
 from .rows import MOST, Rows
 from .schema import APPLICATION_ID
 from .sqlite import CACHE_BYTES, PAGE_BYTES, READ_SECONDS, limit_cache, no_room, not_synced, pragma, wait_for_locks
@@ -35,6 +36,7 @@ class Connection(sqlite3.Connection):
     """See `driver.Connection`; the driver's own connection with the calls that it lacks."""
 
     core: sqlalchemy.Connection
+    full_text: FullText = Fts5()
 
     def change(self, sql: str, values: Any = (), /) -> int:
         """See `driver.Connection.change`."""
@@ -47,6 +49,14 @@ class Connection(sqlite3.Connection):
         before = self.total_changes
         self.executemany(sql, each)
         return self.total_changes - before
+
+    def insert(self, sql: str, values: Any, /) -> bool:
+        """See `driver.Connection.insert`."""
+        try:
+            self.execute(sql, values)
+        except sqlite3.IntegrityError:
+            return False
+        return True
 
     def run(self, rows: Rows, values: list[Any], ahead: tuple[Any, ...] = (), /) -> int:
         """See `driver.Connection.run`."""

@@ -1,4 +1,4 @@
-"""The words of subjects, searched by full text (FTS5) where that is switched on; there is no table of them before.
+"""The words of subjects, searched by full text where that is switched on; there is no table of them before.
 
 A message whose words are in the table has `searchable` 2. Switched on, the messages from before are taken in by a walk
 from the newest to the oldest; switched off, the same walk takes everything out.
@@ -6,7 +6,6 @@ from the newest to the oldest; switched off, the same walk takes everything out.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,11 +18,6 @@ from .writer import Transaction
 LOOK = 20_000
 STEP = 500
 
-_CREATE = (
-    "CREATE VIRTUAL TABLE subject_words USING fts5(subject, message_id UNINDEXED, columnsize=0,"
-    ' tokenize="unicode61 remove_diacritics 2")'
-)
-_INSERT = "INSERT INTO subject_words (rowid, subject, message_id) VALUES (?, ?, ?)"
 _DELETE = "DELETE FROM subject_words WHERE rowid BETWEEN ? AND ? AND message_id = ?"
 
 #: Ids so close together that they claim the same row take the next ones.
@@ -40,11 +34,6 @@ def row_of(message_id: bytes) -> int:
     return (int.from_bytes(time, "big") << 12 | int.from_bytes(counter, "big") & 0xFFF) << 3 | rest >> 3 & 7
 
 
-def expression(words: Sequence[str]) -> str:
-    """What FTS5 is asked: all of the words, the beginning of one where it ends with `*`."""
-    return " ".join(f'"{word.rstrip("*").replace(chr(34), "")}"{"*" if word.endswith("*") else ""}' for word in words)
-
-
 def exist(connection: Connection) -> bool:
     """Whether there is a table of words."""
     return connection.has_table("subject_words")
@@ -53,16 +42,16 @@ def exist(connection: Connection) -> bool:
 def add(transaction: Transaction, subjects: Iterable[Subject]) -> None:
     """Take the words in; the caller marks the messages."""
     raw = transaction.raw
+    full_text = raw.full_text
     if not exist(raw):
-        raw.execute(_CREATE)
+        for create in full_text.creates:
+            raw.execute(create)
+    insert = f"INSERT INTO subject_words (rowid, subject, message_id) VALUES (?, {full_text.place}, ?)"
     for message_id, subject in subjects:
-        first = row_of(message_id)
+        first, words = row_of(message_id), full_text.stored(subject)
         for row in range(first, first + ROWS):
-            try:
-                raw.execute(_INSERT, (row, subject, message_id))
-            except sqlite3.IntegrityError:
-                continue
-            break
+            if raw.insert(insert, (row, words, message_id)):
+                break
 
 
 def forget(transaction: Transaction, messages: Sequence[bytes]) -> None:
@@ -107,7 +96,7 @@ def change(subjects: Sequence[Subject], *, wanted: bool, last: bool) -> Callable
 
     def work(transaction: Transaction) -> int:
         raw = transaction.raw
-        marks = ",".join("?" * len(subjects))
+        marks = ",".join("?" * len(subjects)) or "NULL"  # an empty list is SQLite's alone
         ids = [message_id for message_id, _ in subjects]
         was, becomes = (1, 2) if wanted else (2, 1)
         there = raw.execute(f"SELECT id FROM message WHERE id IN ({marks}) AND searchable = {was}", ids).fetchall()

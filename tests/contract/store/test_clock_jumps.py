@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete, insert
 
 from postroom.store import Silence
 from postroom.store.database import Database
+from postroom.store.schema import event
 
 from .examples import NOON
 
@@ -28,10 +30,10 @@ async def keep(store: Database, record: Sequence[tuple[int, int]]) -> None:
     """A record of what happened at these hours, by the ids of the events."""
 
     def work(connection: Any) -> None:
-        raw = connection.connection.driver_connection
-        raw.execute("DELETE FROM event")
-        rows = [(identity, round(at(hour).timestamp() * 1_000_000)) for identity, hour in record]
-        raw.executemany("INSERT INTO event (id, at, kind, account, detail) VALUES (?, ?, 'x', '', '')", rows)
+        connection.execute(delete(event))
+        for identity, hour in record:
+            micros = round(at(hour).timestamp() * 1_000_000)
+            connection.execute(insert(event).values(id=identity, at=micros, kind="x", account="", detail=""))
 
     await store.write(work)
 

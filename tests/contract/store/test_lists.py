@@ -278,9 +278,9 @@ async def test_the_words_of_a_message_go_with_it(store: Database) -> None:
     await indexed(store, with_subjects=True)
     assert await store.reap(NOON + timedelta(hours=1), NOON) == 1
     rows = await store._readers.read(
-        lambda reader: reader.raw.execute("SELECT message_id FROM subject_words WHERE subject_words MATCH 'gone'")
+        lambda reader: reader.raw.execute("SELECT message_id FROM subject_words").fetchall()
     )
-    assert rows.fetchall() == [(kept.id,)]
+    assert rows == [(kept.id,)]
 
 
 async def test_subjects_of_one_millisecond_are_all_found(store: Database) -> None:

@@ -14,7 +14,8 @@ import sqlalchemy
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.pool import StaticPool
 
-from ...errors import Busy, Fault, GatewayError, InvalidInput
+from ...errors import Fault, GatewayError, InvalidInput
+from ..full_text import FullText, TextSearch
 from ..rows import Rows
 from . import meanings
 from .statements import adapt, columns, text_of, translated
@@ -53,6 +54,7 @@ class Connection:
 
     Error = psycopg.Error
     OperationalError = psycopg.OperationalError
+    full_text: FullText = TextSearch()
     #: What every session sets.
     settings: ClassVar[dict[str, str]] = {
         "timezone": "UTC",
@@ -147,6 +149,10 @@ class Connection:
             cursor.executemany(translated(sql), rows)
             return cursor.rowcount
 
+    def insert(self, sql: str, values: Any, /) -> bool:
+        """See `driver.Connection.insert`."""
+        return self.change(f"{sql} ON CONFLICT DO NOTHING", values) > 0
+
     def run(self, rows: Rows, values: list[Any], ahead: tuple[Any, ...] = (), /) -> int:
         """See `driver.Connection.run`."""
         return self._execute_rows(rows, values, ahead).rowcount
@@ -214,7 +220,7 @@ class ReadingConnection(Connection):
     def execute(self, sql: str, values: Any = (), /) -> psycopg.Cursor[Any]:
         """See `driver.Connection.execute`; the server cuts one statement, this the sum of them."""
         if time.monotonic() > self._deadline:
-            raise Busy("the search took too long and was stopped")
+            raise psycopg.errors.QueryCanceled("the read took too long")
         return super().execute(sql, values)
 
     def was_cut(self, error: BaseException) -> bool:
