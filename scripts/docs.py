@@ -1,6 +1,6 @@
 """Writes the pages and tables of docs/ that the code declares; `--check` only says which are out of step.
 
-Whole pages: settings, commands, endpoints, errors. Tables: between `<!-- drawn: NAME -->` and `<!-- end -->`.
+Whole pages: settings, commands, endpoints, errors, fields. Tables: between `<!-- drawn: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from postroom.policy import classify
 from postroom.policy.classify import Action
 from postroom.protocol.smtp import client_states as client
 from postroom.protocol.smtp import server_states as server
+from scripts.fields_page import fields_page
 
 DOCS = Path(__file__).parent.parent / "docs"
 DRAWN = re.compile(r"(<!-- drawn: ([a-z-]+) -->\n)(.*?)(<!-- end -->\n)", re.DOTALL)
@@ -154,6 +155,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "commands.md": lambda: printed("docs", "commands"),
     "errors.md": errors_page,
     "endpoints.md": endpoints_page,
+    "fields.md": fields_page,
 }
 TABLES: dict[str, Callable[[], str]] = {
     "states": states_table,
