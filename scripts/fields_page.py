@@ -25,8 +25,8 @@ _HEAD = """# Fields
 Written by `make docs` from `postroom/accounts/fields.py`, `postroom/applications/fields.py` and `docs/fields.toml`.
 A field has one name everywhere: the option `--proxy-host` (of a secret `--proxy-password-file`), `proxy_host` in JSON
 and in files. Durations are written as in `500ms`, `60s`, `5m`, `2h`, `3d`, sizes as in `2MiB`; a bare number is
-refused. *Not yet*: the field is kept and checked, and this release cannot obey it (the values named there, else any but the
-default); see [accounts](accounts.md).
+refused. *Not yet*: the field is kept and checked, and this release cannot obey it (the values named there, else any but
+the default); see [accounts](accounts.md).
 """
 
 
