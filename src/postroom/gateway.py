@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from . import events
 from .accounts.fields import ACCOUNT_FIELDS
 from .accounts.fields import DEFAULTS as ACCOUNT_DEFAULTS
 from .accounts.service import AccountService
@@ -53,7 +54,7 @@ from .queue.scheduler import Scheduler
 from .queue.why import Sending, explain, marks
 from .secrets import Keyring, made_keys_go_again
 from .settings.service import SettingsService
-from .store import DeliveryFilter, DeliveryRow, MessageView, Selection, Store
+from .store import EventFilter, EventPage, MessageView, Selection, Store
 from .store.database import open_store
 from .transports import Transport
 from .transports.pool import ConnectionBudget
@@ -313,17 +314,11 @@ class Gateway:
         reach("D8-keys")
         return KeyRotation(added, await self.store.reseal())
 
-    async def deliveries(self, wanted: DeliveryFilter) -> Sequence[DeliveryRow]:
-        """A page of deliveries, newest message first.
-
-        Raises:
-            InvalidInput: words of subjects are asked for and not indexed.
-            Busy: it took too long and was cut.
-        """
-        if wanted.subject and not self.settings.subject_search:
-            mend = "postroom settings set subject_search on; what is there is then indexed in the background"
-            raise InvalidInput(Fault("subject", "words of subjects are not indexed here", mend))
-        return await self.store.deliveries(wanted)
+    async def events(
+        self, wanted: EventFilter, wait: timedelta = timedelta(0), is_ending: Callable[[], bool] = lambda: False
+    ) -> EventPage:
+        """A page of events, waited for; see `events.page`."""
+        return await events.page(self.store, self.clock, wanted, wait, is_ending)
 
     # The queue by hand --------------------------------------------------------------------------------------------
 

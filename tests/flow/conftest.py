@@ -30,7 +30,7 @@ from postroom.queue.intake import Intake
 from postroom.queue.outgoing import Outgoing
 from postroom.queue.rules import LaneRules
 from postroom.queue.scheduler import Scheduler
-from postroom.store import DeliveryRow, Store
+from postroom.store import DeliveryRow, EventFilter, Store
 from postroom.store.database import open_store
 from postroom.transports import AccountUnavailable, Slot, Transaction
 
@@ -265,7 +265,9 @@ class Room:
         found: list[str] = []
 
         async def happened() -> bool:
-            found[:] = [event.detail for event in await self.store.events(0, 1000) if event.kind == kind]
+            found[:] = [
+                event.detail for event in (await self.store.events(EventFilter(kinds=(kind,), limit=1000))).events
+            ]
             return bool(found)
 
         await self.store.until(happened)

@@ -14,6 +14,7 @@ import pytest
 from postroom.config import Origin, Settings
 from postroom.errors import InvalidInput, NotFound
 from postroom.gateway import Gateway
+from postroom.store import EventFilter
 from postroom.submission.listener import Listener, clients_of
 
 LOOPBACK = {"address": "127.0.0.1", "port": 0}
@@ -36,7 +37,8 @@ async def reopened(gateway: Gateway) -> Gateway:
 
 async def changes(gateway: Gateway) -> list[str]:
     """What events say of settings."""
-    return [event.detail for event in await gateway.store.events(0, 1000) if event.kind == "settings.changed"]
+    page = await gateway.store.events(EventFilter(kinds=("settings.changed",)))
+    return [event.detail for event in page.events]
 
 
 async def test_a_change_is_kept_and_told(gateway: Gateway) -> None:

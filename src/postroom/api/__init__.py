@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from ..model.submission import Door
-from . import accounts, applications, deliveries, messages, problems, settings, status
+from . import accounts, applications, deliveries, events, messages, problems, settings, status
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -18,7 +18,8 @@ def create_app(gateway: Gateway, door: Door = Door.REST) -> FastAPI:
     app = FastAPI(title="Postroom", version="1", openapi_url="/v1/openapi.json", docs_url=None, redoc_url=None)
     app.state.gateway = gateway
     app.state.door = door
+    app.state.is_ending = lambda: False
     problems.install(app)
-    for part in (accounts, applications, messages, deliveries, settings, status):
+    for part in (accounts, applications, messages, deliveries, events, settings, status):
         app.include_router(part.routes)
     return app

@@ -68,8 +68,9 @@ class ControlSocket:
 
     def __init__(self, gateway: Gateway, path: Path) -> None:
         self._path = path
+        app = create_app(gateway, Door.CLI)
         config = uvicorn.Config(
-            create_app(gateway, Door.CLI),
+            app,
             http=_OwnerOnly,
             ws="none",
             lifespan="off",
@@ -78,7 +79,8 @@ class ControlSocket:
             server_header=False,
             timeout_graceful_shutdown=_END_PATIENCE_SECONDS,
         )
-        self._server = _Server(config)
+        self._server = server = _Server(config)
+        app.state.is_ending = lambda: server.should_exit
         self._serving: asyncio.Task[None] | None = None
         self._listener: socket.socket | None = None
 

@@ -57,11 +57,11 @@ async def list_deliveries(
         tag=tag,
         since=moment_given("since", since, now) if since else None,
         until=moment_given("until", until, now) if until else None,
-        subject=_words(subject),
+        subject=_words(gateway, subject),
         after=_read_cursor(cursor) if cursor else None,
         limit=limit,
     )
-    rows = await gateway.deliveries(wanted)
+    rows = await gateway.store.deliveries(wanted)
     following = _cursor(rows[-1].message_id, rows[-1].n) if len(rows) == limit else ""
     return {"deliveries": [show_delivery(gateway, row) for row in rows], "next": following}
 
@@ -74,7 +74,10 @@ def _spelled(gateway: TheGateway, application: str) -> str:
         return application
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _words(gateway: TheGateway, text: str) -> tuple[str, ...]:
+    if text and not gateway.settings.subject_search:
+        mend = "set subject_search = true; what is there is then indexed in the background"
+        raise InvalidInput(Fault("subject", "words of subjects are not indexed here", mend))
     words = tuple(word for word in text.split() if any(letter.isalnum() for letter in word))
     if text and not words:
         raise InvalidInput(Fault("subject", f"there is no word in {text!r}", "give words that stand in the subject"))

@@ -166,6 +166,27 @@ class EventRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events: those behind the cursor `after`, or without one the newest; all given conditions hold. A kind is
+    matched exactly, or is the first word of it: `account` is all of `account.asleep`, `account.edited`, ..."""
+
+    after: int | None = None
+    message_id: MessageId | None = None
+    account: str = ""
+    kinds: tuple[str, ...] = ()
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events, oldest first; `cursor` is behind all that was looked at, `at_end` when that was everything."""
+
+    events: tuple[EventRow, ...]
+    cursor: int
+    at_end: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageView:
     """Everything that is known of one message, its content apart."""
 
@@ -254,8 +275,8 @@ class QueueStore(Protocol):
 
     def reap(self, ended_before: datetime, staged_before: datetime) -> asyncio.Future[int]:
         """Remove messages all of whose deliveries ended before the first time and of which nothing is to be reported,
-        and chunks that no message owns staged before the second; at most 500 messages at a time; how many rows of
-        `message` went."""
+        events of no message that are older, and chunks that no message owns staged before the second; at most 500
+        messages at a time; how many rows of `message` went."""
 
     def index(self, with_subjects: bool) -> asyncio.Future[bool]:
         """Bring what searches go by nearer to what is stored, in one small step: the words of subjects too, or out of
@@ -319,8 +340,11 @@ class ViewStore(Protocol):
     async def counts(self) -> dict[tuple[LaneId, DeliveryState], int]:
         """How many deliveries are in each state that has not ended, by lane; ended ones under their own states."""
 
-    async def events(self, after: int, limit: int) -> Sequence[EventRow]:
-        """Events with an id over `after`, oldest first."""
+    async def events(self, wanted: EventFilter) -> EventPage:
+        """A page of events; it may be empty before the end where few match."""
+
+    async def last_event(self) -> int:
+        """The cursor behind all events."""
 
 
 class DefinitionStore(Protocol):

@@ -34,7 +34,8 @@ from . import (
     DeliveryFilter,
     DeliveryRow,
     Due,
-    EventRow,
+    EventFilter,
+    EventPage,
     InHand,
     MessageView,
     Selection,
@@ -42,6 +43,7 @@ from . import (
     circuits,
     clock_jumps,
     definitions,
+    event_list,
     hot,
     lists,
     notices,
@@ -280,6 +282,8 @@ class Database:
         async def find_and_remove() -> int:
             while await self._submit(Kind.ALONE, selections.collect(staged_before)) == selections.REAP_STEP:
                 pass
+            while await self._submit(Kind.ALONE, selections.forget_events(ended_before)) == selections.STEP:
+                pass
             messages = await self._readers.read(lambda reader: self._reaper.find(reader, ended_before))
             removed = 0
             for start in range(0, len(messages), selections.REAP_STEP):
@@ -390,9 +394,13 @@ class Database:
         """See `ViewStore.counts`."""
         return await self._readers.read(views.read_counts)
 
-    async def events(self, after: int, limit: int) -> Sequence[EventRow]:
+    async def events(self, wanted: EventFilter) -> EventPage:
         """See `ViewStore.events`."""
-        return await self._readers.read(lambda reader: views.read_events(reader, after, limit))
+        return await self._readers.read(lambda reader: event_list.read_events(reader, wanted, self._now()))
+
+    async def last_event(self) -> int:
+        """See `ViewStore.last_event`."""
+        return await self._readers.read(event_list.last_event)
 
     # --- DefinitionStore ---
 
@@ -410,15 +418,15 @@ class Database:
 
     def save_account(self, account: Account) -> asyncio.Future[Account]:
         """See `DefinitionStore.save_account`."""
-        return self._submit(Kind.ALONE, definitions.save_account(account, self._keyring))
+        return self._submit(Kind.ALONE, definitions.save_account(account, self._keyring, self._now()))
 
     def save_accounts(self, accounts: Sequence[Account], order: Sequence[str]) -> asyncio.Future[None]:
         """See `DefinitionStore.save_accounts`."""
-        return self._submit(Kind.ALONE, definitions.save_accounts(accounts, order, self._keyring))
+        return self._submit(Kind.ALONE, definitions.save_accounts(accounts, order, self._keyring, self._now()))
 
     def remove_account(self, account_id: int) -> asyncio.Future[None]:
         """See `DefinitionStore.remove_account`."""
-        return self._submit(Kind.ALONE, definitions.remove_account(account_id))
+        return self._submit(Kind.ALONE, definitions.remove_account(account_id, self._now()))
 
     def reseal(self) -> asyncio.Future[int]:
         """See `DefinitionStore.reseal`."""
@@ -428,7 +436,7 @@ class Database:
 
     def save_application(self, application: Application) -> asyncio.Future[Application]:
         """See `DefinitionStore.save_application`."""
-        return self._submit(Kind.ALONE, definitions.save_application(application))
+        return self._submit(Kind.ALONE, definitions.save_application(application, self._now()))
 
     def save_setting(self, name: str, value: str | None) -> asyncio.Future[None]:
         """See `DefinitionStore.save_setting`."""

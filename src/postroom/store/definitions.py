@@ -16,6 +16,7 @@ from ..crashing import reach
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind, Authentication
 from ..model.application import Application
+from .definition_events import tell, tell_account, tell_application
 from .readers import Reader
 from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, circuit, event, micros, setting
 from .writer import Transaction
@@ -36,6 +37,8 @@ class Keyring(Protocol):
 #: Fields that have a column of their own. Those marked as secret are sealed.
 _ACCOUNT_APART = frozenset({"id", "name", "kind", "position", "revision", "enabled"})
 _APPLICATION_APART = frozenset({"id", "name", "revision", "credential"})
+#: What is not compared: where a record stands, and what is never shown.
+_PLACE = frozenset({"id", "position", "revision", "credential"})
 
 
 def next_number(transaction: Transaction, name: str) -> int:
@@ -57,19 +60,22 @@ def read_accounts(reader: Reader, keyring: Keyring | None) -> list[Account]:
     return [_account(row, keyring) for row in rows]
 
 
-def save_account(given: Account, keyring: Keyring | None) -> Callable[[Transaction], Account]:
+def save_account(given: Account, keyring: Keyring | None, now: datetime) -> Callable[[Transaction], Account]:
     """Work for the writer: see `DefinitionStore.save_account`. Positions count from 0; one past the end is the end."""
     sealed = _seal(given, keyring)
 
     def work(transaction: Transaction) -> Account:
-        saved = _save(transaction, given, sealed)
-        return replace(saved, position=_renumber(transaction, saved.id, given.position))
+        stood = _place(transaction, given.id)
+        saved = _save(transaction, given, sealed, keyring, now)
+        place = _renumber(transaction, saved.id, given.position)
+        _tell_moved(transaction, saved.name, stood, place, now)
+        return replace(saved, position=place)
 
     return work
 
 
 def save_accounts(
-    given: Sequence[Account], order: Sequence[str], keyring: Keyring | None
+    given: Sequence[Account], order: Sequence[str], keyring: Keyring | None, now: datetime
 ) -> Callable[[Transaction], None]:
     """Work for the writer: see `DefinitionStore.save_accounts`."""
     sealed = [_seal(one, keyring) for one in given]
@@ -77,15 +83,19 @@ def save_accounts(
 
     def work(transaction: Transaction) -> None:
         for one, secrets in zip(given, sealed, strict=True):
-            _save(transaction, one, secrets)
-        rows = transaction.core.execute(select(account.c.id, account.c.name_key).order_by(account.c.position)).all()
+            _save(transaction, one, secrets, keyring, now)
+        columns = select(account.c.id, account.c.name, account.c.name_key, account.c.position)
+        rows = transaction.core.execute(columns.order_by(account.c.position)).all()
         ordered = sorted(rows, key=lambda row: places.get(row.name_key, len(places)))
         _number(transaction, [row.id for row in ordered])
+        new = {one.name for one in given if not one.id}
+        for place, row in enumerate(ordered):
+            _tell_moved(transaction, row.name, None if row.name in new else row.position, place, now)
 
     return work
 
 
-def _save(transaction: Transaction, given: Account, sealed: bytes) -> Account:
+def _save(transaction: Transaction, given: Account, sealed: bytes, keyring: Keyring | None, now: datetime) -> Account:
     _refuse_taken(transaction, account, given)
     number, revision = _numbers(transaction, account, given)
     row = {
@@ -98,8 +108,25 @@ def _save(transaction: Transaction, given: Account, sealed: bytes) -> Account:
         "definition": _define(given, _ACCOUNT_APART),
         "sealed": sealed,
     }
+    before = transaction.core.execute(select(account).where(account.c.id == number)).first()
     _put(transaction, account, number, row, is_new=not given.id)
+    was = None if before is None else _comparable(_account(before, keyring), _PLACE)
+    tell_account(transaction, given.name, was, _comparable(given, _PLACE), now)
     return replace(given, id=number, revision=revision)
+
+
+def _place(transaction: Transaction, account_id: int) -> int | None:
+    return transaction.core.execute(select(account.c.position).where(account.c.id == account_id)).scalar()
+
+
+def _tell_moved(transaction: Transaction, name: str, stood: int | None, place: int, now: datetime) -> None:
+    if stood is not None and stood != place:
+        tell(transaction, "account.moved", now, name, f"from place {stood} to {place}")
+
+
+def _comparable(given: Account | Application, apart: frozenset[str]) -> dict[str, Any]:
+    """The fields and secrets by which a change is seen; only names of them are told."""
+    return {name: value for name, value in _plain(given).items() if name not in apart} | dict(_secrets(given))
 
 
 def reseal(keyring: Keyring) -> Callable[[Transaction], int]:
@@ -116,7 +143,7 @@ def reseal(keyring: Keyring) -> Callable[[Transaction], int]:
     return work
 
 
-def remove_account(account_id: int) -> Callable[[Transaction], None]:
+def remove_account(account_id: int, now: datetime) -> Callable[[Transaction], None]:
     """Work for the writer: see `DefinitionStore.remove_account`."""
 
     def work(transaction: Transaction) -> None:
@@ -124,11 +151,13 @@ def remove_account(account_id: int) -> Callable[[Transaction], None]:
             sql = f"SELECT 1 FROM delivery WHERE {where} AND lane = ? LIMIT 1"
             if transaction.raw.execute(sql, (account_id,)).fetchall():
                 raise StateConflict("deliveries wait for this account: let them go, or cancel them, first")
-        transaction.core.execute(delete(circuit).where(circuit.c.lane == account_id))
-        gone = transaction.core.execute(delete(account).where(account.c.id == account_id))
-        if not gone.rowcount:
+        name = transaction.core.execute(select(account.c.name).where(account.c.id == account_id)).scalar()
+        if name is None:
             raise NotFound(Fault("account", "there is no such account"))
+        transaction.core.execute(delete(circuit).where(circuit.c.lane == account_id))
+        transaction.core.execute(delete(account).where(account.c.id == account_id))
         _renumber(transaction, 0, 0)
+        tell(transaction, "account.removed", now, name)
 
     return work
 
@@ -199,19 +228,20 @@ def _of_any_release(stored: dict[str, Any]) -> dict[str, Any]:
 def read_applications(reader: Reader) -> list[Application]:
     """See `DefinitionStore.applications`."""
     rows = reader.core.execute(select(application).order_by(application.c.name_key))
-    return [
-        Application(
-            id=row.id,
-            name=row.name,
-            revision=row.revision,
-            credential=row.credential,
-            **_read(Application, json.loads(row.definition), _APPLICATION_APART),
-        )
-        for row in rows
-    ]
+    return [_application(row) for row in rows]
 
 
-def save_application(given: Application) -> Callable[[Transaction], Application]:
+def _application(row: Row[Any]) -> Application:
+    return Application(
+        id=row.id,
+        name=row.name,
+        revision=row.revision,
+        credential=row.credential,
+        **_read(Application, json.loads(row.definition), _APPLICATION_APART),
+    )
+
+
+def save_application(given: Application, now: datetime) -> Callable[[Transaction], Application]:
     """Work for the writer: see `DefinitionStore.save_application`."""
 
     def work(transaction: Transaction) -> Application:
@@ -224,7 +254,11 @@ def save_application(given: Application) -> Callable[[Transaction], Application]
             "definition": _define(given, _APPLICATION_APART),
             "credential": given.credential,
         }
+        before = transaction.core.execute(select(application).where(application.c.id == number)).first()
         _put(transaction, application, number, row, is_new=not given.id)
+        was = None if before is None else _comparable(_application(before), _PLACE) | {"password": before.credential}
+        becomes = _comparable(given, _PLACE) | {"password": given.credential}
+        tell_application(transaction, given.name, was, becomes, now)
         return replace(given, id=number, revision=revision)
 
     return work

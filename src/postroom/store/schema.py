@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0006"
+HEAD = "0007"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -39,6 +39,7 @@ DEFERRED_SQL = "state = 'deferred'"
 ASIDE_SQL = "state IN ('deferred','held','captured','bounced','expired','cancelled')"
 SEARCHABLE_SQL = "searchable > 0"
 UNSEARCHABLE_SQL = "searchable = 0"
+APART_SQL = "message_id IS NULL"
 TAGGED_SQL = "tag <> ''"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -346,6 +347,7 @@ INDEXES = (
     _partial("delivery_window", delivery, ("window_from",), DEFERRED_SQL),
     _partial("delivery_aside", delivery, ("state", "message_id", "n"), ASIDE_SQL),
     _partial("event_message", event, ("message_id",), "message_id IS NOT NULL"),
+    _partial("event_apart", event, ("id",), APART_SQL),
     _partial("message_unsearchable", message, ("id",), UNSEARCHABLE_SQL),
     _searched("message_sender", message, folded(message.c.reverse_path)),
     _searched("message_header_id", message, folded(message.c.header_message_id)),

@@ -17,7 +17,7 @@ from .definitions import next_number
 from .notices import note_picked
 from .readers import Reader
 from .rows import Rows
-from .schema import ASIDE_SQL, DEFERRED_SQL, SENDING_SQL, WAITING_SQL, first_id_at, micros
+from .schema import APART_SQL, ASIDE_SQL, DEFERRED_SQL, SENDING_SQL, WAITING_SQL, first_id_at, micros
 from .usage import count_under_way
 from .writer import Transaction
 
@@ -229,9 +229,26 @@ def remove(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
             f"DELETE FROM chunk WHERE content_id IN (SELECT content_id FROM content WHERE message_id IN ({marks}))",
             messages,
         )
+        # The newest event stays, as one of no message: cursors and the ids to come go by it.
+        newest = "id = (SELECT max(id) FROM event)"
+        raw.execute(
+            f"UPDATE event SET message_id = NULL, n = NULL WHERE {newest} AND message_id IN ({marks})", messages
+        )
         for table in ("content", "attempt", "event", "notice", "delivery"):
             raw.execute(f"DELETE FROM {table} WHERE message_id IN ({marks})", messages)
         return raw.change(f"DELETE FROM message WHERE id IN ({marks})", messages)
+
+    return work
+
+
+def forget_events(before: datetime) -> Callable[[Transaction], int]:
+    """Work for the writer: remove some events of no message that are older, but never the newest event; how many."""
+
+    def work(transaction: Transaction) -> int:
+        old = f"{APART_SQL} AND at < ? AND id < (SELECT max(id) FROM event) ORDER BY id LIMIT ?"
+        return transaction.raw.change(
+            f"DELETE FROM event WHERE id IN (SELECT id FROM event WHERE {old})", (micros(before), STEP)
+        )
 
     return work
 

@@ -1,4 +1,4 @@
-"""What people look at: one message with all that is known of it, counts, events; lists are in `store.lists`."""
+"""What people look at: one message with all that is known of it, counts; lists are in `lists` and `event_list`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Row, Select, select
 
 from ..model.queue import DeliveryState, LaneId, MessageId, PriorityClass
-from . import AttemptRow, DeliveryRow, EventRow, MessageView
+from . import AttemptRow, DeliveryRow, MessageView
+from .event_list import event_row
 from .readers import Reader
 from .schema import attempt, delivery, event, maybe_moment, message, moment, tally
 
@@ -50,7 +51,7 @@ def read_message(reader: Reader, message_id: MessageId) -> MessageView | None:
         resubmits=None if row.resubmits is None else MessageId(row.resubmits),
         deliveries=tuple(delivery_row(found) for found in deliveries),
         attempts=tuple(_attempt(found) for found in attempts),
-        events=tuple(_event(found) for found in events),
+        events=tuple(event_row(found) for found in events),
         ret=row.ret,
         envid=row.envid,
         tag=row.tag,
@@ -61,12 +62,6 @@ def read_counts(reader: Reader) -> dict[tuple[LaneId, DeliveryState], int]:
     """See `ViewStore.counts`."""
     rows = reader.core.execute(select(tally.c.lane, tally.c.state, tally.c.count).where(tally.c.count != 0))
     return {(LaneId(lane), DeliveryState(state)): count for lane, state, count in rows}
-
-
-def read_events(reader: Reader, after: int, limit: int) -> list[EventRow]:
-    """See `ViewStore.events`."""
-    rows = reader.core.execute(select(event).where(event.c.id > after).order_by(event.c.id).limit(limit))
-    return [_event(row) for row in rows]
 
 
 def delivery_row(row: Row[Any]) -> DeliveryRow:
@@ -111,16 +106,4 @@ def _attempt(row: Row[Any]) -> AttemptRow:
         advice=row.advice,
         remote_host=row.remote_host,
         transcript=row.transcript,
-    )
-
-
-def _event(row: Row[Any]) -> EventRow:
-    return EventRow(
-        id=row.id,
-        at=moment(row.at),
-        kind=row.kind,
-        message_id=None if row.message_id is None else MessageId(row.message_id),
-        n=row.n,
-        account=row.account,
-        detail=row.detail,
     )

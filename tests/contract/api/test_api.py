@@ -12,8 +12,6 @@ import httpx2
 import pytest
 
 from postroom.accounts.fields import ACCOUNT_FIELDS
-from postroom.api import create_app
-from postroom.config import Settings
 from postroom.daemon.first_start import provision
 from postroom.errors import EDGES
 from postroom.gateway import Gateway
@@ -21,26 +19,6 @@ from postroom.gateway import Gateway
 RAW = {"content-type": "message/rfc822"}
 ENVELOPE = {"from": "a@example.org", "to": "b@example.net"}
 HELLO = b"From: a@example.org\nTo: b@example.net\nSubject: Hello\n\nIt works.\n"
-
-
-@pytest.fixture
-async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
-    """A gateway as a new folder has it, which takes mail and delivers none."""
-    for name in list(os.environ):
-        if name.startswith("POSTROOM_"):
-            monkeypatch.delenv(name)
-    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test"))
-    await provision(gateway)
-    yield gateway
-    await gateway.stop()
-
-
-@pytest.fixture
-async def api(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of its API, without a socket."""
-    transport = httpx2.ASGITransport(create_app(gateway), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://gateway.example.test") as client:
-        yield client
 
 
 async def _problem(response: httpx2.Response, status: int) -> list[tuple[str, str, str]]:
@@ -159,6 +137,8 @@ async def test_accounts_by_their_whole_life(api: httpx2.AsyncClient) -> None:
         ("POST", "/v1/queue/explode", {}, 422, "verb"),
         ("GET", "/v1/deliveries?state=lost", None, 422, "state.0"),
         ("GET", "/v1/deliveries?cursor=x", None, 422, "cursor"),
+        ("GET", "/v1/events?after=x", None, 422, "after"),
+        ("GET", "/v1/events?wait=5", None, 422, "wait"),
         ("GET", "/v1/deliveries?since=yesterday", None, 422, "since"),
         ("GET", "/v1/deliveries?until=2026-13-01", None, 422, "until"),
         ("GET", "/v1/deliveries?subject=invoice", None, 422, "subject"),
@@ -446,35 +426,6 @@ async def test_the_description_of_the_api_lists_every_route(api: httpx2.AsyncCli
 
 def test_every_error_has_its_http_status() -> None:
     assert {edge.http_status for edge in EDGES.values()} >= {401, 404, 409, 413, 422, 429, 500, 503, 507}
-
-
-async def test_messages_are_found_by_what_is_known_of_them(api: httpx2.AsyncClient, gateway: Gateway) -> None:
-    first = await _sent(api, to="ann@example.com")
-    second = await _sent(api, to="bob@example.net", tag="May 2026")
-    header_id = (await api.get(f"/v1/messages/{second}")).json()["header_message_id"]
-
-    async def found(**wanted: str) -> list[str]:
-        response = await api.get("/v1/deliveries", params=wanted)
-        assert response.status_code == 200, response.text
-        return [one["message_id"] for one in response.json()["deliveries"]]
-
-    for indexed in (False, True):
-        while indexed and await gateway.store.index(False):
-            pass
-        assert await found(domain="@example.com") == await found(recipient=" ann@") == [first]
-        assert await found(message_id=second) == await found(message_id=header_id) == [second]
-        assert await found(tag="May 2026") == [second]
-        assert await found(application="LOCAL") == await found(sender="a@example.org") == [second, first]
-        assert await found(application="gone") == []
-        assert await found(since="1h") == await found(since="2020-01-01", until="2999-12-31T23:59:59+01:00")
-        assert await found(until="1h") == await found(since="2999-01-01") == []
-
-
-@pytest.mark.parametrize("tag", ["x" * 101, " x", "x\n", "\u202e"])
-async def test_a_tag_that_nobody_could_read_is_refused(api: httpx2.AsyncClient, tag: str) -> None:
-    response = await api.post("/v1/messages", params=ENVELOPE | {"tag": tag}, content=HELLO, headers=RAW)
-    assert [field for field, _, _ in await _problem(response, 422)] == ["tag"]
-    assert (await api.get("/v1/deliveries")).json()["deliveries"] == []
 
 
 async def test_settings(api: httpx2.AsyncClient) -> None:

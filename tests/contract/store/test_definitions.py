@@ -40,7 +40,7 @@ from postroom.model.account import (
 from postroom.model.application import Application, HeaderDoor, RepeatGuard
 from postroom.model.limits import Day, Limits, WhenLimited
 from postroom.model.queue import DeliveryState, LaneId
-from postroom.store import Selection, schema
+from postroom.store import EventFilter, Selection, schema
 from postroom.store.database import Database, open_store
 from tests.contract.store.conftest import Opener
 from tests.contract.store.examples import NOON, Hour, begin, claim_of, make_message, result_of, sent
@@ -303,5 +303,5 @@ async def test_settings_are_saved_together_with_what_is_told_of_them(store: Data
     await store.save_setting("retention", "30d")
     await store.save_settings({"retention": None, "give_up": "3d"}, ["retention: 30d -> 5d", "give_up: 2d -> 3d"])
     assert await store.settings() == {"give_up": "3d"}
-    events = [(event.kind, event.detail) for event in await store.events(0, 10)]
+    events = [(event.kind, event.detail) for event in (await store.events(EventFilter())).events]
     assert events == [("settings.changed", "retention: 30d -> 5d"), ("settings.changed", "give_up: 2d -> 3d")]

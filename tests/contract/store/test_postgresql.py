@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from postroom.errors import Busy, InvalidInput, MaybeStored, StateConflict, StorageFailed, StorageFull
 from postroom.model.queue import DeliveryState
 from postroom.pending import Pending
-from postroom.store import DeliveryFilter, Selection, hot, postgresql, schema, selections
+from postroom.store import DeliveryFilter, EventFilter, Selection, hot, postgresql, schema, selections
 from postroom.store import writer as writers
 from postroom.store.database import Database, open_store
 from postroom.store.postgresql import meanings
@@ -358,7 +358,7 @@ async def test_text_that_postgresql_cannot_hold_is_kept_as_far_as_it_can(store: 
     view = await store.message(message.id)
     assert view is not None and view.subject == "a\ufffdb"
     await store.record("odd", detail="c\x00d")
-    assert (await store.events(0, 10))[-1].detail == "c\ufffdd"
+    assert (await store.events(EventFilter())).events[-1].detail == "c\ufffdd"
     assert await states(store, message) == [DeliveryState.QUEUED.value]
 
 

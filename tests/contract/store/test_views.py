@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 
 from postroom.model.ids import new_message_id
@@ -15,7 +13,6 @@ from tests.contract.store.examples import (
     LANE,
     NOON,
     OTHER_LANE,
-    Hour,
     begin,
     make_message,
     result_of,
@@ -113,22 +110,3 @@ async def test_counts_follow_every_move(store: Database) -> None:
     assert await told(store) == {(LANE, "queued"): 2, (OTHER_LANE, "delivered"): 1}
     await store.hold(Selection(), NOON)
     assert await told(store) == {(LANE, "held"): 2, (OTHER_LANE, "delivered"): 1}
-
-
-async def test_events_are_read_on_from_the_last(store: Database, hour: Hour) -> None:
-    message = make_message()
-    await store.enqueue(message)
-    hour.at = NOON + timedelta(hours=1)
-    await store.record("account.asleep", account="relay", detail="451 busy")
-    first, second = await store.events(0, 10)
-    assert (first.kind, first.message_id, first.n, first.at) == ("accepted", message.id, None, NOON)
-    assert (second.kind, second.message_id, second.account, second.detail) == (
-        "account.asleep",
-        None,
-        "relay",
-        "451 busy",
-    )
-    assert second.at == hour.at
-    assert await store.events(0, 1) == [first]
-    assert await store.events(first.id, 10) == [second]
-    assert await store.events(second.id, 10) == []
