@@ -41,6 +41,7 @@ from .model.queue import DeliveryState, LaneId, MessageId
 from .model.submission import Accepted, Door, Submission
 from .net.own_name import own_name
 from .pending import Pending
+from .policy.composing import ComposedSender, Composing, composed_sender
 from .policy.patterns import matches_any
 from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import indexing, maintenance
@@ -275,6 +276,10 @@ class Gateway:
         """Take a message; see `Intake.submit`."""
         return self._intake.submit(submission)
 
+    def composed_sender(self, message: Composing) -> ComposedSender:
+        """Who a message that is composed here is from, and where its answers go; see `policy.composing`."""
+        return composed_sender(message, self.accounts.routes(), "")
+
     @staticmethod
     def may_send_as(application: Application, address: str) -> bool:
         """Whether `address` is an allowed sender of `application`; the null reverse-path needs `*`."""
@@ -488,6 +493,7 @@ __all__ = [
     "ACCOUNT_FIELDS",
     "APPLICATION_DEFAULTS",
     "APPLICATION_FIELDS",
+    "Composing",
     "Gateway",
     "GatewayError",
     "InvalidInput",

@@ -261,10 +261,28 @@ def test_send_raw(postroom: Commands, tmp_path: Path) -> None:
     assert postroom.run("queue", "show", "last", "--content").endswith("\n\nDots:\n.\n..\nend\n")
 
 
+def test_composed_mail_is_from_the_application_or_the_account(postroom: Commands) -> None:
+    postroom.run("accounts", "edit", "sandbox", "--full-name", "Büro", "--email-address", "office@example.org")
+    postroom.run("send", "--to", "ann@example.net")
+    content = postroom.run("queue", "show", "last", "--content")
+    assert "From: =?utf-8?q?B=C3=BCro?= <office@example.org>\n" in content
+    assert "Reply-To" not in content
+    postroom.run("applications", "edit", "local", "--address", "app@example.org")
+    postroom.run("send", "--to", "ann@example.net")
+    content = postroom.run("queue", "show", "last", "--content")
+    assert "From: app@example.org\nReply-To: =?utf-8?q?B=C3=BCro?= <office@example.org>\n" in content
+    assert json.loads(postroom.run("queue", "show", "last", "--json"))["reverse_path"] == "app@example.org"
+    postroom.run("accounts", "edit", "sandbox", "--reply-address", "help@example.org")
+    postroom.run("send", "--to", "ann@example.net", "--from", "bob@example.org")
+    content = postroom.run("queue", "show", "last", "--content")
+    assert "From: bob@example.org\nReply-To: help@example.org\n" in content
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("--to", "b@example.net"), 64, "--from"),
+        (("--to", "b@example.net"), 64, "from: there is no sender (name one, or give application local an --address"),
+        (("--from", "nobody", "--to", "b@example.net"), 64, "'nobody' is not an address"),
         (("--from", "a@example.org"), 64, "--to"),
         (("--from", "a@example.org", "--to", "nobody"), 64, "'nobody' is not an address"),
         (("--from", "a@example.org", "--to", "b@example.net", "--subject", "x\ny"), 64, "Subject"),

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import Fault, InvalidInput, NotFound, Refused, StateConflict, TooLarge
+from ..gateway import Composing
 from ..mime.address import Mailbox
 from ..mime.compose import Attachment, ComposedMessage, InlineImage, compose
 from ..mime.typed import typed_mailbox
@@ -52,11 +53,11 @@ class DescribedFile(BaseModel):
 
 
 class DescribedMessage(BaseModel):
-    """A message in parts; the gateway composes it."""
+    """A message in parts; the gateway composes it. What it does not say of its sender, the account it goes by does."""
 
     model_config = ConfigDict(extra="forbid")
 
-    sender: str = Field(alias="from")
+    sender: str = Field("", alias="from", description="empty: the application's address, else the account's")
     to: list[str] = Field(default_factory=list)
     cc: list[str] = Field(default_factory=list)
     bcc: list[str] = Field(default_factory=list)
@@ -90,6 +91,23 @@ async def submit_message(
         submission = await _described(gateway, request, submitter)
     accepted = await gateway.submit(submission)
     return {"id": message_id_text(accepted.id), "accounts": sorted(set(accepted.accounts))}
+
+
+@routes.get("/sender")
+async def composed_sender(
+    gateway: TheGateway,
+    application: str = "local",
+    account: str = "",
+    sender: Annotated[str, Query(alias="from", description="the sender that the message names itself")] = "",
+    to: Annotated[str, Query(description="its first recipient, by whom it is routed")] = "",
+) -> dict[str, Any]:
+    """Who a composed message would be from, and where its answers would go."""
+    submitter = gateway.applications.get(application)
+    if account:
+        gateway.accounts.get(account)
+    own = _mailbox("from", sender) if sender else None
+    found = gateway.composed_sender(Composing(submitter, to and recipient(to), own, account=account))
+    return {"from": to_json(found.sender), "reply_to": to_json(found.reply_to)}
 
 
 async def _raw(
@@ -127,15 +145,25 @@ async def _raw(
 
 async def _described(gateway: TheGateway, request: Request, application: Application) -> Submission:
     described = _parse(await _body(request, 2 * gateway.settings.smtp.max_size_bytes))
-    mailbox = _mailbox("from", described.sender)
-    _refuse_sender(gateway, application, mailbox.address)
     lists = {name: tuple(_mailbox(name, text) for text in getattr(described, name)) for name in ("to", "cc", "bcc")}
+    recipients = [recipient(box.address, name) for name, boxes in lists.items() for box in boxes]
+    composed = gateway.composed_sender(
+        Composing(
+            application,
+            recipients[0] if recipients else "",
+            _mailbox("from", described.sender) if described.sender else None,
+            tuple(_mailbox("reply_to", text) for text in described.reply_to),
+            request.query_params.get("account", ""),
+        )
+    )
+    mailbox = composed.sender
+    _refuse_sender(gateway, application, mailbox.address)
     files = [(file, _octets(file)) for file in described.files]
     message = ComposedMessage(
         sender=mailbox,
         to=lists["to"],
         cc=lists["cc"],
-        reply_to=tuple(_mailbox("reply_to", text) for text in described.reply_to),
+        reply_to=composed.reply_to,
         subject=described.subject,
         text=described.text,
         html=described.html,
@@ -152,7 +180,6 @@ async def _described(gateway: TheGateway, request: Request, application: Applica
         headers=tuple(described.headers.items()),
     )
     raw = _composed(gateway, message)
-    recipients = [recipient(box.address, name) for name, boxes in lists.items() for box in boxes]
     path = reverse_path(mailbox.address)
     limits = gateway.settings.smtp
     # Composed content is ASCII but for addresses in its header that are not, which is what RFC 6531 is for.

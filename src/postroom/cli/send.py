@@ -29,7 +29,12 @@ Addresses = list[str] | None
 
 def send(
     sender: Annotated[
-        str, typer.Option("--from", metavar="ADDRESS", help="The sender, also as 'Ann <ann@example.org>'.")
+        str,
+        typer.Option(
+            "--from",
+            metavar="ADDRESS",
+            help="The sender, also as 'Ann <ann@example.org>'; else the application's address or the account's.",
+        ),
     ] = "",
     to: Annotated[Addresses, typer.Option("--to", metavar="ADDRESS", help="A recipient; may be repeated.")] = None,
     cc: Annotated[Addresses, typer.Option("--cc", metavar="ADDRESS", help="A recipient of a copy.")] = None,
@@ -57,19 +62,24 @@ def send(
     parameters = [("application", application)]
     parameters += [(name, value) for name, value in (("account", account), ("tag", tag)) if value]
     composed = {"subject": subject, "text": text, "html": html, "attach": attach, "inline": inline}
-    message: bytes | None = None
     if raw:
         if used := [f"--{name}" for name, value in composed.items() if value]:
             raise InvalidInput(Fault("--raw", f"goes without {', '.join(used)}", "a raw message holds them itself"))
         parameters += _envelope(sender, [*(to or ()), *(cc or ()), *(bcc or ())], from_header=True)
     else:
-        message = _compose(sender, to or [], cc or [], composed)
-        parameters += _envelope(sender, [*(to or ()), *(cc or ()), *(bcc or ())], from_header=False)
-        if not message.isascii():  # an address in its header is not: nothing else of it ever is
-            parameters.append(("smtputf8", "true"))
+        parameters += _envelope("", [*(to or ()), *(cc or ()), *(bcc or ())], from_header=False)
+        parts = _parts(to or [], cc or [], composed)
 
     async def work(client: GatewayClient) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        content = message if message is not None else _read_raw(raw)
+        content: bytes | AsyncIterator[bytes] = _read_raw(raw) if raw else b""
+        if not raw:
+            first = next(value for name, value in parameters if name == "to")
+            asked = {"application": application, "account": account, "from": sender, "to": first}
+            answer = await client.ask("GET", "/v1/messages/sender", parameters=list(asked.items()))
+            content = _compose(answer, parts)
+            parameters.append(("from", answer["from"]["address"]))
+            if not content.isascii():  # an address in its header is not: nothing else of it ever is
+                parameters.append(("smtputf8", "true"))
         accepted = await client.ask("POST", "/v1/messages", parameters=parameters, raw=content)
         if not as_json:
             typer.echo(accepted["id"])
@@ -130,37 +140,43 @@ def _envelope(sender: str, recipients: list[str], *, from_header: bool) -> list[
         raise InvalidInput(Fault("address", str(error), "write ann@example.org or 'Ann <ann@example.org>'")) from None
 
 
-def _compose(sender: str, to: list[str], cc: list[str], parts: dict[str, Any]) -> bytes:
+def _parts(to: list[str], cc: list[str], parts: dict[str, Any]) -> dict[str, Any]:
+    """What the message is made of, but for its sender."""
+    from ..mime.compose import Attachment, InlineImage
+    from ..mime.typed import typed_mailbox
+
+    text = sys.stdin.read() if parts["text"] == "-" else parts["text"]
+    images = [(path, *_read_file(path, "--inline")) for path in parts["inline"] or ()]
+    files = [(path, *_read_file(path, "--attach")) for path in parts["attach"] or ()]
+    return {
+        "to": tuple(map(typed_mailbox, to)),
+        "cc": tuple(map(typed_mailbox, cc)),
+        "subject": parts["subject"],
+        "text": text if text is not None or parts["html"] is not None else "",
+        "html": parts["html"],
+        "images": tuple(
+            InlineImage(content_id=path.name, media_type=kind, content=octets, file_name=path.name)
+            for path, octets, kind in images
+        ),
+        "attachments": tuple(
+            Attachment(file_name=path.name, content=octets, media_type=kind) for path, octets, kind in files
+        ),
+    }
+
+
+def _compose(who: dict[str, Any], parts: dict[str, Any]) -> bytes:
+    """The message of `parts` from whom the gateway says."""
     import os
     import uuid
     from datetime import UTC, datetime
 
-    from ..mime.compose import Attachment, ComposedMessage, InlineImage, compose
-    from ..mime.typed import typed_mailbox
+    from ..mime.address import Mailbox
+    from ..mime.compose import ComposedMessage, compose
 
-    if not sender:
-        raise InvalidInput(Fault("--from", "there is no sender", "name one, as in --from app@example.org"))
-    text = sys.stdin.read() if parts["text"] == "-" else parts["text"]
-    images = [(path, *_read_file(path, "--inline")) for path in parts["inline"] or ()]
-    files = [(path, *_read_file(path, "--attach")) for path in parts["attach"] or ()]
+    sender = Mailbox(**who["from"])
+    message = ComposedMessage(sender=sender, reply_to=tuple(Mailbox(**one) for one in who["reply_to"]), **parts)
+    message_id = f"<{uuid.uuid4()}@{sender.address.rpartition('@')[2]}>"
     try:
-        mailbox = typed_mailbox(sender)
-        message = ComposedMessage(
-            sender=mailbox,
-            to=tuple(map(typed_mailbox, to)),
-            cc=tuple(map(typed_mailbox, cc)),
-            subject=parts["subject"],
-            text=text if text is not None or parts["html"] is not None else "",
-            html=parts["html"],
-            images=tuple(
-                InlineImage(content_id=path.name, media_type=kind, content=octets, file_name=path.name)
-                for path, octets, kind in images
-            ),
-            attachments=tuple(
-                Attachment(file_name=path.name, content=octets, media_type=kind) for path, octets, kind in files
-            ),
-        )
-        message_id = f"<{uuid.uuid4()}@{mailbox.address.rpartition('@')[2]}>"
         return compose(message, date=datetime.now(UTC), message_id=message_id, boundary_seed=os.urandom(16))
     except ValueError as error:
         raise InvalidInput(Fault("message", str(error), "mend that value")) from None

@@ -53,6 +53,22 @@ async def test_what_a_person_removed_does_not_come_back(gateway: Gateway, api: h
     assert (await api.get("/v1/accounts")).json() == {"accounts": []}
 
 
+async def test_a_described_message_without_a_sender_is_from_the_account(api: httpx2.AsyncClient) -> None:
+    described = {"to": ["bob@y.test"], "text": "hi"}
+    assert (await _problem(await api.post("/v1/messages", json=described), 422))[0][0] == "from"
+    await api.patch("/v1/accounts/sandbox", json={"full_name": "Office", "email_address": "office@x.test"})
+    office = {"address": "office@x.test", "name": "Office"}
+    assert (await api.get("/v1/messages/sender")).json() == {"from": office, "reply_to": []}
+    other = await api.get("/v1/messages/sender", params={"from": "Ann <ann@x.test>"})
+    assert other.json() == {"from": {"address": "ann@x.test", "name": "Ann"}, "reply_to": [office]}
+    accepted = await api.post("/v1/messages", json=described)
+    content = await api.get(f"/v1/messages/{accepted.json()['id']}/content")
+    assert b"\r\nFrom: Office <office@x.test>\r\n" in content.content
+    accepted = await api.post("/v1/messages", json=described | {"from": "ann@x.test"})
+    content = await api.get(f"/v1/messages/{accepted.json()['id']}/content")
+    assert b"\r\nFrom: ann@x.test\r\nReply-To: Office <office@x.test>\r\n" in content.content
+
+
 async def test_dkim_keys_by_their_whole_life(api: httpx2.AsyncClient) -> None:
     await api.post("/v1/accounts", json={"name": "relay", "host": "smtp.example.org"})
     wanted = {"domain": "example.org", "selector": "s1", "key": "both"}

@@ -17,7 +17,7 @@ OBEYED: dict[str, object] = {
     "username": "ann", "password": "p", "allow_clear_password": True, "security": "tls", "verification": "off",
     "max_connections": 1, "messages_per_connection": 1, "recipients_per_transaction": 1, "idle_timeout": "1s",
     "fixed_sender": "robot@x.test", "fixed_sender_name": "Robot", "fixed_sender_keeps_reply": True,
-    "fixed_sender_not_private": True,
+    "fixed_sender_not_private": True, "full_name": "Ann", "email_address": "ann@x.test", "reply_address": "b@x.test",
     "sender_patterns": "*@x.test", "recipient_patterns": "*@y.test", "send_interval": "1s", "messages_per_second": 1,
     "messages_per_minute": 1, "messages_per_hour": 1, "messages_per_day": 1, "recipients_per_day": 1,
     "quota_group": "ses", "day": "calendar", "day_zone": "Europe/Berlin",
