@@ -43,6 +43,7 @@ from .net.own_name import own_name
 from .pending import Pending
 from .policy.composing import ComposedSender, Composing, composed_sender
 from .policy.patterns import matches_any
+from .policy.postmaster import named_by
 from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import indexing, maintenance
 from .queue.bounce import Reporter
@@ -173,6 +174,8 @@ class Gateway:
                 *(f"the setting {one}" for one in configuration.naming(name)),
             )
             applications.account_name = configuration.account_name = accounts.spelling
+            applications.forced_postmaster = lambda: configuration.current.forced_postmaster
+            configuration.sender_named_by = lambda address: named_by(address, applications.snapshot())
             try:
                 await configuration.load()
                 await accounts.load()
@@ -278,7 +281,7 @@ class Gateway:
 
     def composed_sender(self, message: Composing) -> ComposedSender:
         """Who a message that is composed here is from, and where its answers go; see `policy.composing`."""
-        return composed_sender(message, self.accounts.routes(), "")
+        return composed_sender(message, self.accounts.routes(), self.settings.forced_postmaster)
 
     @staticmethod
     def may_send_as(application: Application, address: str) -> bool:
@@ -470,7 +473,7 @@ class Gateway:
     # Implementations by name --------------------------------------------------------------------------------------
 
     def _outgoing(self, account: Account) -> Outgoing | None:
-        return Outgoing.of(account, "", self._signing, self.store.chunks)
+        return Outgoing.of(account, self.settings.forced_postmaster, self._signing, self.store.chunks)
 
     def _make_transport(self, account: Account) -> Transport:
         refused = refusal(account)

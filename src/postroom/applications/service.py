@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ..errors import Fault, InvalidInput, NotFound, Unauthenticated
 from ..model.application import Application
+from ..policy.postmaster import named_by
 from ..secrets import Keyring, generate_password
 from ..store import DefinitionStore
 from .fields import AccountName, parse_application, show_application
@@ -32,6 +33,7 @@ class ApplicationService:
         self._store = store
         self._keyring = keyring
         self.account_name: AccountName = lambda name: name
+        self.forced_postmaster: Callable[[], str] = lambda: ""
         self._one_change = asyncio.Lock()
         self._passwordless: list[tuple[_Network, Application]] = []
         self._networks: dict[int, tuple[_Network, ...]] = {}
@@ -144,6 +146,7 @@ class ApplicationService:
         if changed.name.lower() != current.name.lower():
             self._refuse_taken(changed.name)
         self._refuse_shared_networks(changed)
+        self._refuse_postmaster(changed)
         return changed
 
     async def add(self, fields: Mapping[str, object]) -> tuple[Application, str]:
@@ -156,6 +159,7 @@ class ApplicationService:
             application = parse_application(fields, None, self.account_name)
             self._refuse_taken(application.name)
             self._refuse_shared_networks(application)
+            self._refuse_postmaster(application)
             password = "" if application.passwordless else generate_password()
             credential = self._keyring.hash_credential(password) if password else b""
             saved = await self._store.save_application(replace(application, credential=credential))
@@ -196,6 +200,13 @@ class ApplicationService:
         for application in self._applications:
             if application.name.lower() == name.lower():
                 raise InvalidInput(Fault("name", f"{application.name!r} is taken", "choose another name"))
+
+    def _refuse_postmaster(self, application: Application) -> None:
+        postmaster = self.forced_postmaster()
+        if named_by(postmaster, [application]):
+            field = "address" if application.address.lower() == postmaster.lower() else "senders"
+            fault = f"{postmaster} is the postmaster, who is forced as everybody's sender"
+            raise InvalidInput(Fault(field, fault, "name another, or set force_postmaster to false"))
 
     def _refuse_shared_networks(self, application: Application) -> None:
         if not application.passwordless:

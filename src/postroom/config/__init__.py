@@ -191,6 +191,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_format: Literal["auto", "text", "json"] = Field("auto", description="text or json; auto: text on a terminal")
     postmaster: MailAddress = Field("", description="address of the person who looks after this gateway")
+    force_postmaster: bool = Field(
+        False,
+        description="`postmaster` replaces the sender of all mail, but where an account has a fixed sender; it is no "
+        "application's address or allowed sender then",
+    )
     notifications: NotificationSettings = Field(NotificationSettings(), description="reports to senders")
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
     relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
@@ -220,6 +225,13 @@ class Settings(BaseSettings):
     )
     retention: Duration = Field(duration("30d"), description="how long ended messages are kept")
     max_connections_in_all: Count = Field(200, description="most open outgoing connections")
+
+    @field_validator("force_postmaster")
+    @classmethod
+    def _has_a_postmaster_to_force(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and not info.data.get("postmaster"):
+            raise fault("is on and there is no postmaster", 'name one: postmaster = "postmaster@example.org"')
+        return value
 
     @field_validator("notifications")
     @classmethod
@@ -299,6 +311,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # `load` reads the others, and keeps what came from where
+
+    @property
+    def forced_postmaster(self) -> str:
+        """The address that replaces everybody's sender; "" if none does."""
+        return self.postmaster if self.force_postmaster else ""
 
     @property
     def database_path(self) -> Path:

@@ -21,6 +21,7 @@ from ..model.account import Account, AccountKind, Security, Verification
 from ..model.application import Application
 from ..model.circuit import Circuit, Health
 from ..model.quantity import format_size
+from ..policy.postmaster import named_by
 from ..policy.routing import may_use
 from ..secrets import CREDENTIAL, KEYS_FILE, KEYS_VARIABLE
 from ..store import integrity
@@ -73,6 +74,7 @@ async def check(
         if refusal(account) is None:
             found += _circuit(account, circuits.get(account.id, Circuit()))
     found += _applications(accounts, applications)
+    found += _postmaster(settings, applications)
     found += _notifications(settings, accounts)
     for listener in settings.smtp.listeners:
         found += _listener(listener, is_running)
@@ -233,6 +235,20 @@ def _applications(accounts: Sequence[Account], applications: Sequence[Applicatio
             mend = f"{edit} --remove-sender '*' --allow-sender '*@example.org'"
             yield Finding(Level.WARNING if real else Level.NOTE, subject, "may send as anybody", mend)
         yield from _open_networks(application, subject)
+
+
+def _postmaster(settings: Settings, applications: Sequence[Application]) -> Iterator[Finding]:
+    subject = "postmaster"
+    forced = settings.forced_postmaster
+    if names := named_by(forced, applications):
+        what = f"{forced} is forced as everybody's sender, and is {', '.join(names)}"
+        yield Finding(Level.ERROR, subject, what, "give the postmaster an address of its own")
+    elif forced:
+        yield Finding(Level.OK, subject, f"{forced} is everybody's sender, but where an account has a fixed one")
+    elif open_ones := [one.name for one in applications if one.enabled and set(one.senders) <= {"*"}]:
+        what = f"is not forced as the sender, and no allowed senders are named for {', '.join(open_ones)}"
+        mend = "name them; or postroom settings set postmaster ADDRESS, and force_postmaster true"
+        yield Finding(Level.NOTE, subject, what, mend)
 
 
 def _notifications(settings: Settings, accounts: Sequence[Account]) -> Iterator[Finding]:

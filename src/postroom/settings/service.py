@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,9 @@ class Reload:
 class SettingsService:
     """The settings of one gateway. Reading is at once; changes are awaited, one at a time.
 
-    `base` is what file and environment say. `account_name` gives an account as it is written. `on_change` is called
-    after each change, when `current` is new already. `unusable` are stored values that no longer fit, by name; they do
-    not count.
+    `base` is what file and environment say. `account_name` gives an account as it is written, `sender_named_by` whose
+    an address is. `on_change` is called after each change, when `current` is new already. `unusable` are stored values
+    that no longer fit, by name; they do not count.
     """
 
     def __init__(self, store: DefinitionStore, base: Settings) -> None:
@@ -62,6 +62,7 @@ class SettingsService:
         self.current = base
         self.unusable: dict[str, Fault] = {}
         self.account_name: Callable[[str], str | None] = lambda name: name
+        self.sender_named_by: Callable[[str], Sequence[str]] = lambda address: ()
         self.on_change: list[Observer] = []
 
     async def load(self) -> None:
@@ -104,6 +105,7 @@ class SettingsService:
             usable = {name: value for name, value in stored.items() if name not in self.unusable or name in values}
             after = self._base.with_stored(usable)
             self._refuse_unknown_account(after)
+            self._refuse_shared_postmaster(after)
             canonical = {name: after.value(name) if name in stored else None for name in values}
             written = {name: None if value is None else json.dumps(value) for name, value in canonical.items()}
             await self._store.save_settings(written, _told(self.current, after))
@@ -121,6 +123,12 @@ class SettingsService:
         if wanted and wanted != self.current.notifications.account and self.account_name(wanted) is None:
             fault, mend = f"there is no account called {wanted!r}", "`postroom accounts list` lists them"
             raise InvalidInput(Fault("notifications.account", fault, mend))
+
+    def _refuse_shared_postmaster(self, after: Settings) -> None:
+        forced = after.forced_postmaster
+        if forced and forced != self.current.forced_postmaster and (names := self.sender_named_by(forced)):
+            mend = "give the postmaster an address of its own, or change that"
+            raise InvalidInput(Fault("postmaster", f"{forced} can't be forced: it is {', '.join(names)}", mend))
 
     async def reload(self, base: Settings) -> Reload:
         """File or environment changed: `base` is what they say now. What is of the machine waits for the next start."""

@@ -174,3 +174,18 @@ async def test_the_way_of_reports(settings: Settings, notifications: dict[str, s
     assert found is level
     assert words in what
     assert _about(await _found(settings, [RELAY]), "notifications") == []
+
+
+async def test_a_postmaster_to_force(settings: Settings) -> None:
+    shop = Application(id=1, name="shop", senders=("*",))
+    narrow = Application(id=2, name="narrow", senders=("*@example.org",), address="pm@example.org")
+    ((level, what),) = _about(await _found(settings, [RELAY], shop, narrow), "postmaster")
+    assert (level, what) == (
+        Level.NOTE, "is not forced as the sender, and no allowed senders are named for shop"
+    )  # fmt: skip
+    assert _about(await _found(settings, [RELAY], narrow), "postmaster") == []
+    forced = settings.model_copy(update={"postmaster": "other@example.org", "force_postmaster": True})
+    assert _about(await _found(forced, [RELAY], shop, narrow), "postmaster") == []
+    forced = settings.model_copy(update={"postmaster": "pm@example.org", "force_postmaster": True})
+    ((level, what),) = _about(await _found(forced, [RELAY], shop, narrow), "postmaster")
+    assert (level, "the address of application narrow" in what) == (Level.ERROR, True)

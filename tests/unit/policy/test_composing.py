@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from postroom.errors import InvalidInput
@@ -17,7 +19,7 @@ NOBODY = Application(id=2, name="nobody")
 INFO = Mailbox("info@x.test", "Info of X")
 
 
-def account(**fields: str) -> Account:
+def account(**fields: Any) -> Account:
     return Account(id=1, name="relay", kind=AccountKind.SMTP, sender=Sender(**fields))
 
 
