@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import os
 import random
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -32,7 +31,7 @@ from .mime.large_body import LargeBody
 from .model.account import Account, AccountKind
 from .model.application import Application
 from .model.circuit import Circuit, Health
-from .model.clock import Clock, Timer
+from .model.clock import Clock
 from .model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId
 from .model.envelope import DsnRequest, Envelope
 from .model.explanation import Explanation
@@ -40,6 +39,7 @@ from .model.ids import message_id_text
 from .model.queue import DeliveryState, LaneId, MessageId
 from .model.submission import Accepted, Door, Submission
 from .net.own_name import own_name
+from .net.system_clock import SystemClock
 from .pending import Pending
 from .policy.composing import ComposedSender, Composing, composed_sender
 from .policy.patterns import matches_any
@@ -68,22 +68,6 @@ _log = structlog.get_logger()
 
 #: Where the store keeps when sending was off; no setting has this name.
 PAUSES = "sending_pauses"
-
-
-class SystemClock:
-    """The machine's clocks and the running loop's timers."""
-
-    def now(self) -> datetime:
-        """See `Clock.now`."""
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        """See `Clock.monotonic`. Not the running loop's: to find that costs a system call on Python 3.11."""
-        return time.monotonic()
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """See `Clock.call_later`."""
-        return asyncio.get_running_loop().call_later(seconds, callback)
 
 
 @dataclass(frozen=True, slots=True)

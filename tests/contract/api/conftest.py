@@ -33,3 +33,14 @@ async def api(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     transport = httpx2.ASGITransport(create_app(gateway), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway.example.test") as client:
         yield client
+
+
+async def problem_of(response: httpx2.Response, status: int) -> list[tuple[str, str, str]]:
+    """The errors of a problem (RFC 9457) with this status, as field, fault and mend."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["type"].startswith("urn:postroom:")
+    assert problem["title"] and problem["detail"]
+    return [(one["field"], one["fault"], one["mend"]) for one in problem.get("errors", [])]

@@ -16,19 +16,11 @@ from postroom.daemon.first_start import provision
 from postroom.errors import EDGES
 from postroom.gateway import Gateway
 
+from .conftest import problem_of
+
 RAW = {"content-type": "message/rfc822"}
 ENVELOPE = {"from": "a@example.org", "to": "b@example.net"}
 HELLO = b"From: a@example.org\nTo: b@example.net\nSubject: Hello\n\nIt works.\n"
-
-
-async def _problem(response: httpx2.Response, status: int) -> list[tuple[str, str, str]]:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    problem = response.json()
-    assert problem["status"] == status
-    assert problem["type"].startswith("urn:postroom:")
-    assert problem["title"] and problem["detail"]
-    return [(one["field"], one["fault"], one["mend"]) for one in problem.get("errors", [])]
 
 
 async def _sent(api: httpx2.AsyncClient, **envelope: Any) -> str:
@@ -53,41 +45,6 @@ async def test_what_a_person_removed_does_not_come_back(gateway: Gateway, api: h
     assert (await api.get("/v1/accounts")).json() == {"accounts": []}
 
 
-async def test_a_described_message_without_a_sender_is_from_the_account(api: httpx2.AsyncClient) -> None:
-    described = {"to": ["bob@y.test"], "text": "hi"}
-    assert (await _problem(await api.post("/v1/messages", json=described), 422))[0][0] == "from"
-    await api.patch("/v1/accounts/sandbox", json={"full_name": "Office", "email_address": "office@x.test"})
-    office = {"address": "office@x.test", "name": "Office"}
-    assert (await api.get("/v1/messages/sender")).json() == {"from": office, "reply_to": []}
-    other = await api.get("/v1/messages/sender", params={"from": "Ann <ann@x.test>"})
-    assert other.json() == {"from": {"address": "ann@x.test", "name": "Ann"}, "reply_to": [office]}
-    accepted = await api.post("/v1/messages", json=described)
-    content = await api.get(f"/v1/messages/{accepted.json()['id']}/content")
-    assert b"\r\nFrom: Office <office@x.test>\r\n" in content.content
-    accepted = await api.post("/v1/messages", json=described | {"from": "ann@x.test"})
-    content = await api.get(f"/v1/messages/{accepted.json()['id']}/content")
-    assert b"\r\nFrom: ann@x.test\r\nReply-To: Office <office@x.test>\r\n" in content.content
-
-
-async def test_dkim_keys_by_their_whole_life(api: httpx2.AsyncClient) -> None:
-    await api.post("/v1/accounts", json={"name": "relay", "host": "smtp.example.org"})
-    wanted = {"domain": "example.org", "selector": "s1", "key": "both"}
-    made = await api.post("/v1/accounts/relay/dkim", json=wanted)
-    assert made.status_code == 201
-    assert [(key["selector"], key["record"]["name"]) for key in made.json()["keys"]] == [
-        ("s1", "s1._domainkey.example.org"),
-        ("s1-ed25519", "s1-ed25519._domainkey.example.org"),
-    ]
-    assert (await api.get("/v1/accounts/relay/dkim")).json() == made.json()
-    account = await api.get("/v1/accounts/relay")
-    assert account.json()["secrets"] | {"dkim_rsa_key": "set", "dkim_ed25519_key": "set"} == account.json()["secrets"]
-    assert "PRIVATE KEY" not in made.text + account.text
-    assert (await _problem(await api.post("/v1/accounts/relay/dkim", json=wanted), 422))[0][0] == "selector"
-    assert (await api.delete("/v1/accounts/relay/dkim")).status_code == 204
-    assert (await api.get("/v1/accounts/relay/dkim")).json()["keys"] == []
-    assert (await _problem(await api.get("/v1/accounts/nobody/dkim"), 404))[0][0] == "account"
-
-
 async def test_accounts_go_out_and_come_back_as_a_file(api: httpx2.AsyncClient) -> None:
     fields = {"name": "relay", "host": "smtp.example.org", "username": "ann", "password": "marked-secret"}
     await api.post("/v1/accounts", json=fields)
@@ -103,7 +60,7 @@ async def test_accounts_go_out_and_come_back_as_a_file(api: httpx2.AsyncClient) 
     assert (await api.post("/v1/accounts/import", json=given)).json()["order"] == ["relay", "sandbox"]
     assert (await api.get("/v1/accounts/relay")).json()["secrets"]["password"] == "set"
     bad = await api.post("/v1/accounts/import", json={"toml": "[[accounts]]\nname = 'x'\nhost = 'a'\nport = 0\n"})
-    assert (await _problem(bad, 422))[0][0] == "x.port"
+    assert (await problem_of(bad, 422))[0][0] == "x.port"
     assert (await api.post("/v1/accounts/export", json={"passphrase": "x"})).status_code == 422
 
 
@@ -133,7 +90,7 @@ async def test_accounts_by_their_whole_life(api: httpx2.AsyncClient) -> None:
     assert answers[4].json()["secrets"]["password"] == "set"
     assert answers[4].json() | {"port": 465, "position": 1} == answers[4].json()
     assert (await api.delete("/v1/accounts/relay")).status_code == 204
-    assert (await _problem(await api.get("/v1/accounts/relay"), 404))[0][0] == "account"
+    assert (await problem_of(await api.get("/v1/accounts/relay"), 404))[0][0] == "account"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +127,7 @@ async def test_accounts_by_their_whole_life(api: httpx2.AsyncClient) -> None:
 async def test_bad_input_is_named(
     api: httpx2.AsyncClient, method: str, path: str, body: Any, status: int, field: str
 ) -> None:
-    faults = await _problem(await api.request(method, path, json=body), status)
+    faults = await problem_of(await api.request(method, path, json=body), status)
     assert [one[0] for one in faults] == [field]
     assert all(fault for _, fault, _ in faults)
 
@@ -179,8 +136,8 @@ async def test_other_refusals_are_problems_too(api: httpx2.AsyncClient) -> None:
     response = await api.put("/v1/accounts", json={})
     assert (response.status_code, response.headers["content-type"]) == (405, "application/problem+json")
     response = await api.post("/v1/accounts", content=b"{", headers={"content-type": "application/json"})
-    assert (await _problem(response, 422))[0][1]
-    await _problem(await api.post("/v1/drain"), 503)
+    assert (await problem_of(response, 422))[0][1]
+    await problem_of(await api.post("/v1/drain"), 503)
 
 
 async def test_a_fault_inside_is_told_to_the_log_alone(
@@ -191,7 +148,7 @@ async def test_a_fault_inside_is_told_to_the_log_alone(
 
     monkeypatch.setattr(gateway, "status", fail)
     response = await api.get("/v1/status")
-    assert await _problem(response, 500) == []
+    assert await problem_of(response, 500) == []
     assert "marked" not in response.text
 
 
@@ -297,7 +254,7 @@ async def test_a_bad_description_is_named_and_nothing_is_kept(
     api: httpx2.AsyncClient, change: dict[str, Any], field: str
 ) -> None:
     described = {"from": "a@example.org", "to": ["b@example.net"], "text": "x"} | change
-    faults = await _problem(await api.post("/v1/messages", json=described), 422)
+    faults = await problem_of(await api.post("/v1/messages", json=described), 422)
     assert [one[0] for one in faults] == [field]
     assert (await api.get("/v1/deliveries")).json()["deliveries"] == []
 
@@ -306,18 +263,18 @@ async def test_refusals_of_a_raw_message(api: httpx2.AsyncClient) -> None:
     async def post(content: bytes = HELLO, **parameters: Any) -> httpx2.Response:
         return await api.post("/v1/messages", params=ENVELOPE | parameters, content=content, headers=RAW)
 
-    assert (await _problem(await post(application="none"), 404))[0][0] == "application"
-    assert (await _problem(await post(account="none"), 404))[0][0] == "account"
-    assert (await _problem(await post(to="nobody"), 422))[0][0] == "to"
-    assert (await _problem(await post(b"a\rb"), 422))[0][0] == "content"
-    assert (await _problem(await post(b""), 422))[0][0] == "content"
+    assert (await problem_of(await post(application="none"), 404))[0][0] == "application"
+    assert (await problem_of(await post(account="none"), 404))[0][0] == "account"
+    assert (await problem_of(await post(to="nobody"), 422))[0][0] == "to"
+    assert (await problem_of(await post(b"a\rb"), 422))[0][0] == "content"
+    assert (await problem_of(await post(b""), 422))[0][0] == "content"
     await api.patch("/v1/applications/local", json={"senders": ["*@example.org"]})
     for sender in ("x@elsewhere.example", ""):
         parameters: dict[str, Any] = {"from": sender}
         response = await post(HELLO, **parameters)
-        await _problem(response, 422)
+        await problem_of(response, 422)
         assert response.json()["enhanced_status"] == "5.7.1"
-    await _problem(await post(HELLO.replace(b"From: a@example.org", b"From: x@elsewhere.example")), 422)
+    await problem_of(await post(HELLO.replace(b"From: a@example.org", b"From: x@elsewhere.example")), 422)
     assert (await api.get("/v1/deliveries")).json()["deliveries"] == []
 
 
@@ -335,7 +292,7 @@ async def test_a_message_over_the_limit(api: httpx2.AsyncClient) -> None:
             yield b"0123456789abcd\r\n" * 65536
 
     response = await api.post("/v1/messages", params=ENVELOPE, content=endless(), headers=RAW)
-    await _problem(response, 413)
+    await problem_of(response, 413)
 
 
 async def test_verbs_on_a_message(api: httpx2.AsyncClient) -> None:
@@ -355,9 +312,9 @@ async def test_verbs_on_a_message(api: httpx2.AsyncClient) -> None:
         "there is nothing to retry: held; what is held goes on with `postroom queue release`",
     )
     assert (await change("release")).json()["moved"] == 1
-    await _problem(await change("release"), 409)
-    await _problem(await change("retry"), 409)
-    assert (await _problem(await change("hold", n=7), 404))[0][0] == "n"
+    await problem_of(await change("release"), 409)
+    await problem_of(await change("retry"), 409)
+    assert (await problem_of(await change("hold", n=7), 404))[0][0] == "n"
     why = (await api.get(f"/v1/messages/{message_id}/why")).json()["deliveries"]
     assert [(one["recipient"], one["command"]) for one in why] == [
         ("b@example.net", "postroom serve"),
@@ -400,11 +357,11 @@ async def test_pages_show_each_delivery_once(api: httpx2.AsyncClient) -> None:
 async def test_an_account_for_an_application_needs_its_senders(api: httpx2.AsyncClient) -> None:
     fields = {"name": "relay", "host": "smtp.example.org"}
     local = {"application": "local", "senders": []}
-    faults = await _problem(await api.post("/v1/accounts", json=fields | {"grant": local}), 422)
+    faults = await problem_of(await api.post("/v1/accounts", json=fields | {"grant": local}), 422)
     assert faults[0][0] == "allow-sender"
     for grant in ({"application": "none", "senders": ["*"]}, {"application": "local", "senders": ["*@*"]}):
         assert (await api.post("/v1/accounts", json=fields | {"grant": grant})).is_error
-    faults = await _problem(await api.post("/v1/accounts", json=fields | {"grant": {"app": "local"}}), 422)
+    faults = await problem_of(await api.post("/v1/accounts", json=fields | {"grant": {"app": "local"}}), 422)
     assert {one[0] for one in faults} == {"grant.application", "grant.app"}
     assert [one["name"] for one in (await api.get("/v1/accounts")).json()["accounts"]] == ["sandbox"]
     local["senders"] = ["*@example.org"]
@@ -414,7 +371,7 @@ async def test_an_account_for_an_application_needs_its_senders(api: httpx2.Async
     second = {"name": "second", "host": "b.example.org", "grant": {"application": "local", "senders": []}}
     assert (await api.post("/v1/accounts", json=second)).status_code == 201
     assert (await api.get("/v1/applications/local")).json()["senders"] == ["*@example.org"]
-    await _problem(await api.delete("/v1/accounts/relay"), 409)
+    await problem_of(await api.delete("/v1/accounts/relay"), 409)
 
 
 async def test_a_password_is_shown_when_it_is_made_and_never_again(gateway: Gateway, api: httpx2.AsyncClient) -> None:
@@ -457,8 +414,8 @@ async def test_settings(api: httpx2.AsyncClient) -> None:
     assert (await api.get("/v1/status")).json()["sending_enabled"] is False
     assert (await api.delete("/v1/settings/retention")).json()["value"] == "30d"
     bad = await api.patch("/v1/settings", json={"retention": "9d", "give_up": 9, "hostname": "x.example"})
-    assert [fault[0] for fault in await _problem(bad, 422)] == ["hostname"]
+    assert [fault[0] for fault in await problem_of(bad, 422)] == ["hostname"]
     bad = await api.patch("/v1/settings", json={"retention": "9d", "give_up": 9})
-    assert await _problem(bad, 422) == [("give_up", "9 has no unit", "write 9ms or 9s")]
-    assert (await _problem(await api.get("/v1/settings/retenton"), 404))[0][2] == "did you mean retention?"
+    assert await problem_of(bad, 422) == [("give_up", "9 has no unit", "write 9ms or 9s")]
+    assert (await problem_of(await api.get("/v1/settings/retenton"), 404))[0][2] == "did you mean retention?"
     assert (await api.get("/v1/settings/retention")).json()["value"] == "30d"
