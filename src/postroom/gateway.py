@@ -44,10 +44,12 @@ from .pending import Pending
 from .policy.composing import ComposedSender, Composing, composed_sender
 from .policy.patterns import matches_any
 from .policy.postmaster import named_by
+from .policy.retry import own_terms
 from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import indexing, maintenance
 from .queue.bounce import Reporter
 from .queue.clock_watch import ClockWatch
+from .queue.deadlines import Deadlines
 from .queue.intake import Intake
 from .queue.master_switch import MasterSwitch
 from .queue.outgoing import Outgoing
@@ -106,6 +108,13 @@ class Gateway:
         self._switch = MasterSwitch(
             lambda is_off: self.scheduler.pause(is_off), clock, self._keep_pauses, configuration.memory(PAUSES)
         )
+        self.deadlines = Deadlines(
+            clock,
+            lambda: configuration.current,
+            accounts.snapshot,
+            lambda lane: self.scheduler.circuit(lane),
+            lambda: self._switch.standstill,
+        )
         self.scheduler = Scheduler(store, clock, self._lane_rules(settings), self._make_transport, random_unit)
         self._intake = Intake(
             store,
@@ -120,13 +129,14 @@ class Gateway:
             store,
             clock,
             self._intake,
-            notification_rules(settings, hostname, self._switch.between),
+            notification_rules(settings, hostname, self.deadlines),
             applications.find,
             os.urandom,
         )
         self._background: list[asyncio.Task[None]] = []
         store.on_restored.append(self.scheduler.look)
         accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
+        accounts.on_change.append(self.deadlines.follow)
         configuration.on_change.append(self._settings_changed)
 
     @classmethod
@@ -172,6 +182,7 @@ class Gateway:
         hostname = settings.hostname or await own_name()
         gateway = cls(configuration, store, accounts, applications, clock, random_unit, hostname, keyring)
         await gateway.scheduler.load(accounts.snapshot())
+        gateway.deadlines.load(await store.standstills())
         return gateway
 
     async def start(self, deliver: bool = True, *, paused: bool = False) -> None:
@@ -212,7 +223,7 @@ class Gateway:
 
     def follow_switch(self) -> None:
         """Send, or claim nothing more, as the master switch says now."""
-        self._switch.turn(self.settings.sending_enabled, self.settings.give_up)
+        self._switch.turn(self.settings.sending_enabled)
 
     async def stop(self) -> None:
         """End deliveries under way, keep their outcomes, close the store."""
@@ -234,7 +245,7 @@ class Gateway:
     def _settings_changed(self, before: Settings, after: Settings) -> None:
         self._budget.change(after.max_connections_in_all)
         self._intake.max_mime_depth = after.smtp.max_mime_depth
-        self._reporter.rules = notification_rules(after, self.hostname, self._switch.between)
+        self._reporter.rules = notification_rules(after, self.hostname, self.deadlines)
         self.scheduler.change_rules(self._lane_rules(after))
         if after.relay != before.relay:
             self.scheduler.renew_transports()
@@ -243,21 +254,19 @@ class Gateway:
             self.follow_switch()
 
     def _lane_rules(self, settings: Settings) -> LaneRules:
-        return lane_rules(
-            settings,
-            self._clock_watch.is_believed,
-            self._switch.between,
-            lambda: self._reporter.notice(),
-            self._outgoing,
-        )
+        is_believed = self._clock_watch.is_believed
+        return lane_rules(settings, self.deadlines, is_believed, lambda: self._reporter.notice(), self._outgoing)
 
     def _maintenance_rules(self) -> maintenance.MaintenanceRules:
-        return maintenance_rules(self.settings, self._switch.standstill)
+        return maintenance_rules(self.settings, self.deadlines)
 
     def _keep_pauses(self, text: str) -> asyncio.Future[None]:
         return self.store.save_setting(PAUSES, text)
 
     # Doors --------------------------------------------------------------------------------------------------------
+
+    #: The rules of retrying that a message brings.
+    own_retry = staticmethod(own_terms)
 
     def submit(self, submission: Submission) -> Pending[Accepted]:
         """Take a message; see `Intake.submit`."""
@@ -379,10 +388,8 @@ class Gateway:
                 Fault("id", f"there is no message {message_id_text(message_id)}", "take it from `postroom queue list`")
             )
         accounts = {account.id: account for account in self.accounts.snapshot()}
-        now, switch = (
-            self.clock.now(),
-            Sending(self.settings.sending_enabled, self.configuration.mend("sending_enabled")),
-        )
+        now = self.clock.now()
+        switch = Sending(self.settings.sending_enabled, self.configuration.mend("sending_enabled"))
         return [
             explain(
                 view,
@@ -393,6 +400,7 @@ class Gateway:
                 running=self.scheduler.is_running,
                 now=now,
                 next_beat=self.scheduler.beats.next_from(max(row.due, now) if row.due is not None else now),
+                times=self.deadlines.times(row),
             )
             for row in view.deliveries
         ]

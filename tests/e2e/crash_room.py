@@ -28,6 +28,7 @@ from postroom.queue import maintenance
 from postroom.store.database import open_store
 from tests.conftest import Served, run_postroom
 from tests.e2e.counting_sink import NAMED, PATIENCE, CountingSink
+from tests.waited_too_long import rules
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "1"))
 SEED = int(os.environ.get("CRASH_SEED", "0")) or random.randrange(1, 1_000_000)
@@ -261,7 +262,7 @@ async def maintained(database: str | Path, later: timedelta) -> None:
 
     store = await open_store(database, None, now)
     month = timedelta(days=30)
-    await maintenance.step(store, now(), maintenance.MaintenanceRules(month, month, month))
+    await maintenance.step(store, now(), rules(month, month, month))
     await store.close()
 
 

@@ -294,7 +294,7 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
             call()
 
     rules = LaneRules(
-        RetryRules(Schedule.parse("1m, 5m*2, 15m, 1h*4, 4h"), timedelta(days=2)),
+        lambda account: RetryRules(Schedule.parse("1m, 5m*2, 15m, 1h*4, 4h"), timedelta(days=2)),
         Schedule.parse("30s, 1m, 5m"),
         ring,
         lambda account: outgoing.get(account.name),

@@ -38,8 +38,8 @@ RULES = NotificationRules(
     sender="",
     account="",
     hostname="mx.test",
-    retry_window=timedelta(2),
     max_returned_bytes=1024 * 1024,
+    window_end=lambda lane, began, own: began + timedelta(2),
 )
 
 

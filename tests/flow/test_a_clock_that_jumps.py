@@ -17,12 +17,13 @@ from postroom.queue.rules import LaneRules
 from postroom.queue.scheduler import Scheduler
 from postroom.store import Silence, clock_jumps
 from tests.flow.conftest import FakeClock, Room
+from tests.waited_too_long import rules as rules_of
 
 YEARS = timedelta(days=3653)
 DAY = timedelta(days=1)
 LATER = Deferred(status="4.2.1", reason="try later", scope=Scope.MESSAGE)
 SCHEDULE = Schedule.parse("1m, 5m")
-RULES = maintenance.MaintenanceRules(timedelta(days=2), timedelta(days=14), timedelta(days=30), timedelta(hours=4))
+RULES = rules_of(timedelta(days=2), timedelta(days=14), timedelta(days=30), timedelta(hours=4))
 
 
 class Upkeep:
@@ -219,7 +220,7 @@ async def test_a_clock_that_stays_ahead_counts_after_a_day(room: Room) -> None:
 async def test_what_fails_after_a_jump_ahead_waits_for_its_next_try(room: Room) -> None:
     watch = ClockWatch(room.clock)
     await room.scheduler.stop()
-    rules = LaneRules(RetryRules(SCHEDULE, RULES.retry_window, watch.is_believed), SCHEDULE)
+    rules = LaneRules(lambda account: RetryRules(SCHEDULE, RULES.longest_window, watch.is_believed), SCHEDULE)
     room.scheduler = Scheduler(
         room.store, room.clock, rules, lambda account: room.transports[account.name], lambda: 0.5
     )

@@ -34,9 +34,6 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "proxy_type": _ANY,
     "fallback": _ANY,
     "fall_back_after": _ANY,
-    "retry_schedule": _ANY,
-    "retry_window": _ANY,
-    "give_up": _ANY,
     "when_limited": _ANY,
 }
 

@@ -24,11 +24,14 @@ from ..model.submission import Submission, check_tag
 from ..store import MessageView, Selection
 from .content import receive_content
 from .envelope import envelope_of, header_recipients, header_sender, recipient, reverse_path
-from .parts import TheGateway, show_delivery, to_json
+from .parts import TheGateway, show_delivery, show_times, to_json
 
 routes = APIRouter(prefix="/v1/messages", tags=["messages"])
 
 RAW = "message/rfc822"
+
+#: Parameters with the message's own rules of retrying.
+_RETRY = ("retry_schedule", "retry_window", "give_up")
 
 Verb = Literal["hold", "release", "retry", "cancel"]
 
@@ -78,6 +81,9 @@ async def submit_message(
     sender: Annotated[str | None, Query(alias="from", description="reverse-path; else Sender or From")] = None,
     to: Annotated[list[str] | None, Query(description="recipients; else those of To, Cc and Bcc")] = None,
     tag: Annotated[str, Query(description="a word by which the message is found again")] = "",
+    retry_schedule: Annotated[str, Query(description="waits between its tries; else the account's")] = "",
+    retry_window: Annotated[str, Query(description="how long it is tried; else the account's")] = "",
+    give_up: Annotated[str, Query(description="age at which it expires; else the account's")] = "",
     smtputf8: Annotated[bool, Query(description="the header needs RFC 6531: addresses in it are in UTF-8")] = False,
 ) -> dict[str, Any]:
     """Take a message: raw (`message/rfc822`, envelope in the query) or described (JSON). 202 once it is durable."""
@@ -85,6 +91,7 @@ async def submit_message(
     if account:
         gateway.accounts.get(account)
     check_tag(tag)
+    gateway.own_retry(retry_schedule, retry_window, give_up)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == RAW:
         submission = await _raw(gateway, request, submitter, sender, to, smtputf8)
     else:
@@ -250,6 +257,7 @@ async def _submission(
         with_protocol="HTTP",
         account=request.query_params.get("account", ""),
         tag=request.query_params.get("tag", ""),
+        retry=gateway.own_retry(*(request.query_params.get(name, "") for name in _RETRY)),
     )
 
 
@@ -285,7 +293,10 @@ async def get_content(gateway: TheGateway, message_id: str) -> Response:
 async def explain_message(gateway: TheGateway, message_id: str) -> dict[str, Any]:
     """What each delivery waits for, until when, and the command that would release it."""
     explanations = await gateway.why(parse_message_id(message_id))
-    return {"id": message_id, "deliveries": to_json(explanations)}
+    shown = [to_json(one) | show_times(one.times) for one in explanations]
+    for one in shown:
+        del one["times"]
+    return {"id": message_id, "deliveries": shown}
 
 
 @routes.post("/{message_id}/{verb}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Request
 
 from ..errors import Fault, InvalidInput
+from ..model.explanation import Times
 from ..model.ids import message_id_text
 from ..model.quantity import QuantityFault, format_duration, parse_duration
 from ..model.queue import LaneId, MessageId
@@ -19,6 +20,9 @@ from ..store import DeliveryRow
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
+
+
+_SECOND = timedelta(seconds=1)
 
 
 def _gateway(request: Request) -> Any:
@@ -76,4 +80,13 @@ def show_delivery(gateway: Gateway, row: DeliveryRow) -> dict[str, Any]:
     """A delivery as JSON, with the name of its account instead of the lane."""
     shown: dict[str, Any] = to_json(row)
     lane = shown.pop("lane")
-    return shown | {"account": account_names(gateway).get(lane, "")}
+    for name in ("own_window", "own_give_up"):
+        del shown[name]
+    return shown | {"account": account_names(gateway).get(lane, "")} | show_times(gateway.deadlines.times(row))
+
+
+def show_times(times: Times) -> dict[str, Any]:
+    """What is ahead of a delivery as JSON; what is left of its window to the second."""
+    left = times.window_left
+    shown: dict[str, Any] = to_json(times)
+    return shown | {"window_left": None if left is None else format_duration(timedelta(seconds=left // _SECOND))}

@@ -26,7 +26,7 @@ All = Annotated[bool, typer.Option("--all", help="All that the command may move.
 Number = Annotated[int | None, typer.Option("-n", metavar="NUMBER", help="One delivery of the message alone, from 0.")]
 
 _LIST = ("id", "n", "state", "recipient", "account", "tries", "accepted", "due", "said")
-_DELIVERIES = ("n", "recipient", "state", "account", "tries", "due", "reply")
+_DELIVERIES = ("n", "recipient", "state", "account", "tries", "due", "window_ends", "gives_up", "reply")
 _ATTEMPTS = ("n", "number", "started", "account", "outcome", "remote_host", "command", "reply", "advice")
 _MESSAGE = (
     "id", "accepted", "door", "application", "peer", "reverse_path", "subject", "tag", "header_message_id",
@@ -144,8 +144,16 @@ def why(message_id: Id, data: Data = None, as_json: AsJson = False) -> None:
         typer.echo(f"{one['recipient']} is {one['state']} (account {one['account']})")
         final = DeliveryState(one["state"]).is_final
         shown = {"because": one["reason"], "since" if final else "until": one["until"], "note": "; ".join(one["marks"])}
-        shown |= {"advice": one["advice"], "command": one["command"]}
+        shown |= {"advice": one["advice"], "command": one["command"], "next try": one["next_try"]}
+        shown |= {"window ends": _window(one), "gives up": one["gives_up"]}
         print_fields({f"  {name}": value for name, value in shown.items()})
+
+
+def _window(one: dict[str, Any]) -> str:
+    """Until when it is tried, or what is left where the window stands still."""
+    if one["stands_still"]:
+        return f"stands still, with {one['window_left']} left"
+    return one["window_ends"] or ""
 
 
 def _change(

@@ -54,13 +54,24 @@ def send(
     account: Annotated[str, typer.Option("--account", metavar="NAME", help="Through this account.")] = "",
     application: Annotated[str, typer.Option("--application", metavar="NAME", help="As this application.")] = "local",
     tag: Annotated[str, typer.Option("--tag", metavar="WORD", help="A word by which the message is found again.")] = "",
+    retry_schedule: Annotated[
+        str, typer.Option("--retry-schedule", metavar="SCHEDULE", help="Waits between its tries, as in 1m, 5m*2, 1h.")
+    ] = "",
+    retry_window: Annotated[
+        str, typer.Option("--retry-window", metavar="DURATION", help="How long it is tried, as in 2h or 5d.")
+    ] = "",
+    give_up: Annotated[
+        str, typer.Option("--give-up", metavar="DURATION", help="The age at which it expires, as in 1d.")
+    ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every delivery has ended or is held.")] = False,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Send a message and print its id; it is durable by then."""
     parameters = [("application", application)]
-    parameters += [(name, value) for name, value in (("account", account), ("tag", tag)) if value]
+    given = {"account": account, "tag": tag}
+    given |= {"retry_schedule": retry_schedule, "retry_window": retry_window, "give_up": give_up}
+    parameters += [(name, value) for name, value in given.items() if value]
     composed = {"subject": subject, "text": text, "html": html, "attach": attach, "inline": inline}
     if raw:
         if used := [f"--{name}" for name, value in composed.items() if value]:

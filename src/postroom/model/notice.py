@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from .content import Content
 from .envelope import Address
-from .queue import DeliveryState, MessageId
+from .queue import DeliveryState, LaneId, MessageId
 from .record import record
 
 
@@ -49,6 +49,8 @@ class Notice:
     advice: str
     remote_host: str
     last_attempt: datetime | None
+    lane: LaneId = LaneId(0)
+    own_window: timedelta | None = None
 
     @property
     def is_moot(self) -> bool:

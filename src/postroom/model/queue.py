@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import NewType
 
+from .account import Retry
 from .content import Content
 from .envelope import Address, Envelope
 from .record import record
@@ -112,6 +113,7 @@ class NewMessage:
     tag: str = ""
     named: bool = False
     usage: tuple[Usage, ...] = ()
+    retry: Retry | None = None
 
 
 @record
@@ -146,6 +148,7 @@ class DueMessage:
     ret: str = ""
     envid: str = ""
     flow: FlowId = FlowId(0)
+    retry: Retry | None = None
 
 
 @record

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ..errors import Fault, InvalidInput
+from .account import Retry
 from .application import Application
 from .content import Content
 from .envelope import Envelope
@@ -43,6 +44,7 @@ class Submission:
     priority: PriorityClass = PriorityClass.NORMAL
     resubmits: MessageId | None = None
     tag: str = ""
+    retry: Retry | None = None
 
 
 TAG_CHARACTERS = 100

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ..errors import Fault, InvalidInput
+from ..model.account import Retry
+from ..model.quantity import QuantityFault, parse_duration
 
 _STEP = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)(?:\s*\*\s*([0-9]{1,4}))?\Z")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -42,6 +44,43 @@ class Schedule:
     def delay(self, failures: int) -> timedelta:
         """How long to wait after the failure number `failures` (from 1)."""
         return self.steps[min(max(failures, 1), len(self.steps)) - 1]
+
+
+#: No retry window of a message or an account is longer, nor is anything given up later.
+LONGEST = timedelta(days=365)
+
+
+def own_terms(schedule: str, window: str, give_up: str) -> Retry | None:
+    """The rules of retrying that a message brings, as its sender wrote them ("": those of its account); None without.
+
+    Raises:
+        InvalidInput: a fault for each of retry_schedule, retry_window and give_up that can't be read, with its mend.
+    """
+    if not (schedule or window or give_up):
+        return None
+    faults: list[Fault] = []
+    if schedule:
+        try:
+            Schedule.parse(schedule, "retry_schedule")
+        except InvalidInput as error:
+            faults += error.faults
+    lengths = [_length(name, text, faults) for name, text in (("retry_window", window), ("give_up", give_up))]
+    if faults:
+        raise InvalidInput(faults)
+    return Retry(schedule=schedule, window=lengths[0], give_up=lengths[1])
+
+
+def _length(field: str, text: str, faults: list[Fault]) -> timedelta | None:
+    if not text:
+        return None
+    try:
+        length = parse_duration(text)
+    except QuantityFault as error:
+        faults.append(Fault(field, error.fault, error.mend))
+        return None
+    if not timedelta(0) < length <= LONGEST:
+        faults.append(Fault(field, f"{text} is not between 1ms and 365d", "write a time such as 2h or 5d"))
+    return length
 
 
 def jittered(delay: timedelta, random_unit: float) -> timedelta:

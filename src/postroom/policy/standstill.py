@@ -8,6 +8,9 @@ from datetime import datetime, timedelta
 
 _NOTHING = timedelta(0)
 
+#: Pauses that were over before are forgotten: no retry window is longer.
+REMEMBERED = timedelta(days=366)
+
 
 @dataclass(frozen=True, slots=True)
 class Standstill:
@@ -28,6 +31,21 @@ class Standstill:
         """With the pause ended; those that were over before `forget_before` are left out."""
         ended = [(since, max(since, now) if until is None else until) for since, until in self.pauses]
         return Standstill(tuple((since, until) for since, until in ended if until > forget_before))
+
+    def turned(self, is_on: bool, now: datetime) -> Standstill:
+        """As `begun` or `ended`; what was over a year ago and more is forgotten."""
+        return self.begun(now) if is_on else self.ended(now, now - REMEMBERED) if self.is_on else self
+
+    def joined(self, other: Standstill) -> Standstill:
+        """The times at which this one or the other stands still."""
+        joined: list[tuple[datetime, datetime | None]] = []
+        for since, until in sorted((*self.pauses, *other.pauses), key=lambda pause: pause[0]):
+            if joined and (joined[-1][1] is None or since <= joined[-1][1]):
+                last = joined[-1][1]
+                joined[-1] = (joined[-1][0], None if last is None or until is None else max(last, until))
+            else:
+                joined.append((since, until))
+        return Standstill(tuple(joined))
 
     def between(self, start: datetime, end: datetime) -> timedelta:
         """How much of the time from `start` to `end` stood still."""

@@ -25,7 +25,7 @@ from ..model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId
 from ..model.envelope import Address, Envelope
 from ..model.ids import message_id_text
 from ..model.notice import Notice, NoticedMessage, NoticeKind
-from ..model.queue import DeliveryState, NewMessage
+from ..model.queue import DeliveryState, LaneId, NewMessage
 from ..model.submission import Door, Submission
 from ..store import QueueStore
 from .intake import Intake
@@ -53,10 +53,10 @@ class ReportTo(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationRules:
-    """Who is told, by whom and through which account ("": by routing); `retry_window` is how long waiting may last.
+    """Who is told, by whom and through which account ("": by routing).
 
-    A message comes back whole up to `max_returned_bytes`, where its sender asks for it (RET=FULL). `stood_still` says
-    how much of the time between two moments no window counts.
+    A message comes back whole up to `max_returned_bytes`, where its sender asks for it (RET=FULL). `window_end` says
+    until when a lane tries a delivery whose retry window began at a time (and is the message's own, or None).
     """
 
     to: ReportTo
@@ -64,9 +64,8 @@ class NotificationRules:
     sender: Address
     account: str
     hostname: str
-    retry_window: timedelta
     max_returned_bytes: int
-    stood_still: Callable[[datetime, datetime], timedelta] = lambda start, end: timedelta(0)
+    window_end: Callable[[LaneId, datetime, timedelta | None], datetime]
 
 
 class Reporter:
@@ -262,8 +261,7 @@ class Reporter:
         )
 
     def _retried_until(self, notice: Notice) -> datetime:
-        began = notice.window_from
-        return began + self.rules.retry_window + self.rules.stood_still(began, self._clock.now())
+        return self.rules.window_end(notice.lane, notice.window_from, notice.own_window)
 
 
 def _has_failed(notices: Sequence[Notice]) -> bool:

@@ -34,6 +34,9 @@ class Sending(Protocol):
     def look(self) -> None:
         """It may send again."""
 
+    def circuit_changed(self) -> None:
+        """It is in another state."""
+
     def limit_connections(self, most: int | None) -> None:
         """It may have so many connections at most; None: as the account says."""
 
@@ -193,6 +196,7 @@ class Breaker:
         self.may_send = circuit.may_send
         if is_kept or not self.may_send:
             self._store.keep_circuit(LaneId(self._account.id), self._account.revision, circuit).add_done_callback(_seen)
+            self._lane.circuit_changed()
 
     def _sleep_on(self) -> None:
         left = self._left()

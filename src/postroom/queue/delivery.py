@@ -179,13 +179,16 @@ def _try_again(
     chance: float,
     words: str,
 ) -> DeliveryResult:
-    delay = jittered(rules.schedule.delay(delivery.tries + 1), chance)
+    own = message.retry
+    schedule = Schedule.parse(own.schedule) if own is not None and own.schedule else rules.schedule
+    delay = jittered(schedule.delay(delivery.tries + 1), chance)
     if isinstance(outcome, Deferred) and outcome.retry_after is not None:
         delay = outcome.retry_after
     due = now + delay
     is_unknown = isinstance(outcome, Unknown)
     # Asked each time, so that the clock is looked at whenever a time that it tells is kept.
-    window = rules.window + rules.stood_still(message.window_from, due)
+    window = own.window if own is not None and own.window is not None else rules.window
+    window += rules.stood_still(message.window_from, due)
     expired = rules.may_expire() and window_has_ended(message.window_from, window, due)
     return DeliveryResult(
         n=delivery.n,

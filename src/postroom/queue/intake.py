@@ -143,6 +143,7 @@ class Intake:
             deliveries=deliveries,
             resubmits=submission.resubmits,
             tag=submission.tag,
+            retry=submission.retry,
         )
         return message, accounts
 
@@ -317,4 +318,5 @@ def _due_on(lane: LaneId, message: NewMessage, deliveries: Sequence[NewDelivery]
         content=message.content,
         ret=dsn.ret if dsn is not None else "",
         envid=dsn.envid if dsn is not None else "",
+        retry=message.retry,
     )

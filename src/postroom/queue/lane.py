@@ -72,6 +72,7 @@ class Lane:
         self._random = random
         self._transport = self._open_transport(account)
         self._outgoing = rules.outgoing(account)
+        self._retry = rules.retry(account)
         self._ready = Ready()
         self._loader = Loader(self._ready, store, clock, LaneId(account.id), self._wake)
         self.breaker = Breaker(account, store, clock, rules.sleep, lane=self, kept=kept)
@@ -111,7 +112,7 @@ class Lane:
         self.account = account
         if is_edited:
             self.renew()
-            self._outgoing = self._rules.outgoing(account)
+            self.follow(self._rules)
         self.breaker.change(account)
         self._limit = self._limiter.of(account, self._wake)
         self._wake()
@@ -121,6 +122,7 @@ class Lane:
         self._rules = rules
         self.breaker.sleep = rules.sleep
         self._outgoing = rules.outgoing(self.account)
+        self._retry = rules.retry(self.account)
 
     def renew(self) -> None:
         """What connections are made with has changed: the next transaction has a new one."""
@@ -308,7 +310,7 @@ class Lane:
             failure, said = delivery.account_failure(outcomes), delivery.transcript(outcomes)
         reach("D5")
         claim = begun.claim
-        results = delivery.results(begun.message, outcomes, self._rules.retry, now, self._random)
+        results = delivery.results(begun.message, outcomes, self._retry, now, self._random)
         record = AttemptRecord(
             claim.message_id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host,
             results, said, usage,
@@ -373,6 +375,10 @@ class Lane:
     def limit_connections(self, most: int | None) -> None:
         """The account is slowed (None: no more)."""
         self._transport.limit_connections(most)
+
+    def circuit_changed(self) -> None:
+        """The account is in another state."""
+        self._rules.circuit_changed()
 
     def _fail(self, failure: Deferred, *, connecting: bool) -> None:
         """The account failed; no message is to blame."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,8 +11,7 @@ import structlog
 
 from ..errors import GatewayError
 from ..model.clock import Clock
-from ..policy.standstill import NEVER, Standstill
-from ..store import QueueStore
+from ..store import LaneEnds, QueueStore
 from .clock_watch import TOLERANCE, ClockWatch, Jumps
 
 _log = structlog.get_logger()
@@ -24,15 +23,14 @@ STAGED_FOR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceRules:
-    """Ages at which things end (SPEC sections 2.8 and 3), and at which the sender is told of a delay (zero: never);
-    and when retry windows stood still.
+    """What has waited too long at a time, by account, and the longest retry window of all (SPEC section 2.8); for how
+    long what ended is kept, and the age at which the sender is told of a delay (zero: never).
     """
 
-    retry_window: timedelta
-    give_up: timedelta
+    ends: Callable[[datetime], Iterable[LaneEnds]]
+    longest_window: timedelta
     retention: timedelta
     delay_warning: timedelta = timedelta(0)
-    standstill: Standstill = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ async def _mend(store: QueueStore, clock: Clock, rules: MaintenanceRules, jumps:
     now = clock.now()
     moved = await store.bring_back(now, jumps.back, now) if jumps.back else 0
     # No try is put off beyond its retry window, whether or not somebody saw the clock that said so.
-    moved += await store.bring_back(now, None, now + rules.retry_window + TOLERANCE)
+    moved += await store.bring_back(now, None, now + rules.longest_window + TOLERANCE)
     if jumps:
         # On record at the new time of day, or the next start would take this jump for another.
         ways = ((jumps.ahead, "ahead"), (jumps.back, "back"))
@@ -88,8 +86,8 @@ async def _mend(store: QueueStore, clock: Clock, rules: MaintenanceRules, jumps:
 
 async def step(store: QueueStore, now: datetime, rules: MaintenanceRules) -> None:
     """One turn at the time of day `now`: small steps until nothing is left to do."""
-    window_began = rules.standstill.began(rules.retry_window, now)
-    while await store.expire(window_began, now - rules.give_up, now):
+    ends = tuple(rules.ends(now))
+    while await store.expire(ends, now):
         pass
     if rules.delay_warning:
         await store.warn(now - rules.delay_warning, now)

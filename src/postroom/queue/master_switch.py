@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ..model.clock import Clock
 from ..policy.standstill import Standstill
@@ -27,15 +27,10 @@ class MasterSwitch:
         """When windows stood still."""
         return self._standstill
 
-    def between(self, start: datetime, end: datetime) -> timedelta:
-        """See `Standstill.between`."""
-        return self._standstill.between(start, end)
-
-    def turn(self, is_on: bool, forget_after: timedelta) -> None:
-        """Switch sending on or off; pauses that were over so long ago are of no interest any more."""
-        now = self._clock.now()
+    def turn(self, is_on: bool) -> None:
+        """Switch sending on or off."""
         before = self._standstill
-        self._standstill = before.ended(now, now - forget_after) if is_on else before.begun(now)
+        self._standstill = before.turned(not is_on, self._clock.now())
         if self._standstill != before:
             kept = self._keep(_write(self._standstill))
             # The windows stand still in this process all the same, and the next switch writes everything again.

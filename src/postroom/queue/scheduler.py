@@ -167,6 +167,7 @@ class Scheduler:
         await self._store.record(kind, account=account.name, detail=detail)
         await kept
         self._kept[lane_id] = circuit
+        self._rules.circuit_changed()
 
     def lane(self, lane: LaneId) -> Lane | None:
         """A lane that is open here."""

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ..model.account import Account
 from ..model.circuit import Circuit, Health
-from ..model.explanation import Explanation
+from ..model.explanation import NOTHING_AHEAD, Explanation, Times
 from ..model.ids import message_id_text
 from ..model.queue import DeliveryState
 from ..store import DeliveryRow, MessageView
@@ -31,11 +31,12 @@ def explain(
     running: bool,
     now: datetime,
     next_beat: datetime | None = None,
+    times: Times = NOTHING_AHEAD,
 ) -> Explanation:
     """The explanation of one delivery of `view`.
 
     `running` says whether this process (or the one asked) delivers at all; `next_beat` is the beat of the batch
-    interval that the delivery waits for.
+    interval that the delivery waits for; `times` are what is ahead of it.
     """
     name = account.name if account is not None else f"account {row.lane} (removed)"
     if row.state is DeliveryState.HELD:
@@ -45,7 +46,7 @@ def explain(
         reason, until, advice, command = cause
     return Explanation(
         n=row.n, recipient=row.recipient, state=row.state, account=name, reason=reason, until=until, advice=advice,
-        command=command, marks=marks(view, row),
+        command=command, marks=marks(view, row), times=times,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from ..model.queue import (
 from ..model.record import record
 from ..model.usage import Usage
 from ..pending import Pending
+from ..policy.standstill import Standstill
 
 T = TypeVar("T")
 
@@ -130,6 +131,8 @@ class DeliveryRow:
     size_bytes: int
     notify: str = ""
     orcpt: str = ""
+    own_window: timedelta | None = None
+    own_give_up: datetime | None = None
     application: str = ""
     tag: str = ""
 
@@ -223,6 +226,22 @@ class Silence:
 NOTHING_IN_HAND = InHand()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneEnds:
+    """When deliveries of one lane have waited too long.
+
+    `window` is the lane's retry window, `began` tells when a window of a length began that is just over (some messages
+    have windows of their own); what was accepted before `accepted_before` is given up. While the account `fails`, what
+    was never tried ends by its window too.
+    """
+
+    lane: LaneId
+    window: timedelta
+    began: Callable[[timedelta], datetime]
+    accepted_before: datetime
+    fails: bool = False
+
+
 class QueueStore(Protocol):
     """What the queue asks of the store."""
 
@@ -269,9 +288,9 @@ class QueueStore(Protocol):
     def cancel(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
         """`queued`, `deferred` and `held` to `cancelled`; how many."""
 
-    def expire(self, window_began_before: datetime, accepted_before: datetime, now: datetime) -> asyncio.Future[int]:
-        """To `expired`: `deferred` whose retry window began before the first time, and whatever has not ended (but is
-        not `sending`) of messages accepted before the second; at most 1,000 at a time; how many."""
+    def expire(self, ends: Sequence[LaneEnds], now: datetime) -> asyncio.Future[int]:
+        """To `expired`: `deferred` whose retry window is over, and whatever has not ended (but is not `sending`) of
+        messages that are too old; at most 1,000 at a time; how many."""
 
     def reap(self, ended_before: datetime, staged_before: datetime) -> asyncio.Future[int]:
         """Remove messages all of whose deliveries ended before the first time and of which nothing is to be reported,
@@ -307,6 +326,10 @@ class QueueStore(Protocol):
 
     def keep_circuit(self, lane: LaneId, revision: int, circuit: Circuit) -> asyncio.Future[None]:
         """Keep how the account of `lane` is while it has this revision; of one that may send, nothing is kept."""
+
+    async def standstills(self) -> Mapping[LaneId, Standstill]:
+        """When retry windows of each lane stood still because its account was off or needed attention. Kept in the
+        transactions of `save_account` and `keep_circuit`."""
 
     async def circuits(self) -> Mapping[LaneId, tuple[int, Circuit]]:
         """What `keep_circuit` kept: the account's revision then, and its circuit."""

@@ -27,8 +27,10 @@ Place = tuple[int, bytes, int]
 
 _LATER = (
     f"SELECT due, message_id, n FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND flow = ?"
-    " AND (due, message_id, n) > (?, ?, ?) ORDER BY due, message_id, n LIMIT ?"
+    " AND (due, message_id, n) > (?, ?, ?){also} ORDER BY due, message_id, n LIMIT ?"
 )
+# A message with a window of its own may be due later than the windows of accounts let be.
+_NOT_OWN = " AND own_window IS NULL"
 _ANY_LATER = (
     f"SELECT 1 FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND flow = ? AND due > ? LIMIT 1"
 )
@@ -103,7 +105,8 @@ def due_earlier(
     microseconds = None if by is None else by // timedelta(microseconds=1)
 
     def work(transaction: Transaction) -> tuple[int, Place | None]:
-        rows = transaction.raw.execute(_LATER, (*strand, *after, STEP)).fetchall()
+        later = _LATER.format(also=_NOT_OWN if by is None else "")
+        rows = transaction.raw.execute(later, (*strand, *after, STEP)).fetchall()
         transaction.raw.change_each(
             "UPDATE delivery SET due = ? WHERE message_id = ? AND n = ?",
             [(earliest if microseconds is None else max(earliest, due - microseconds), *key) for due, *key in rows],

@@ -28,6 +28,7 @@ from ..model.queue import (
 )
 from ..model.usage import Usage
 from ..pending import Pending
+from ..policy.standstill import Standstill
 from . import (
     NOTHING_IN_HAND,
     Claim,
@@ -37,6 +38,7 @@ from . import (
     EventFilter,
     EventPage,
     InHand,
+    LaneEnds,
     MessageView,
     Selection,
     Silence,
@@ -44,6 +46,7 @@ from . import (
     clock_jumps,
     definitions,
     event_list,
+    expiry,
     hot,
     lists,
     notices,
@@ -263,15 +266,14 @@ class Database:
 
         return asyncio.ensure_future(steps())
 
-    def expire(self, window_began_before: datetime, accepted_before: datetime, now: datetime) -> asyncio.Future[int]:
+    def expire(self, ends: Sequence[LaneEnds], now: datetime) -> asyncio.Future[int]:
         """See `QueueStore.expire`."""
 
         async def find_and_end() -> int:
-            limits = (window_began_before, accepted_before)
-            keys = await self._readers.read(lambda reader: selections.overdue(reader, *limits))
-            if not keys:
+            rows = await self._readers.read(lambda reader: expiry.overdue(reader, ends, now))
+            if not rows:
                 return 0
-            ended: int = await self._submit(Kind.ALONE, selections.expire(keys, *limits, now))
+            ended: int = await self._submit(Kind.ALONE, expiry.expire(rows, now))
             return ended
 
         return asyncio.ensure_future(find_and_end())
@@ -352,7 +354,11 @@ class Database:
 
     def keep_circuit(self, lane: LaneId, revision: int, circuit: Circuit) -> asyncio.Future[None]:
         """See `QueueStore.keep_circuit`."""
-        return self._submit(Kind.ALONE, circuits.keep(lane, revision, circuit))
+        return self._submit(Kind.ALONE, circuits.keep(lane, revision, circuit, self._now()))
+
+    async def standstills(self) -> Mapping[LaneId, Standstill]:
+        """See `QueueStore.standstills`."""
+        return await self._readers.read(circuits.read_standstills)
 
     async def circuits(self) -> Mapping[LaneId, tuple[int, Circuit]]:
         """See `QueueStore.circuits`."""

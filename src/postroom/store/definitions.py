@@ -16,9 +16,10 @@ from ..crashing import reach
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind, Authentication
 from ..model.application import Application
+from . import circuits
 from .definition_events import tell, tell_account, tell_application
 from .readers import Reader
-from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, circuit, event, micros, setting
+from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, event, micros, setting
 from .writer import Transaction
 
 T = TypeVar("T", Account, Application)
@@ -110,6 +111,7 @@ def _save(transaction: Transaction, given: Account, sealed: bytes, keyring: Keyr
     }
     before = transaction.core.execute(select(account).where(account.c.id == number)).first()
     _put(transaction, account, number, row, is_new=not given.id)
+    circuits.follow(transaction, number, now)
     was = None if before is None else _comparable(_account(before, keyring), _PLACE)
     tell_account(transaction, given.name, was, _comparable(given, _PLACE), now)
     return replace(given, id=number, revision=revision)
@@ -154,7 +156,7 @@ def remove_account(account_id: int, now: datetime) -> Callable[[Transaction], No
         name = transaction.core.execute(select(account.c.name).where(account.c.id == account_id)).scalar()
         if name is None:
             raise NotFound(Fault("account", "there is no such account"))
-        transaction.core.execute(delete(circuit).where(circuit.c.lane == account_id))
+        circuits.forget(transaction, account_id)
         transaction.core.execute(delete(account).where(account.c.id == account_id))
         _renumber(transaction, 0, 0)
         tell(transaction, "account.removed", now, name)

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from ..crashing import fails, reach
 from ..errors import StorageFailed
+from ..model.account import Retry
 from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
 from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
 from . import Claim, usage
 from .rows import Rows
-from .schema import micros
+from .schema import MICROSECOND, micros
 from .writer import Transaction, Uneven
 
 _INSERT_MESSAGE = Rows(
@@ -159,6 +160,8 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
             _keep_request(transaction, message, message.envelope.dsn)
         if message.tag:
             raw.execute("UPDATE message SET tag = ? WHERE id = ?", (message.tag, message.id))
+        if message.retry is not None:
+            _keep_retry(transaction, message, message.retry)
     reach("A2")
     return [None] * len(messages)
 
@@ -175,6 +178,20 @@ def _keep_request(transaction: Transaction, message: NewMessage, dsn: DsnRequest
             if notify or orcpt
         ],
     )
+
+
+def _keep_retry(transaction: Transaction, message: NewMessage, retry: Retry) -> None:
+    """As few bring rules of retrying of their own."""
+    raw = transaction.raw
+    window = None if retry.window is None else retry.window // MICROSECOND
+    give_up = None if retry.give_up is None else micros(message.accepted + retry.give_up)
+    raw.execute(
+        "UPDATE message SET retry_schedule = ?, retry_window = ? WHERE id = ?", (retry.schedule, window, message.id)
+    )
+    if window is not None or give_up is not None:
+        raw.execute(
+            "UPDATE delivery SET own_window = ?, own_give_up = ? WHERE message_id = ?", (window, give_up, message.id)
+        )
 
 
 def _own(transaction: Transaction, body: StagedBody) -> None:

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from ..crashing import reach
 from ..model.content import Content, ContentId, StagedBody
 from ..model.notice import Notice, NoticedMessage, NoticeKind
-from ..model.queue import DeliveryState, MessageId, NewMessage
+from ..model.queue import DeliveryState, LaneId, MessageId, NewMessage
 from . import hot
 from .readers import Reader
-from .schema import first_id_at, maybe_moment, micros, moment
+from .schema import first_id_at, maybe_duration, maybe_moment, micros, moment
 from .writer import Transaction
 
 #: What was noted so much later than now was noted under a clock that was ahead: it waits no longer.
@@ -45,7 +45,7 @@ _READY = (
     " (SELECT 1 FROM delivery WHERE delivery.message_id = notice.message_id AND delivery.ended IS NULL) LIMIT ?"
 )
 _NOTICES = (
-    "SELECT notice.n, notice.kind, recipient, orcpt, state, window_from, status, reply FROM notice"
+    "SELECT notice.n, notice.kind, recipient, orcpt, state, window_from, status, reply, lane, own_window FROM notice"
     " JOIN delivery ON delivery.message_id = notice.message_id AND delivery.n = notice.n"
     " WHERE notice.message_id = ? ORDER BY notice.n, notice.kind"
 )
@@ -103,7 +103,8 @@ def _content(
 
 def _notices(reader: Reader, message_id: MessageId) -> list[Notice]:
     found = []
-    for n, kind, recipient, orcpt, state, window_from, status, reply in reader.raw.execute(_NOTICES, (message_id,)):
+    for row in reader.raw.execute(_NOTICES, (message_id,)):
+        n, kind, recipient, orcpt, state, window_from, status, reply, lane, own_window = row
         attempt = reader.raw.execute(_LAST_ATTEMPT, (message_id, n)).fetchone()
         ended, said, command, advice, remote_host = attempt or (None, "", "", "", "")
         found.append(
@@ -120,6 +121,8 @@ def _notices(reader: Reader, message_id: MessageId) -> list[Notice]:
                 advice=advice if said == reply else "",
                 remote_host=remote_host,
                 last_attempt=maybe_moment(ended),
+                lane=LaneId(lane),
+                own_window=maybe_duration(own_window),
             )
         )
     return found

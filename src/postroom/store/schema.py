@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0007"
+HEAD = "0008"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -36,11 +36,14 @@ WAITING_SQL = "state IN ('queued','deferred')"
 SENDING_SQL = "state = 'sending'"
 AWAY_SQL = f"home IS NOT NULL AND {WAITING_SQL}"
 DEFERRED_SQL = "state = 'deferred'"
+OWN_GIVE_UP_SQL = "own_give_up IS NOT NULL AND state IN ('queued','deferred','held')"
 ASIDE_SQL = "state IN ('deferred','held','captured','bounced','expired','cancelled')"
 SEARCHABLE_SQL = "searchable > 0"
 UNSEARCHABLE_SQL = "searchable = 0"
 APART_SQL = "message_id IS NULL"
 TAGGED_SQL = "tag <> ''"
+
+MICROSECOND = timedelta(microseconds=1)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,6 +56,11 @@ def micros(moment: datetime) -> int:
 def moment(stored: int) -> datetime:
     """A stored time, aware, UTC."""
     return _EPOCH + timedelta(microseconds=stored)
+
+
+def maybe_duration(stored: int | None) -> timedelta | None:
+    """A stored duration, in microseconds; None where there is none."""
+    return None if stored is None else stored * MICROSECOND
 
 
 def maybe_moment(stored: int | None) -> datetime | None:
@@ -138,6 +146,8 @@ message = Table(
     Column("tag", Text, nullable=False, server_default=""),
     Column("searchable", Integer, nullable=False, server_default="0"),
     Column("named", Integer, nullable=False, server_default="0"),
+    Column("retry_schedule", Text, nullable=False, server_default=""),
+    Column("retry_window", BigInteger),
     sqlite_with_rowid=False,
 )
 
@@ -200,6 +210,8 @@ delivery = Table(
     Column("searchable", Integer, nullable=False, server_default="0"),
     Column("flow", Integer, nullable=False, server_default="0"),
     Column("home", Integer),
+    Column("own_window", BigInteger),
+    Column("own_give_up", BigInteger),
     sqlite_with_rowid=False,
 )
 
@@ -298,6 +310,15 @@ circuit = Table(
     sqlite_with_rowid=False,
 )
 
+# When retry windows of a lane stood still: pauses as JSON, in microseconds, the last perhaps without an end.
+standstill = Table(
+    "standstill",
+    metadata,
+    Column("lane", Integer, primary_key=True),
+    Column("pauses", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 application = Table(
     "application",
     metadata,
@@ -344,7 +365,8 @@ INDEXES = (
     _partial("delivery_due", delivery, ("lane", "priority", "flow", "due", "message_id", "n"), WAITING_SQL),
     _partial("delivery_away", delivery, ("home", "message_id", "n"), AWAY_SQL),
     _partial("delivery_sending", delivery, ("lane", "message_id", "n"), SENDING_SQL),
-    _partial("delivery_window", delivery, ("window_from",), DEFERRED_SQL),
+    _partial("delivery_window", delivery, ("lane", "own_window", "window_from"), DEFERRED_SQL),
+    _partial("delivery_give_up", delivery, ("own_give_up",), OWN_GIVE_UP_SQL),
     _partial("delivery_aside", delivery, ("state", "message_id", "n"), ASIDE_SQL),
     _partial("event_message", event, ("message_id",), "message_id IS NOT NULL"),
     _partial("event_apart", event, ("id",), APART_SQL),

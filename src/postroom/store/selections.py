@@ -14,10 +14,8 @@ from typing import Any
 from ..model.queue import DeliveryState, FencingToken, LaneId, MessageId
 from . import Selection, subjects
 from .definitions import next_number
-from .notices import note_picked
 from .readers import Reader
-from .rows import Rows
-from .schema import APART_SQL, ASIDE_SQL, DEFERRED_SQL, SENDING_SQL, WAITING_SQL, first_id_at, micros
+from .schema import APART_SQL, ASIDE_SQL, SENDING_SQL, WAITING_SQL, first_id_at, micros
 from .usage import count_under_way
 from .writer import Transaction
 
@@ -69,7 +67,7 @@ def step(move: Move, selection: Selection, now: datetime, detail: str = "") -> C
         for state in states:
             if left:
                 left -= _pick(transaction, state, selection, left)
-        return _move_picked(transaction, move, now, detail)
+        return move_picked(transaction, move, now, detail)
 
     return work
 
@@ -95,7 +93,7 @@ def _pick(transaction: Transaction, state: DeliveryState, selection: Selection, 
     )
 
 
-def _move_picked(transaction: Transaction, move: Move, now: datetime, detail: str = "") -> int:
+def move_picked(transaction: Transaction, move: Move, now: datetime, detail: str = "") -> int:
     """Move what stands in `picked`, with an event each, and empty it; how many. Whole sets, so that the interpreter
     lock is given up a few times only."""
     raw = transaction.raw
@@ -131,57 +129,9 @@ def recover(now: datetime) -> Callable[[Transaction], tuple[FencingToken, int]]:
             f" SELECT message_id, n, lane, state FROM delivery WHERE {SENDING_SQL} AND token < ?",
             (token,),
         )
-        recovered = _move_picked(transaction, RECOVER, now, RECOVERED)
+        recovered = move_picked(transaction, RECOVER, now, RECOVERED)
         transaction.token = token
         return FencingToken(token), recovered
-
-    return work
-
-
-# --- expiry ---
-
-
-def overdue(reader: Reader, window_began_before: datetime, accepted_before: datetime) -> list[Key]:
-    """Deliveries that `expire` may move, at most STEP. Read apart from the writer: the second look is a scan of the
-    index of all that waits."""
-    first_id = first_id_at(accepted_before)
-    queries: tuple[tuple[str, tuple[Any, ...]], ...] = (
-        (f"{DEFERRED_SQL} AND window_from < ?", (micros(window_began_before),)),
-        (f"{ASIDE_SQL} AND state = 'deferred' AND message_id < ?", (first_id,)),
-        (f"{ASIDE_SQL} AND state = 'held' AND message_id < ?", (first_id,)),
-        (f"{WAITING_SQL} AND message_id < ?", (first_id,)),
-    )
-    keys: dict[Key, None] = {}
-    for where, values in queries:
-        rows = reader.raw.execute(
-            f"SELECT message_id, n FROM delivery WHERE {where} LIMIT ?", (*values, STEP - len(keys))
-        )
-        keys.update(dict.fromkeys(rows.fetchall()))
-        if len(keys) >= STEP:
-            break
-    return list(keys)
-
-
-_PICK_OVERDUE = Rows(
-    "WITH limits(window_began, first_id) AS (SELECT ?, ?), v(m, n) AS (",
-    "bi",
-    ") INSERT INTO picked (message_id, n, lane, state) SELECT delivery.message_id, delivery.n, lane, state FROM v"
-    " CROSS JOIN delivery CROSS JOIN limits WHERE delivery.message_id = v.m AND delivery.n = v.n AND"
-    " (state = 'deferred' AND window_from < window_began"
-    " OR state IN ('queued','deferred','held') AND delivery.message_id < first_id)",
-)
-
-
-def expire(
-    keys: Sequence[Key], window_began_before: datetime, accepted_before: datetime, now: datetime
-) -> Callable[[Transaction], int]:
-    """Work for the writer: end those of `keys` for which it still holds that their time is over."""
-    limits = (micros(window_began_before), first_id_at(accepted_before))
-
-    def work(transaction: Transaction) -> int:
-        transaction.raw.run(_PICK_OVERDUE, [value for key in keys for value in key], limits)
-        note_picked(transaction, now)
-        return _move_picked(transaction, EXPIRE, now)
 
     return work
 

@@ -10,7 +10,7 @@ from ..model.queue import DeliveryState, LaneId, MessageId, PriorityClass
 from . import AttemptRow, DeliveryRow, MessageView
 from .event_list import event_row
 from .readers import Reader
-from .schema import attempt, delivery, event, maybe_moment, message, moment, tally
+from .schema import attempt, delivery, event, maybe_duration, maybe_moment, message, moment, tally
 
 #: A delivery with what lists show of its message.
 ROW: Select[Any] = select(
@@ -87,6 +87,8 @@ def delivery_row(row: Row[Any]) -> DeliveryRow:
         size_bytes=row.size_bytes,
         notify=row.notify,
         orcpt=row.orcpt,
+        own_window=maybe_duration(row.own_window),
+        own_give_up=maybe_moment(row.own_give_up),
         application=row.application,
         tag=row.tag,
     )

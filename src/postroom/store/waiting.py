@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from ..errors import StorageFailed
+from ..model.account import Retry
 from ..model.content import Content, ContentId, StagedBody
 from ..model.queue import DueDelivery, DueMessage, FlowId, LaneId, MessageId, PriorityClass
 from . import Due, InHand
 from .readers import Reader, Readers
-from .schema import WAITING_SQL, maybe_moment, micros, moment
+from .schema import WAITING_SQL, maybe_duration, maybe_moment, micros, moment
 
 #: Bodies that one read brings along; those of the messages after are read when they are sent.
 BODY_BYTES = 8 * 1024 * 1024
@@ -36,8 +37,8 @@ _NEXT_DUE = (
     " AND delivery.flow = f.flow AND due > ?)) FROM f WHERE flow IS NOT NULL"
 )
 _MESSAGE = (
-    "SELECT reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, content_id, chunks, body_bytes, sha256,"
-    " body_hash"
+    "SELECT reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, retry_schedule, retry_window,"
+    " content_id, chunks, body_bytes, sha256, body_hash"
     " FROM message JOIN content ON content.message_id = message.id WHERE message.id = ?"
 )
 _BODY = "SELECT body FROM content WHERE message_id = ?"
@@ -100,7 +101,7 @@ def _messages(reader: Reader, lane: LaneId, together: Together) -> list[DueMessa
     messages = []
     for (message_id, window_from, priority, flow), deliveries in together.items():
         row = raw.execute(_MESSAGE, (message_id,)).fetchone()
-        reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, *stored = row
+        reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, schedule, window, *stored = row
         content_id, chunks, body_bytes, sha256, body_hash = stored
         body: bytes | StagedBody
         if content_id is not None:
@@ -125,6 +126,7 @@ def _messages(reader: Reader, lane: LaneId, together: Together) -> list[DueMessa
                 ret=ret,
                 envid=envid,
                 flow=flow,
+                retry=Retry(schedule=schedule, window=maybe_duration(window)) if schedule or window else None,
             )
         )
     return messages

@@ -37,6 +37,7 @@ from tests.contract.store.examples import (
     told,
 )
 from tests.contract.store.queue_model import Model, as_completed
+from tests.waited_too_long import ends
 
 S = DeliveryState
 RECIPIENTS = 2
@@ -128,7 +129,7 @@ class StoreAgainstModel:
         then = self.now - age
         if verb == "expire":
             limits = (then, self.now - give_up)
-            self.call("expire", *limits, self.now, expected=self.model.expire(*limits, self.now))
+            self.call("expire", ends(*limits), self.now, expected=self.model.expire(*limits, self.now))
         elif verb == "warn":
             looked_at = sum(message.accepted < then for message in self.model.messages)
             self.call("warn", then, self.now, expected=self.model.warn(looked_at, self.now))

@@ -27,6 +27,7 @@ from tests.contract.store.examples import (
     states,
     told,
 )
+from tests.waited_too_long import ends
 
 S = DeliveryState
 HOUR = timedelta(hours=1)
@@ -125,9 +126,9 @@ async def test_ended_says_when(store: Database) -> None:
 async def test_expire_ends_what_was_tried_too_long_and_all_that_is_too_old(store: Database) -> None:
     ids = await one_in_each_state(store)
     later = NOON + DAY
-    assert await store.expire(NOON, NOON, later) == 0
-    assert await store.expire(NOON + HOUR, NOON, later) == 1  # the deferred one
-    assert await store.expire(NOON, NOON + HOUR, later) == 2  # queued and held; sending is left alone
+    assert await store.expire(ends(NOON, NOON), later) == 0
+    assert await store.expire(ends(NOON + HOUR, NOON), later) == 1  # the deferred one
+    assert await store.expire(ends(NOON, NOON + HOUR), later) == 2  # queued and held; sending is left alone
     ended = {S.QUEUED, S.DEFERRED, S.HELD}
     for before, message_id in ids.items():
         view = await store.message(message_id)  # type: ignore[arg-type]
@@ -146,8 +147,8 @@ async def test_expire_looks_at_the_window_not_at_the_age(store: Database) -> Non
     await store.release(Selection(), NOON + DAY)
     assert await store.claim(claim_of(message, token)) == (0,)
     await store.complete(attempt_of(message, token, result_of(0, S.DEFERRED, NOON + DAY)))
-    assert await store.expire(NOON + HOUR, NOON, NOON + DAY) == 0
-    assert await store.expire(NOON + DAY + HOUR, NOON, NOON + DAY) == 1
+    assert await store.expire(ends(NOON + HOUR, NOON), NOON + DAY) == 0
+    assert await store.expire(ends(NOON + DAY + HOUR, NOON), NOON + DAY) == 1
 
 
 async def test_a_new_start_marks_what_may_be_sent_twice(store: Database, open_again: Opener) -> None:

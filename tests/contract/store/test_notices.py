@@ -36,6 +36,7 @@ from tests.contract.store.examples import (
     staged,
     states,
 )
+from tests.waited_too_long import ends
 
 S = DeliveryState
 LATER = NOON + timedelta(seconds=30)
@@ -98,7 +99,7 @@ async def test_words_of_postroom_are_not_taken_for_the_relays(store: Database) -
     await claimed(store, await begin(store), message, result_of(0, S.DEFERRED, NOON, reply="450 later", command="RCPT"))
     await store.claim(claim_of(message, await begin(store)))
     await begin(store)  # which marks it, in words of its own
-    assert await store.expire(NOON + timedelta(1), NOON, NOON) == 1
+    assert await store.expire(ends(NOON + timedelta(1), NOON), NOON) == 1
     (notice,) = (await only(store)).notices
     assert (notice.reply[:19], notice.command) == ("the gateway stopped", "")
 
@@ -289,7 +290,7 @@ async def test_what_expires_is_noted_as_its_recipients_ask(store: Database) -> N
     for message in (wants, all_never, null):
         await store.enqueue(message)
     await store.hold(Selection(message_id=wants.id, n=0), NOON)
-    assert await store.expire(NOON, NOON + timedelta(days=1), NOON) == 6
+    assert await store.expire(ends(NOON, NOON + timedelta(days=1)), NOON) == 6
     assert [found.id for found in await store.noticed(NOON)] == [wants.id]
     assert await noticed(store) == [("failed", 0, S.EXPIRED)]
 

@@ -24,10 +24,10 @@ from postroom.model.ids import message_id_text
 from postroom.store import (
     NOTHING_IN_HAND,
     DeliveryFilter,
+    expiry,
     hot,
     migrations,
     schema,
-    selections,
     sqlite,
     sqlite_connection,
     waiting,
@@ -228,8 +228,11 @@ async def test_hot_statements_use_keys_and_indexes(store: Database) -> None:
         "flows": waiting._FLOWS_DUE,
         "next due": waiting._NEXT_DUE,
         "recover": f"SELECT message_id, n FROM delivery WHERE {schema.SENDING_SQL} AND token < ?",
-        "expire": selections._PICK_OVERDUE.texts[3],
-        "window": f"SELECT message_id, n FROM delivery WHERE {schema.DEFERRED_SQL} AND window_from < ? LIMIT ?",
+        "expire": expiry._PICK.texts[3],
+        "window": expiry._WINDOW,
+        "own window": expiry._OWN_WINDOW,
+        "next own window": expiry._NEXT_OWN_WINDOW,
+        "own give up": expiry._OWN_GIVE_UP,
     }
     for name, sql in statements.items():
         plan = await store.write(partial(plan_of, sql))

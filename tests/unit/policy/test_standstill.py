@@ -47,10 +47,34 @@ def test_pauses_begin_once_end_once_and_are_forgotten() -> None:
 HOURS = st.lists(st.integers(0, 200), min_size=0, max_size=12, unique=True).map(sorted)
 
 
-@given(edges=HOURS, window=st.integers(1, 100))
-def test_both_views_agree(edges: list[int], window: int) -> None:
+def standing(edges: list[int]) -> Standstill:
+    """Standing still from each other edge to the next."""
     ends: list[int | None] = [*edges[1::2]]
     pauses = zip(edges[::2], ends if len(edges) % 2 == 0 else [*ends, None], strict=True)
-    off = Standstill(tuple((at(since), None if until is None else at(until)) for since, until in pauses))
+    return Standstill(tuple((at(since), None if until is None else at(until)) for since, until in pauses))
+
+
+@given(edges=HOURS, window=st.integers(1, 100))
+def test_both_views_agree(edges: list[int], window: int) -> None:
+    off = standing(edges)
     began = off.began(window * HOUR, at(200))
     assert at(200) - began == window * HOUR + off.between(began, at(200))
+
+
+@given(one=HOURS, other=HOURS, hour=st.integers(0, 200))
+def test_joined_stands_still_where_one_of_them_does(one: list[int], other: list[int], hour: int) -> None:
+    first, second = standing(one), standing(other)
+    joined = first.joined(second)
+    moment, next_moment = at(hour), at(hour + 1)
+    alone = max(first.between(moment, next_moment), second.between(moment, next_moment))
+    assert joined.between(moment, next_moment) == alone  # edges are whole hours
+    assert joined.is_on is (first.is_on or second.is_on)
+    assert joined == second.joined(first)
+
+
+def test_turned_begins_and_ends_once() -> None:
+    off = NEVER.turned(False, at(0))
+    assert off == NEVER
+    on = off.turned(True, at(1)).turned(True, at(2))
+    assert on.pauses == ((at(1), None),)
+    assert on.turned(False, at(3)).turned(False, at(4)).pauses == ((at(1), at(3)),)
