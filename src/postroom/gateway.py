@@ -50,6 +50,7 @@ from .queue import indexing, maintenance
 from .queue.bounce import Reporter
 from .queue.clock_watch import ClockWatch
 from .queue.deadlines import Deadlines
+from .queue.fallback import Directory
 from .queue.intake import Intake
 from .queue.master_switch import MasterSwitch
 from .queue.outgoing import Outgoing
@@ -115,7 +116,14 @@ class Gateway:
             lambda lane: self.scheduler.circuit(lane),
             lambda: self._switch.standstill,
         )
-        self.scheduler = Scheduler(store, clock, self._lane_rules(settings), self._make_transport, random_unit)
+        self.scheduler = Scheduler(
+            store,
+            clock,
+            self._lane_rules(settings),
+            self._make_transport,
+            random_unit,
+            Directory(accounts.routes, applications.by_id),
+        )
         self._intake = Intake(
             store,
             clock,

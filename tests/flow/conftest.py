@@ -26,6 +26,7 @@ from postroom.pending import Pending
 from postroom.policy.retry import Schedule
 from postroom.policy.routing import RoutingTable
 from postroom.queue.delivery import RetryRules
+from postroom.queue.fallback import Directory
 from postroom.queue.intake import Intake
 from postroom.queue.outgoing import Outgoing
 from postroom.queue.rules import LaneRules
@@ -224,6 +225,7 @@ class Room:
     application: Application
     noted: list[Callable[[], None]]  # called when something was noted for a report
     outgoing: dict[str, Outgoing]  # what an account does to its mail, by name
+    directory: Directory
 
     async def submit(self, *recipients: str, body: bytes | StagedBody = b"hello\r\n", **fields: Any) -> MessageId:
         """Take a message from a@x.test; its id once it is durable."""
@@ -299,10 +301,11 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
         ring,
         lambda account: outgoing.get(account.name),
     )
-    scheduler = Scheduler(store, clock, rules, lambda account: transports[account.name], lambda: 0.5)
-    intake = Intake(store, clock, lambda: RoutingTable(accounts), scheduler.offer, "mx.test")
     application = Application(id=1, name="erp", senders=("*",))
+    directory = Directory(lambda: RoutingTable(accounts), {1: application}.get)
+    scheduler = Scheduler(store, clock, rules, lambda account: transports[account.name], lambda: 0.5, directory)
+    intake = Intake(store, clock, lambda: RoutingTable(accounts), scheduler.offer, "mx.test")
     await scheduler.start(accounts, paused=False, hold_pending=False)
-    yield Room(clock, store, intake, scheduler, accounts, transports, application, noted, outgoing)
+    yield Room(clock, store, intake, scheduler, accounts, transports, application, noted, outgoing, directory)
     await scheduler.stop()
     await store.close()

@@ -222,7 +222,7 @@ async def test_what_fails_after_a_jump_ahead_waits_for_its_next_try(room: Room) 
     await room.scheduler.stop()
     rules = LaneRules(lambda account: RetryRules(SCHEDULE, RULES.longest_window, watch.is_believed), SCHEDULE)
     room.scheduler = Scheduler(
-        room.store, room.clock, rules, lambda account: room.transports[account.name], lambda: 0.5
+        room.store, room.clock, rules, lambda account: room.transports[account.name], lambda: 0.5, room.directory
     )
     room.intake._offer = room.scheduler.offer
     await room.scheduler.start(room.accounts, paused=True, hold_pending=False)

@@ -29,7 +29,7 @@ async def restart(room: Room, *, after: timedelta = timedelta(0), start: bool = 
     room.clock.advance(after)
     room.transports = defaultdict(ScriptedTransport)
     room.scheduler = Scheduler(
-        room.store, room.clock, old._rules, lambda account: room.transports[account.name], lambda: 0.5
+        room.store, room.clock, old._rules, lambda account: room.transports[account.name], lambda: 0.5, room.directory
     )
     if start:
         await room.scheduler.start(room.accounts, paused=False, hold_pending=False)

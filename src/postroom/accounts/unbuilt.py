@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..model.account import Account, AccountKind, Authentication, Verification
+from ..model.limits import WhenLimited
 from .fields import ACCOUNT_FIELDS, DEFAULTS
 
 #: Every value but the default is one that can't be done; a tuple names the only ones that can't.
@@ -32,9 +33,7 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "server_name": _ANY,
     "client_certificate": _ANY,
     "proxy_type": _ANY,
-    "fallback": _ANY,
-    "fall_back_after": _ANY,
-    "when_limited": _ANY,
+    "when_limited": (WhenLimited.REFUSE,),
 }
 
 

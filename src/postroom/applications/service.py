@@ -73,6 +73,10 @@ class ApplicationService:
         wanted = name.lower()
         return next((application for application in self._applications if application.name.lower() == wanted), None)
 
+    def by_id(self, number: int) -> Application | None:
+        """The application with that number, if it is still there."""
+        return next((application for application in self._applications if application.id == number), None)
+
     def get(self, name: str) -> Application:
         """The application called `name`, without regard to case.
 

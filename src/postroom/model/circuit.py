@@ -21,7 +21,8 @@ class Circuit:
     """How an account is and since when; `until` is set while it sleeps.
 
     `transcript` is what was said when it failed, without secrets; `failures` counts those in a row, by which its next
-    sleep goes; `by_hand`: a person put it to sleep. `limit` is the limit that lets nothing start now, until
+    sleep goes; `by_hand`: a person put it to sleep. `failing_since`: since when
+    nothing has succeeded. `limit` is the limit that lets nothing start now, until
     `limit_until` at the earliest.
     """
 
@@ -33,6 +34,7 @@ class Circuit:
     transcript: str = ""
     failures: int = 0
     by_hand: bool = False
+    failing_since: datetime | None = None
     limit: str = ""
     limit_until: datetime | None = None
 

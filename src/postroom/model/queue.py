@@ -118,7 +118,8 @@ class NewMessage:
 
 @record
 class DueDelivery:
-    """What the queue knows of one delivery that may be claimed; `notify` and `orcpt` as in `DsnRequest`."""
+    """What the queue knows of one delivery that may be claimed; `notify` and `orcpt` as in `DsnRequest`; `twice`: a
+    crash left it in doubt."""
 
     n: int
     recipient: Address
@@ -126,6 +127,7 @@ class DueDelivery:
     unknowns: int = 0
     notify: str = ""
     orcpt: str = ""
+    twice: bool = False
 
 
 @record
@@ -133,6 +135,7 @@ class DueMessage:
     """Deliveries of one message on one lane that may be claimed together, with what sending them needs.
 
     `content.body` is staged for large messages and read while it is sent. `window_from` starts the retry window.
+    `named`: it named its account, and takes no other.
     """
 
     id: MessageId
@@ -149,6 +152,7 @@ class DueMessage:
     envid: str = ""
     flow: FlowId = FlowId(0)
     retry: Retry | None = None
+    named: bool = False
 
 
 @record

@@ -63,6 +63,7 @@ class Breaker:
         self.sleep = sleep
         self._lane = lane
         self._failures = self.circuit.failures
+        self.failing_since = self.circuit.failing_since  # until a transaction succeeds
         self._complaints = 0
         self._slowdown = Slowdown()
         self._complaint: Deferred | None = None  # the last
@@ -83,6 +84,7 @@ class Breaker:
         else:
             self._cancel("sleep")
             self._failures = self._complaints = 0
+            self.failing_since = None
             self._slow(Slowdown())
             if not self.may_send:
                 self._note("account.awake", "it was edited")
@@ -94,7 +96,7 @@ class Breaker:
             if self.circuit.health is _ATTENTION:
                 return False
             self._cancel("sleep")
-            self._failures += 1
+            self._fails()
             self._become(Health.NEEDS_ATTENTION, failure)
             self._note("account.needs_attention", self.circuit.reason)
             return True
@@ -104,7 +106,7 @@ class Breaker:
             self.complained(failure)
             if not connecting and self._complaints < COMPLAINTS_UNTIL_SLEEP:
                 return False
-        self._failures += 1
+        self._fails()
         pause = self._next_sleep(failure, connecting)
         self._become(Health.SLEEPING, failure, pause)
         self._note("account.asleep", f"{pause.total_seconds():g}s: {self.circuit.reason}")
@@ -115,6 +117,7 @@ class Breaker:
         """A person puts the account to sleep, for so long from now."""
         self._cancel("sleep")
         self._failures = self._complaints = 0
+        self.failing_since = self._clock.now()
         self._be(asleep_by_hand(self._clock.now(), pause))
         self._note("account.asleep", f"{pause.total_seconds():g}s: {self.circuit.reason}")
         self._sleep_on()
@@ -144,10 +147,13 @@ class Breaker:
             self._become(Health.SLOWED, failure)
         self._step_later()
 
-    def succeeded(self) -> None:
-        """A transaction that no account's failure ended: the next failure is the first again."""
-        if self._failures or self._complaints:
+    def succeeded(self) -> bool:
+        """A transaction that no account's failure ended: the next failure is the first again. Whether one before."""
+        if self._failures or self._complaints or self.failing_since is not None:
             self._failures = self._complaints = 0
+            self.failing_since = None
+            return True
+        return False
 
     def sent(self) -> None:
         """A message starts."""
@@ -160,8 +166,9 @@ class Breaker:
     def wake_up(self, *, by_hand: bool = False) -> None:
         """The sleep is over, or a person ended it: then nothing of what was before counts."""
         self._cancel("sleep")
-        if by_hand:
+        if by_hand or self.circuit.by_hand:
             self._failures = self._complaints = 0
+            self.failing_since = None
         if not self.may_send:
             self._note("account.awake", "")
             if self._slowdown and self._complaint is not None:
@@ -190,9 +197,14 @@ class Breaker:
             )
         )  # fmt: skip
 
+    def _fails(self) -> None:
+        self._failures += 1
+        if self.failing_since is None:
+            self.failing_since = self._clock.now()
+
     def _be(self, circuit: Circuit) -> None:
         is_kept = not self.may_send
-        self.circuit = circuit
+        self.circuit = circuit = replace(circuit, failing_since=self.failing_since)
         self.may_send = circuit.may_send
         if is_kept or not self.may_send:
             self._store.keep_circuit(LaneId(self._account.id), self._account.revision, circuit).add_done_callback(_seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -115,15 +115,35 @@ def _dsn(message: DueMessage) -> DsnRequest | None:
 
 
 def results(
-    message: DueMessage, outcomes: Sequence[Outcome], rules: RetryRules, now: datetime, random: Callable[[], float]
+    message: DueMessage,
+    outcomes: Sequence[Outcome],
+    rules: RetryRules,
+    now: datetime,
+    random: Callable[[], float],
+    handed_over: Container[int] = (),
 ) -> tuple[DeliveryResult, ...]:
-    """How each delivery of `message` leaves `sending`, in order. None may be NotSent: those go back unclaimed."""
+    """How each delivery of `message` leaves `sending`, in order. None may be NotSent: those go back unclaimed.
+
+    `handed_over` are the recipients whom another account takes at once instead of a bounce.
+    """
     return tuple(
         [
-            _result(message, delivery, outcome, rules, now, random)
+            _handed_over(delivery, outcome, now)
+            if delivery.n in handed_over
+            else _result(message, delivery, outcome, rules, now, random)
             for delivery, outcome in zip(message.deliveries, outcomes, strict=True)
         ]
     )
+
+
+def _handed_over(delivery: DueDelivery, outcome: Outcome, now: datetime) -> DeliveryResult:
+    assert isinstance(outcome, Failure)
+    reply = outcome.reply
+    return DeliveryResult(
+        n=delivery.n, state=DeliveryState.DEFERRED, outcome="deferred", status=outcome.status,
+        reply=reply.text if reply is not None else outcome.reason, command=reply.command if reply is not None else "",
+        advice=outcome.advice, due=now, counts=False,
+    )  # fmt: skip
 
 
 def _result(

@@ -18,7 +18,7 @@ from ..model.clock import Clock
 from ..model.content import Content
 from ..model.envelope import Address, Envelope
 from ..model.ids import MessageIds, message_id_text
-from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, NewDelivery, NewMessage
+from ..model.queue import DueDelivery, DueMessage, FlowId, LaneId, MessageId, NewDelivery, NewMessage
 from ..model.submission import Accepted, Door, Submission
 from ..pending import Pending
 from ..policy.patterns import matches_any
@@ -144,6 +144,7 @@ class Intake:
             resubmits=submission.resubmits,
             tag=submission.tag,
             retry=submission.retry,
+            named=bool(submission.account),
         )
         return message, accounts
 
@@ -319,4 +320,6 @@ def _due_on(lane: LaneId, message: NewMessage, deliveries: Sequence[NewDelivery]
         ret=dsn.ret if dsn is not None else "",
         envid=dsn.envid if dsn is not None else "",
         retry=message.retry,
+        flow=FlowId(message.application_id),
+        named=message.named,
     )

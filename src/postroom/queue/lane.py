@@ -18,10 +18,11 @@ import structlog
 from ..crashing import reach
 from ..errors import NotRunning
 from ..model.account import Account
-from ..model.circuit import Circuit
+from ..model.circuit import Circuit, Health
 from ..model.clock import Clock, Timer
 from ..model.ids import message_id_text
-from ..model.outcome import Deferred, Outcome
+from ..model.limits import WhenLimited
+from ..model.outcome import Bounced, Deferred, Outcome, Scope
 from ..model.queue import AttemptRecord, DueMessage, FencingToken, LaneId
 from ..pending import Pending
 from ..store import Claim, QueueStore
@@ -33,6 +34,7 @@ from .limiter import AccountLimit, Limiter
 from .loader import Loader
 from .ready import Ready
 from .rules import LaneRules
+from .successors import Successors
 
 _log = structlog.get_logger()
 
@@ -62,6 +64,8 @@ class Lane:
         random: Callable[[], float],
         kept: Circuit | None = None,
         limiter: Limiter,
+        successors: Successors,
+        off_since: datetime | None = None,
     ) -> None:
         self.account = account
         self._store = store
@@ -76,6 +80,8 @@ class Lane:
         self._ready = Ready()
         self._loader = Loader(self._ready, store, clock, LaneId(account.id), self._wake)
         self.breaker = Breaker(account, store, clock, rules.sleep, lane=self, kept=kept)
+        self._successors = successors
+        self._off_since = None if account.enabled else off_since or clock.now()
         self._limiter = limiter
         self._limit = limiter.of(account, self._wake)
         self._timers: dict[str, Timer] = {}
@@ -94,10 +100,18 @@ class Lane:
     def offer(self, message: DueMessage) -> None:
         """A message that has just become durable, with its content."""
         self._loader.offer(message)
+        if not self.can_send:
+            self._successors.look()
         self._wake()
 
     def look(self) -> None:
         """The store may hold more that is due: after a release, a retry, or when a time has come."""
+        self._loader.look()
+        self._successors.look()
+
+    def forget(self) -> None:
+        """What waits in memory may have moved to another account."""
+        self._ready.clear()
         self._loader.look()
 
     def clock_jumped(self) -> None:
@@ -109,12 +123,15 @@ class Lane:
     def change(self, account: Account) -> None:
         """The account was edited: the next transaction uses it, those under way end under the old definition."""
         is_edited = account.revision != self.account.revision
+        if account.enabled != self.account.enabled:
+            self._off_since = None if account.enabled else self._clock.now()
         self.account = account
         if is_edited:
             self.renew()
             self.follow(self._rules)
         self.breaker.change(account)
         self._limit = self._limiter.of(account, self._wake)
+        self._successors.look()
         self._wake()
 
     def follow(self, rules: LaneRules) -> None:
@@ -169,6 +186,32 @@ class Lane:
         """Whether claims are allowed now."""
         return self.account.enabled and not self._paused and not self._stopping and self.breaker.may_send
 
+    @property
+    def can_send(self) -> bool:
+        """Whether the account is on and its circuit lets it send."""
+        return self.account.enabled and self.breaker.may_send
+
+    @property
+    def failing_since(self) -> datetime | None:
+        """Since when the account sends nothing because it is off or failing; None: it is well, or not known to fail."""
+        since = [at for at in (self._off_since, self.breaker.failing_since) if at is not None]
+        return min(since, default=None)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a limit of the account is reached."""
+        return self._limit is not None and self._limit.is_full
+
+    @property
+    def why_out(self) -> str:
+        """Why the account sends nothing now, in words."""
+        if not self.account.enabled:
+            return "it is off"
+        circuit = self.circuit
+        if circuit.may_send and circuit.limit:
+            return f"it has reached {circuit.limit}"
+        return f"it {'sleeps' if circuit.health is Health.SLEEPING else 'needs attention'}: {circuit.reason}"
+
     # The pump -----------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -213,6 +256,8 @@ class Lane:
 
     def _wait_for_room(self) -> None:
         self._work.clear()
+        if self.account.when_limited is WhenLimited.OVERFLOW:
+            self._successors.look()
         seconds = self._limit.wait_seconds() if self._limit is not None else 0.0
         timer = self._timers.pop("limit", None)
         if timer is not None:
@@ -310,7 +355,8 @@ class Lane:
             failure, said = delivery.account_failure(outcomes), delivery.transcript(outcomes)
         reach("D5")
         claim = begun.claim
-        results = delivery.results(begun.message, outcomes, self._retry, now, self._random)
+        handed_over = self._handed_over(begun, outcomes)
+        results = delivery.results(begun.message, outcomes, self._retry, now, self._random, handed_over)
         record = AttemptRecord(
             claim.message_id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host,
             results, said, usage,
@@ -319,9 +365,21 @@ class Lane:
         begun.slot.settle()
         if failure is not None:
             self._fail(failure, connecting=False)
-        else:
-            self.breaker.succeeded()
+        elif self.breaker.succeeded():
+            self._successors.look()
         self._keep(begun, partial(self._store.complete, record), [r.due for r in results if r.due is not None], then)
+        if handed_over:
+            self._successors.take(self.account, begun.claim, handed_over)
+
+    def _handed_over(self, begun: Begun, outcomes: Sequence[Outcome]) -> dict[int, Account]:
+        """Who takes each delivery whose sender this account refuses for good, by recipient number."""
+        found: dict[int, Account] = {}
+        for one, outcome in zip(begun.message.deliveries, outcomes, strict=True):
+            if isinstance(outcome, Bounced) and outcome.scope is Scope.SENDER and not (one.unknowns or one.twice):
+                account = self._successors.refused(self.account, begun.message, one)
+                if account is not None:
+                    found[one.n] = account
+        return found
 
     def _keep(self, begun: Begun, verb: Verb, due: Sequence[datetime], then: Verb | None = None) -> None:
         """Store an outcome, again and again until the store takes it: what the relay said must not be forgotten."""
@@ -345,6 +403,8 @@ class Lane:
             self._rules.noted()
         if due:
             self._loader.look_at(min(due))
+            if not self.can_send:  # what it could not take waits from now on
+                self._successors.look()
 
     def _ended(self, begun: Begun) -> None:
         self._ready.leave(begun.taken)
@@ -384,6 +444,7 @@ class Lane:
         """The account failed; no message is to blame."""
         if self.breaker.failed(failure, connecting=connecting):
             self._loader.forget()
+            self._successors.look()
 
     def _later(self, name: str, seconds: float, callback: Callable[[], None]) -> None:
         if name not in self._timers and not self._stopping:

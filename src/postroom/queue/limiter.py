@@ -83,6 +83,11 @@ class AccountLimit:
         binding = self._meter.binding(self._limits, now)
         return "its send interval" if binding is None else f"its limit of {binding}"
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a limit on a number is reached; the interval alone makes nothing full."""
+        return self._meter.binding(self._limits, self._clock.now()) is not None
+
     def wait_seconds(self) -> float | None:
         """After how long to ask again; None: when `changed` is called."""
         now = self._clock.now()

@@ -36,6 +36,15 @@ class Ready:
         self._bytes = 0
         self.count = 0
 
+    def clear(self) -> None:
+        """Forget what waits here; what was taken out stays in hand."""
+        for flows in self._flows:
+            for queue in flows.values():
+                for message in queue:
+                    self.leave(message)
+            flows.clear()
+        self.count = self._bytes = 0
+
     def is_full(self, priority: PriorityClass) -> bool:
         """Whether no more of this class should be kept in memory."""
         rooms = 2 if priority is _URGENT else 1  # a backlog leaves room for what is urgent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
@@ -13,6 +15,7 @@ from ..store import QueueStore, Selection
 from ..transports import Transport
 from .beats import Beats
 from .circuit import asleep_by_hand
+from .fallback import Directory, Diverter
 from .lane import Lane
 from .limiter import Limiter
 from .rules import LaneRules
@@ -28,6 +31,7 @@ class Scheduler:
         rules: LaneRules,
         make_transport: Callable[[Account], Transport],
         random: Callable[[], float],
+        directory: Directory,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -40,6 +44,9 @@ class Scheduler:
         self.beats = Beats(clock, self._beat)
         self._kept: dict[LaneId, Circuit] = {}  # how accounts were when nothing was sent here
         self.limiter = Limiter(store, clock)
+        self.diverter = Diverter(store, clock, lambda: self._lanes, directory)
+        self._diverting: asyncio.Task[None] | None = None
+        self._off_since: dict[LaneId, datetime] = {}
 
     async def load(self, accounts: Sequence[Account]) -> None:
         """Read how accounts were that could not send; what was edited since is well."""
@@ -60,11 +67,17 @@ class Scheduler:
         self._paused = paused
         await self.load(accounts)
         self.follow(accounts)
+        self._diverting = asyncio.create_task(self.diverter.run(), name="fallback")
+        self.diverter.look()
         return recovered
 
     async def stop(self) -> None:
         """End every lane."""
         self.beats.stop()
+        if self._diverting is not None:
+            self._diverting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._diverting
         lanes, self._lanes = list(self._lanes.values()), {}
         self._token = None
         for lane in lanes:
@@ -95,6 +108,8 @@ class Scheduler:
                 random=self._random,
                 kept=self._kept.pop(lane_id, None),
                 limiter=self.limiter,
+                successors=self.diverter,
+                off_since=self._off_since.pop(lane_id, None),
             )
             self._lanes[lane_id] = lane
             lane.pause(self._paused)

@@ -37,6 +37,9 @@ from ..policy.standstill import Standstill
 
 T = TypeVar("T")
 
+#: Where a walk over what waits on a lane has got to; the store's own.
+Place = tuple[int, int, int, bytes, int]
+
 
 @record
 class Claim:
@@ -242,6 +245,34 @@ class LaneEnds:
     fails: bool = False
 
 
+@record
+class WaitingDelivery:
+    """A delivery that waits and that no relay can have. `home` is the lane where it belongs, if that is another."""
+
+    message_id: MessageId
+    n: int
+    lane: LaneId
+    home: LaneId | None
+    recipient: str
+    reverse_path: str
+    application_id: int
+    named: bool
+
+
+@record
+class Diversion:
+    """A delivery that moves from lane `origin` to `target`; `home` is where it belongs from then on, if elsewhere.
+    `account` and `why` stand in its event."""
+
+    message_id: MessageId
+    n: int
+    origin: LaneId
+    target: LaneId
+    home: LaneId | None
+    account: str
+    why: str
+
+
 class QueueStore(Protocol):
     """What the queue asks of the store."""
 
@@ -333,6 +364,21 @@ class QueueStore(Protocol):
 
     async def circuits(self) -> Mapping[LaneId, tuple[int, Circuit]]:
         """What `keep_circuit` kept: the account's revision then, and its circuit."""
+
+    async def divertible(
+        self, lane: LaneId, after: Place | None, limit: int
+    ) -> tuple[Sequence[WaitingDelivery], Place | None]:
+        """What waits on `lane` and may be moved to another, behind a place (None: from the start); and the place to go
+        on from, None at the end."""
+
+    async def away(self, home: LaneId, after: tuple[MessageId, int] | None, limit: int) -> Sequence[WaitingDelivery]:
+        """What belongs to `home`, waits elsewhere and may be moved, in the order of message and recipient."""
+
+    async def head(self, message_id: MessageId) -> bytes:
+        """The stored head of a message; empty where it was removed."""
+
+    def divert(self, diversions: Sequence[Diversion], now: datetime) -> asyncio.Future[int]:
+        """Move deliveries that still wait where they were, and that no relay can have; how many."""
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """Keep an event that is not about one message."""

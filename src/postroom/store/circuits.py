@@ -41,6 +41,7 @@ def _insert(transaction: Transaction, lane: LaneId, revision: int, circuit: Circ
         "transcript": circuit.transcript,
         "failures": circuit.failures,
         "by_hand": int(circuit.by_hand),
+        "failing_since": None if circuit.failing_since is None else micros(circuit.failing_since),
     }
     transaction.core.execute(insert(table).values(**row))
 
@@ -94,6 +95,7 @@ def read(reader: Reader) -> dict[LaneId, tuple[int, Circuit]]:
                 transcript=row.transcript,
                 failures=row.failures,
                 by_hand=bool(row.by_hand),
+                failing_since=maybe_moment(row.failing_since),
             ),
         )
         for row in reader.core.execute(select(table))

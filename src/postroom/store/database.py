@@ -34,17 +34,21 @@ from . import (
     Claim,
     DeliveryFilter,
     DeliveryRow,
+    Diversion,
     Due,
     EventFilter,
     EventPage,
     InHand,
     LaneEnds,
     MessageView,
+    Place,
     Selection,
     Silence,
+    WaitingDelivery,
     circuits,
     clock_jumps,
     definitions,
+    diverting,
     event_list,
     expiry,
     hot,
@@ -363,6 +367,24 @@ class Database:
     async def circuits(self) -> Mapping[LaneId, tuple[int, Circuit]]:
         """See `QueueStore.circuits`."""
         return await self._readers.read(circuits.read)
+
+    async def divertible(
+        self, lane: LaneId, after: Place | None, limit: int
+    ) -> tuple[Sequence[WaitingDelivery], Place | None]:
+        """See `QueueStore.divertible`."""
+        return await self._readers.read(lambda reader: diverting.on_lane(reader, lane, after, limit))
+
+    async def away(self, home: LaneId, after: tuple[MessageId, int] | None, limit: int) -> Sequence[WaitingDelivery]:
+        """See `QueueStore.away`."""
+        return await self._readers.read(lambda reader: diverting.away(reader, home, after, limit))
+
+    async def head(self, message_id: MessageId) -> bytes:
+        """See `QueueStore.head`."""
+        return await self._readers.read(lambda reader: diverting.head(reader, message_id))
+
+    def divert(self, diversions: Sequence[Diversion], now: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.divert`."""
+        return self._submit(Kind.ALONE, diverting.divert(diversions, now))
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """See `QueueStore.record`."""

@@ -37,7 +37,7 @@ _INSERT_DELIVERY = Rows(
     " unknowns, twice, status, reply) SELECT v.message_id, v.n, v.lane, v.priority, v.flow, 'queued', v.recipient,"
     " v.at, v.at, 0, 0, 0, 0, '', '' FROM v",
 )
-_INSERT_EVENT = Rows("INSERT INTO event (at, kind, message_id, n, account, detail) ", "itbitt")
+INSERT_EVENT = Rows("INSERT INTO event (at, kind, message_id, n, account, detail) ", "itbitt")
 _INSERT_CHUNK = Rows("INSERT INTO chunk (content_id, n, data) ", "bib")
 _INSERT_STAGING = Rows("INSERT INTO staging (content_id, staged) ", "bi", " ON CONFLICT (content_id) DO NOTHING")
 
@@ -153,7 +153,7 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
     raw.run(_INSERT_MESSAGE, message_rows)
     raw.run(_INSERT_CONTENT, content_rows)
     raw.run(_INSERT_DELIVERY, delivery_rows)
-    raw.run(_INSERT_EVENT, event_rows)
+    raw.run(INSERT_EVENT, event_rows)
     usage.keep(transaction, [row for message in messages for row in message.usage])
     for message in messages:
         if message.envelope.dsn is not None:
@@ -338,10 +338,10 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
         transaction.raw.change_each(NOTE, notice_rows)
     if attempt_rows:
         transaction.raw.run(_INSERT_ATTEMPT, attempt_rows)
-        transaction.raw.run(_INSERT_EVENT, event_rows)
+        transaction.raw.run(INSERT_EVENT, event_rows)
 
 
 def record(transaction: Transaction, events: Sequence[tuple[Any, ...]]) -> Sequence[None]:
     """Keep events that are not about one message: rows of `event` without the id."""
-    transaction.raw.run(_INSERT_EVENT, [value for row in events for value in row])
+    transaction.raw.run(INSERT_EVENT, [value for row in events for value in row])
     return [None] * len(events)

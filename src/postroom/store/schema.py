@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0008"
+HEAD = "0009"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -307,6 +307,7 @@ circuit = Table(
     Column("transcript", Text, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("by_hand", Integer, nullable=False),
+    Column("failing_since", BigInteger),
     sqlite_with_rowid=False,
 )
 

@@ -18,7 +18,7 @@ from .schema import WAITING_SQL, maybe_duration, maybe_moment, micros, moment
 BODY_BYTES = 8 * 1024 * 1024
 
 _DUE = (
-    "SELECT message_id, window_from, n, recipient, tries, unknowns, notify, orcpt FROM delivery"
+    "SELECT message_id, window_from, n, recipient, tries, unknowns, notify, orcpt, twice FROM delivery"
     f" WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND flow = ? AND due <= ? ORDER BY due, message_id, n LIMIT ?"
 )
 # One step in the index for each flow.
@@ -37,7 +37,7 @@ _NEXT_DUE = (
     " AND delivery.flow = f.flow AND due > ?)) FROM f WHERE flow IS NOT NULL"
 )
 _MESSAGE = (
-    "SELECT reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, retry_schedule, retry_window,"
+    "SELECT reverse_path, eight_bit, smtputf8, accepted, ret, envid, named, head, retry_schedule, retry_window,"
     " content_id, chunks, body_bytes, sha256, body_hash"
     " FROM message JOIN content ON content.message_id = message.id WHERE message.id = ?"
 )
@@ -87,9 +87,9 @@ def due(reader: Reader, lane: LaneId, now: datetime, limit: int, in_hand: InHand
 def _gather(together: Together, strand: tuple[PriorityClass, FlowId], rows: list[Any], in_hand: InHand) -> int:
     """Add the deliveries that are not in hand; how many."""
     fresh = 0
-    for message_id, window_from, n, recipient, tries, unknowns, notify, orcpt in rows:
+    for message_id, window_from, n, recipient, tries, unknowns, notify, orcpt, twice in rows:
         if (message_id, n) not in in_hand.deliveries:
-            delivery = DueDelivery(n, recipient, tries, unknowns, notify, orcpt)
+            delivery = DueDelivery(n, recipient, tries, unknowns, notify, orcpt, bool(twice))
             together.setdefault((message_id, window_from, *strand), []).append(delivery)
             fresh += 1
     return fresh
@@ -101,7 +101,7 @@ def _messages(reader: Reader, lane: LaneId, together: Together) -> list[DueMessa
     messages = []
     for (message_id, window_from, priority, flow), deliveries in together.items():
         row = raw.execute(_MESSAGE, (message_id,)).fetchone()
-        reverse_path, eight_bit, smtputf8, accepted, ret, envid, head, schedule, window, *stored = row
+        reverse_path, eight_bit, smtputf8, accepted, ret, envid, named, head, schedule, window, *stored = row
         content_id, chunks, body_bytes, sha256, body_hash = stored
         body: bytes | StagedBody
         if content_id is not None:
@@ -127,6 +127,7 @@ def _messages(reader: Reader, lane: LaneId, together: Together) -> list[DueMessa
                 envid=envid,
                 flow=flow,
                 retry=Retry(schedule=schedule, window=maybe_duration(window)) if schedule or window else None,
+                named=bool(named),
             )
         )
     return messages
