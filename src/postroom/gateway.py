@@ -8,7 +8,6 @@ import os
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -57,7 +56,7 @@ from .queue.outgoing import Outgoing
 from .queue.rules import LaneRules, lane_rules, maintenance_rules, notification_rules
 from .queue.scheduler import Scheduler
 from .queue.why import Sending, explain, marks
-from .secrets import Keyring, made_keys_go_again
+from .secrets import Keyring, KeyRotation, made_keys_go_again
 from .settings.service import SettingsService
 from .store import EventFilter, EventPage, MessageView, Selection, Store
 from .store.database import open_store
@@ -71,14 +70,6 @@ _log = structlog.get_logger()
 
 #: Where the store keeps when sending was off; no setting has this name.
 PAUSES = "sending_pauses"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRotation:
-    """Whether a key was added, and of how many accounts the secrets were sealed anew."""
-
-    added: bool
-    resealed: int
 
 
 class Gateway:

@@ -10,6 +10,7 @@ import re
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -27,6 +28,14 @@ CREDENTIAL = "postroom-keys"  # the name in systemd's credentials directory
 _LETTERS = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _PASSWORD_LENGTH = 32
 _KEY_ID_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRotation:
+    """Whether a key was added, and of how many accounts the secrets were sealed anew."""
+
+    added: bool
+    resealed: int
 
 
 class Keyring:

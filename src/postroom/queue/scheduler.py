@@ -66,6 +66,8 @@ class Scheduler:
             await self._store.hold(Selection(), now, "it waited when the gateway started (hold_pending_at_start)")
         self._paused = paused
         await self.load(accounts)
+        standstills = await self._store.standstills()
+        self._off_since = {lane: found.pauses[-1][0] for lane, found in standstills.items() if found.is_on}
         self.follow(accounts)
         self._diverting = asyncio.create_task(self.diverter.run(), name="fallback")
         self.diverter.look()

@@ -237,7 +237,14 @@ class Database:
 
     def forget_usage(self, before: int) -> asyncio.Future[int]:
         """See `QueueStore.forget_usage`."""
-        return self._submit(Kind.ALONE, usage.forget(before))
+
+        async def find_and_forget() -> int:
+            if not await self._readers.read(lambda reader: usage.any_worthless(reader, before)):
+                return 0
+            forgotten: int = await self._submit(Kind.ALONE, usage.forget(before))
+            return forgotten
+
+        return asyncio.ensure_future(find_and_forget())
 
     def hold(self, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
         """See `QueueStore.hold`."""

@@ -63,6 +63,11 @@ def read_usage(reader: Reader) -> list[Usage]:
     return [Usage(meter, span, bucket, count, ends) for meter, span, bucket, count, ends in rows]
 
 
+def any_worthless(reader: Reader, before: int) -> bool:
+    """Whether `forget` would find anything."""
+    return reader.raw.execute("SELECT 1 FROM usage WHERE ends <= ? LIMIT 1", (before,)).fetchone() is not None
+
+
 def forget(before: int) -> Callable[[Transaction], int]:
     """Work for the writer: remove rows that were worthless before that time, some at a time; how many."""
 
