@@ -93,7 +93,7 @@ async def test_what_file_and_environment_give_is_locked(tmp_path: Path, monkeypa
     assert "POSTROOM_SMTP__MAX_ERRORS" in told["smtp.max_errors"][1]
     assert "POSTROOM_SMTP__LISTENERS" in told["smtp.listeners"][1]
     locked = {one.name for one in gateway.configuration.snapshot() if one.is_locked}
-    assert locked == {"retention", "smtp.max_errors", "smtp.listeners", "smtp.hostname", "hostname", "data"}
+    assert locked == {"retention", "smtp.max_errors", "smtp.listeners", "smtp.hostname", "hostname", "data", "database"}
     with pytest.raises(InvalidInput):
         await gateway.configuration.change({"retention": None})
     await gateway.stop()
