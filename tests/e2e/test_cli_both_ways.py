@@ -257,7 +257,7 @@ def test_send_raw(postroom: Commands, tmp_path: Path) -> None:
     ):
         assert len(postroom.json("queue", "list", *given)["deliveries"]) == 2
     status, error = postroom.fails("queue", "list", "--subject", "raw")
-    assert (status, "subject_search = true" in error) == (64, True)
+    assert (status, "postroom settings set subject_search on" in error) == (64, True)
     assert postroom.run("queue", "show", "last", "--content").endswith("\n\nDots:\n.\n..\nend\n")
 
 
