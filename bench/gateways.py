@@ -15,6 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from tests.postgresql import Cluster, programs
+
 from .process_tree import cpu_seconds, members
 from .traffic import Void, answers, free_port, program, wait_until
 
@@ -29,6 +31,10 @@ class MeasuredGateway(Protocol):
     port: int
     pid: int
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes at the head of all that belongs to it."""
+
     def start(self) -> None:
         """Be ready for mail when this returns."""
 
@@ -39,6 +45,11 @@ class MeasuredGateway(Protocol):
         """How many messages it still keeps."""
 
 
+def cpu_of(gateway: MeasuredGateway) -> float:
+    """User and system time of all its processes, in seconds."""
+    return sum(map(cpu_seconds, gateway.pids))
+
+
 def settle(gateway: MeasuredGateway) -> None:
     """Wait until nothing waits in `gateway` and it uses no more CPU, so that its whole work is counted."""
     wait_until(lambda: gateway.waiting() == 0, 60, f"{gateway.name} has an empty queue")
@@ -47,11 +58,11 @@ def settle(gateway: MeasuredGateway) -> None:
 
 def rest(gateway: MeasuredGateway) -> None:
     """Wait until `gateway` has used no CPU for half a second; 10 seconds at most."""
-    quiet_since, used = time.monotonic(), cpu_seconds(gateway.pid)
+    quiet_since, used = time.monotonic(), cpu_of(gateway)
     end = quiet_since + 10
     while time.monotonic() - quiet_since < 0.5 and time.monotonic() < end:
         time.sleep(0.05)
-        if (now := cpu_seconds(gateway.pid)) > used + 0.011:
+        if (now := cpu_of(gateway)) > used + 0.011:
             quiet_since, used = time.monotonic(), now
 
 
@@ -75,6 +86,11 @@ class Postfix:
             "state": str(self.folder / "state"),
             **names,
         }
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """See `MeasuredGateway.pids`."""
+        return (self.pid,)
 
     def _filled(self, source: Path) -> str:
         text = source.read_text()
@@ -155,6 +171,11 @@ class Postroom:
         self._process: subprocess.Popen[bytes] | None = None
         self._prefix = list(prefix)
         self._trace = self._folder / "trace" if traced else None
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """See `MeasuredGateway.pids`."""
+        return (self.pid,)
 
     def command(self, *arguments: str) -> str:
         """What `postroom ARGUMENTS` prints.
@@ -244,3 +265,47 @@ class Postroom:
         """Calls of fsync and fdatasync since the start, as strace saw them; for one that was made `traced`."""
         assert self._trace is not None
         return len(re.findall(rb"\b(?:fsync|fdatasync)\(", self._trace.read_bytes()))
+
+
+class PostroomOnPostgresql(Postroom):
+    """The same with a PostgreSQL of its own on the same disk, whose processes count as its own; the server as Debian
+    ships it, but for the port and 128 MiB of shared buffers, which is its default."""
+
+    def __init__(self, folder: Path, relay_port: int, *, connections: int | None = None) -> None:
+        self._server = Cluster(folder / "server", free_port(), bin_of_postgresql(), shared_buffers="128MB")
+        url = self._server.url("postgres")
+        super().__init__(folder, relay_port, connections=connections, settings={"POSTROOM_DATABASE": url})
+        self.name += "-postgresql"
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """See `MeasuredGateway.pids`."""
+        return (self.pid, self._server.pid)
+
+    def start(self) -> None:
+        """Make and start the server, then the gateway.
+
+        Raises:
+            Void: the gateway does not start.
+        """
+        self._server.folder.mkdir()
+        self._server.make()
+        self._server.start()
+        super().start()
+
+    def stop(self) -> None:
+        """Stop both."""
+        super().stop()
+        self._server.stop("fast")
+
+
+def bin_of_postgresql() -> Path:
+    """The folder of the server's programs.
+
+    Raises:
+        Void: it is not installed.
+    """
+    found = programs()
+    if found is None:
+        raise Void("PostgreSQL is not installed (apt-get install postgresql)")
+    return found

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from . import page, profiling, results
-from .gateways import CONFIGURATIONS, MeasuredGateway, Postfix, Postroom, settle
-from .process_tree import cpu_seconds, resident_bytes
+from .gateways import CONFIGURATIONS, MeasuredGateway, Postfix, Postroom, PostroomOnPostgresql, cpu_of, settle
+from .process_tree import resident_bytes
 from .traffic import Sink, Void, send
 
 #: Sent before the clock starts, so that no one is measured while it forks its first processes.
@@ -28,6 +28,7 @@ GATEWAYS: dict[str, Factory] = {
     "postroom": lambda folder, relay_port: Postroom(folder, relay_port),
     # As many connections to the relay as Postfix opens by default (default_destination_concurrency_limit).
     "postroom-20": lambda folder, relay_port: Postroom(folder, relay_port, connections=20),
+    "postroom-postgresql": lambda folder, relay_port: PostroomOnPostgresql(folder, relay_port),
 }
 
 
@@ -57,7 +58,7 @@ def measure(factory: Factory, parent: Path, messages: int, connections: int) -> 
     with running(factory, parent) as (gateway, sink):
         send(gateway.port, sink, WARM_UP, connections)
         settle(gateway)
-        cpu = cpu_seconds(gateway.pid)
+        cpu = cpu_of(gateway)
         passage = send(gateway.port, sink, messages, connections)
         settle(gateway)
         figures = {
@@ -67,8 +68,8 @@ def measure(factory: Factory, parent: Path, messages: int, connections: int) -> 
             "counted": sink.count() - WARM_UP,
             "relayed_per_second": round(messages / passage.relayed_seconds, 1),
             "accepted_per_second": round(messages / passage.accepted_seconds, 1),
-            "cpu_us_per_message": round((cpu_seconds(gateway.pid) - cpu) * 1e6 / messages, 1),
-            "resident_mib": round(resident_bytes(gateway.pid) / 2**20, 1),
+            "cpu_us_per_message": round((cpu_of(gateway) - cpu) * 1e6 / messages, 1),
+            "resident_mib": round(sum(map(resident_bytes, gateway.pids)) / 2**20, 1),
             "load_average": os.getloadavg()[0],
         }
     if figures["counted"] != messages:
@@ -192,5 +193,6 @@ METHOD = {
     "order": "each gateway in turn, then all again; new folders, queue and processes for each run; 500 messages before",
     "syncs": "fsync and fdatasync, checkpoints included, counted by strace in a run that is not timed",
     "postfix": "Postfix's logs go to syslog where /dev/log is; it needs root",
+    "postgresql": "a server of its own on the same disk, fsync and synchronous_commit on; its CPU and memory count",
     "postroom": "postroom serve with shipped defaults but for the listener's port; attempts and events are kept",
 }

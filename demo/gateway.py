@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 
+def _reaches(name: str) -> bool:
+    """Settings from outside do not reach the gateway, but for the database: an empty one, that it may fill."""
+    return name == "POSTROOM_DATABASE" or not name.startswith("POSTROOM_")
+
+
 class GatewayProcess:
     """`with GatewayProcess(folder) as gateway:` serves on 127.0.0.1:`gateway.port`; `gateway.cli(...)` commands it."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.output: list[str] = []
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
+        self._environment = {name: value for name, value in os.environ.items() if _reaches(name)}
         self._environment |= {
             "POSTROOM_DATA": str(folder / "data"),
             "POSTROOM_SMTP__LISTENERS": json.dumps([{"address": "127.0.0.1", "port": self.port}]),

@@ -26,7 +26,7 @@ listen_addresses = '127.0.0.1'
 port = {port}
 unix_socket_directories = '{folder}'
 max_connections = {connections}
-shared_buffers = 16MB
+shared_buffers = {shared_buffers}
 logging_collector = off
 """
 
@@ -48,6 +48,7 @@ class Cluster:
     port: int
     bin: Path
     connections: int = 60
+    shared_buffers: str = "16MB"
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _template: str = ""
 
@@ -64,6 +65,11 @@ class Cluster:
         if check and done.returncode:
             raise AssertionError(f"{program} ended with {done.returncode}: {done.stdout}")
         return done
+
+    @property
+    def pid(self) -> int:
+        """The process that all others of it come from."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
 
     @property
     def data(self) -> Path:
@@ -83,7 +89,11 @@ class Cluster:
             f"--pwfile={secret}", "--no-sync",
         )  # fmt: skip
         with (self.data / "postgresql.conf").open("a") as file:
-            file.write(_CONFIGURATION.format(port=self.port, folder=self.folder, connections=self.connections))
+            file.write(
+                _CONFIGURATION.format(
+                    port=self.port, folder=self.folder, connections=self.connections, shared_buffers=self.shared_buffers
+                )
+            )
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,11 +25,20 @@ MESSAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def shown() -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shown(request: pytest.FixtureRequest) -> subprocess.CompletedProcess[str]:
     """What the demo printed, and its exit status."""
+    environment = dict(os.environ)
+    if request.param == "postgresql":
+        environment["POSTROOM_DATABASE"] = request.getfixturevalue("cluster").new_database()
     return subprocess.run(
-        [sys.executable, "-m", "demo"], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-m", "demo"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
 
 

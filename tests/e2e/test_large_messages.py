@@ -199,9 +199,17 @@ def warmed(served: Served) -> Client:
     return client
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The settings, with those that say where the database is."""
+    if request.param == "sqlite":
+        return SETTINGS
+    return SETTINGS | {"POSTROOM_DATABASE": request.getfixturevalue("cluster").new_database()}
+
+
 @pytest.mark.parametrize("way", ["DATA", "BDAT", "postroom send"])
-def test_no_door_holds_a_large_message(serve: Serve, tmp_path: Path, way: str) -> None:
-    served = serve(POSTROOM_SENDING_ENABLED="false", **SETTINGS)
+def test_no_door_holds_a_large_message(serve: Serve, tmp_path: Path, way: str, where: dict[str, str]) -> None:
+    served = serve(POSTROOM_SENDING_ENABLED="false", **where)
     served.run("accounts", "add", "relay", "--host", "127.0.0.1", "--for", "local", "--allow-sender", "*")
     file = tmp_path / "large.eml"
     if way == "postroom send":
@@ -225,8 +233,10 @@ def test_no_door_holds_a_large_message(serve: Serve, tmp_path: Path, way: str) -
     }
 
 
-def test_the_delivery_does_not_hold_a_large_message_and_it_arrives_as_it_was_sent(serve: Serve, sink: Sink) -> None:
-    served = serve(POSTROOM_SENDING_ENABLED="false", **SETTINGS)
+def test_the_delivery_does_not_hold_a_large_message_and_it_arrives_as_it_was_sent(
+    serve: Serve, sink: Sink, where: dict[str, str]
+) -> None:
+    served = serve(POSTROOM_SENDING_ENABLED="false", **where)
     relay = ["--host", "127.0.0.1", "--port", str(sink.port), "--security", "none"]
     served.run("accounts", "add", "relay", *relay, "--for", "local", "--allow-sender", "*")
     with closing(Client(served.port)) as client:
@@ -235,7 +245,7 @@ def test_the_delivery_does_not_hold_a_large_message_and_it_arrives_as_it_was_sen
     served.run("queue", "hold", row["message_id"])
     assert served.stop() == 0
 
-    served = serve(data=served.data, port=served.port, **SETTINGS)
+    served = serve(data=served.data, port=served.port, **where)
     with closing(warmed(served)):
         sink.wait_for(SMALL)
     with measured(served, "delivery"):

@@ -48,7 +48,7 @@ class DatabaseUrl:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            cls._parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+            cls._parse, serialization=core_schema.plain_serializer_function_ser_schema(str, when_used="json")
         )
 
     @classmethod

@@ -201,11 +201,10 @@ def _own(transaction: Transaction, body: StagedBody) -> None:
     digest = hashlib.sha256()
     size = 0
     count = 0
-    for n, data in raw.execute("SELECT n, data FROM chunk WHERE content_id = ? ORDER BY n", (identity,)):
-        if n != count:
-            break
-        digest.update(data)
-        size += len(data)
+    # One by one: a driver may bring all rows of a statement into memory.
+    while chunk := raw.execute("SELECT data FROM chunk WHERE content_id = ? AND n = ?", (identity, count)).fetchone():
+        digest.update(chunk[0])
+        size += len(chunk[0])
         count += 1
     if (count, size, digest.digest()) != (body.chunks, body.size_bytes, body.sha256):
         raise StorageFailed("the staged content is not what was received")
