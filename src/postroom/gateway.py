@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -24,6 +25,7 @@ from .applications.service import ApplicationService
 from .backup import Backup, backup, try_keys
 from .config import Settings
 from .crashing import reach
+from .diagnosis.expiries import expiries
 from .errors import Fault, GatewayError, InvalidInput, NotFound, StateConflict
 from .mime.head import split
 from .mime.large_body import LargeBody
@@ -32,11 +34,10 @@ from .model.application import Application
 from .model.circuit import Circuit, Health
 from .model.clock import Clock
 from .model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId
-from .model.envelope import DsnRequest, Envelope
 from .model.explanation import Explanation
 from .model.ids import message_id_text
 from .model.queue import DeliveryState, LaneId, MessageId
-from .model.submission import Accepted, Door, Submission
+from .model.submission import Accepted, Submission
 from .net.own_name import own_name
 from .net.system_clock import SystemClock
 from .pending import Pending
@@ -46,6 +47,7 @@ from .policy.postmaster import named_by
 from .policy.retry import own_terms
 from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import indexing, maintenance
+from .queue.alerts import Alerts, House
 from .queue.bounce import Reporter
 from .queue.clock_watch import ClockWatch
 from .queue.deadlines import Deadlines
@@ -53,7 +55,8 @@ from .queue.fallback import Directory
 from .queue.intake import Intake
 from .queue.master_switch import MasterSwitch
 from .queue.outgoing import Outgoing
-from .queue.rules import LaneRules, lane_rules, maintenance_rules, notification_rules
+from .queue.resubmission import resubmission, unreached
+from .queue.rules import LaneRules, alert_rules, lane_rules, maintenance_rules, notification_rules
 from .queue.scheduler import Scheduler
 from .queue.why import Sending, explain, marks
 from .secrets import Keyring, KeyRotation, made_keys_go_again
@@ -70,6 +73,9 @@ _log = structlog.get_logger()
 
 #: Where the store keeps when sending was off; no setting has this name.
 PAUSES = "sending_pauses"
+
+#: Where it keeps what was alerted of, as well.
+OPEN_ALERTS = "open_alerts"
 
 
 class Gateway:
@@ -124,14 +130,20 @@ class Gateway:
             settings.smtp.max_mime_depth,
             applications.refused,
         )
-        self._reporter = Reporter(
-            store,
-            clock,
-            self._intake,
-            notification_rules(settings, hostname, self.deadlines),
-            applications.find,
-            os.urandom,
+        reporting = notification_rules(settings, hostname, self.deadlines)
+        self._reporter = Reporter(store, clock, self._intake, reporting, applications.find, os.urandom)
+        house = House(
+            accounts.snapshot,
+            lambda lane: self.scheduler.circuit(lane),
+            lambda: self.scheduler.ended(),
+            lambda: expiries(configuration.current, accounts.snapshot()),
+            lambda: shutil.disk_usage(configuration.current.data).free,
         )
+        self._alerts = Alerts(
+            store, clock, self._intake, lambda: alert_rules(configuration.current, hostname), house, os.urandom,
+            lambda text: store.save_setting(OPEN_ALERTS, text), configuration.memory(OPEN_ALERTS),
+        )  # fmt: skip
+        self.deadlines.on_change.append(self._alerts.notice)
         self._background: list[asyncio.Task[None]] = []
         store.on_restored.append(self.scheduler.look)
         accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
@@ -211,6 +223,7 @@ class Gateway:
                 maintenance.run(self.store, self.clock, self._maintenance_rules, self._clock_watch, told)
             ),
             asyncio.create_task(self._reporter.run()),
+            asyncio.create_task(self._alerts.run()),
             asyncio.create_task(indexing.run(self.store, self.clock, lambda: self.settings.subject_search)),
         ]
 
@@ -355,24 +368,12 @@ class Gateway:
         view = await self.store.message(message_id)
         if view is None:
             raise NotFound(Fault("id", "there is no such message", "take it from `postroom queue list`"))
-        again = [d for d in view.deliveries if d.state.is_final and d.state is not DeliveryState.DELIVERED]
-        if not again:
-            raise StateConflict("no recipient of this message ended without delivery")
+        again = unreached(view)
         raw = await self.store.content(message_id)
         if raw is None:
             raise StateConflict("the content of this message was removed already")
         application = self.applications.get(view.application)
-        dsn = DsnRequest.of(view.ret, view.envid, tuple(d.notify for d in again), tuple(d.orcpt for d in again))
-        submission = Submission(
-            door=Door(view.door),
-            application=application,
-            envelope=Envelope(view.reverse_path, tuple(d.recipient for d in again), view.eight_bit, view.smtputf8, dsn),
-            content=await self.keep_content(raw),
-            received=self.clock.now(),
-            priority=view.priority,
-            resubmits=message_id,
-            tag=view.tag,
-        )
+        submission = resubmission(view, again, application, await self.keep_content(raw), self.clock.now())
         return await self.submit(submission)
 
     async def why(self, message_id: MessageId) -> list[Explanation]:

@@ -158,6 +158,22 @@ class NotificationSettings(BaseModel):
     )
 
 
+class AlertSettings(BaseModel):
+    """Mail to the person who looks after this gateway, when something is wrong with it (SPEC section 3)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    to: MailAddress = Field("", description="address that alerts go to; empty: there are none")
+    account: str = Field("", max_length=64, description="account that alerts go through; empty: one that can send")
+    oldest: Duration = Field(
+        duration("1h"), description="age of the oldest mail that waits on an account from which it is told; 0s: never"
+    )
+    bounce_percent: int = Field(
+        20, ge=0, le=100, description="percent bounced of what an account sent within an hour; 0: never"
+    )
+    free_bytes: Size = Field(size("1GiB"), description="room on the disk of the data folder under which it is told")
+
+
 class Settings(BaseSettings):
     """All settings, immutable. `load` reads file and environment, `with_stored` adds what is stored; what is given to
     the constructor counts as given at the start.
@@ -197,6 +213,7 @@ class Settings(BaseSettings):
         "application's address or allowed sender then",
     )
     notifications: NotificationSettings = Field(NotificationSettings(), description="reports to senders")
+    alerts: AlertSettings = Field(AlertSettings(), description="alerts about the gateway itself")
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
     relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
     sending_enabled: bool = Field(True, description="master switch: off, nothing leaves; mail is still taken")
@@ -345,6 +362,7 @@ def given_names(model: BaseModel, prefix: str = "") -> list[str]:
 def unknown_environment(names: dict[str, str] | None = None) -> list[str]:
     """Names like POSTROOM_RETNTION that belong to no setting."""
     known = {entry.environment for entry in Settings.describe()} | OTHER_NAMES
-    known |= {"POSTROOM_SMTP", "POSTROOM_SMTP__LISTENERS", "POSTROOM_RELAY", "POSTROOM_NOTIFICATIONS"}
+    groups = ("SMTP", "SMTP__LISTENERS", "RELAY", "NOTIFICATIONS", "ALERTS")
+    known |= {f"POSTROOM_{group}" for group in groups}
     given = os.environ if names is None else names
     return sorted(name for name in given if name.startswith("POSTROOM_") and name.upper() not in known)

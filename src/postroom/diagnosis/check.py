@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +24,10 @@ from ..model.circuit import Circuit, Health
 from ..model.quantity import format_size
 from ..policy.postmaster import named_by
 from ..policy.routing import may_use
+from ..queue.alerts import EXPIRY_DAYS, Expiry
 from ..secrets import CREDENTIAL, KEYS_FILE, KEYS_VARIABLE
 from ..store import integrity
+from .expiries import expiries
 from .ports import describe_holder
 
 #: Free room under which mail may soon be refused, and under which it is.
@@ -76,6 +79,7 @@ async def check(
     found += _applications(accounts, applications)
     found += _postmaster(settings, applications)
     found += _notifications(settings, accounts)
+    found += [_expiring(expiry, datetime.now(UTC)) for expiry in await expiries(settings, accounts)]
     for listener in settings.smtp.listeners:
         found += _listener(listener, is_running)
     return found
@@ -249,6 +253,14 @@ def _postmaster(settings: Settings, applications: Sequence[Application]) -> Iter
         what = f"is not forced as the sender, and no allowed senders are named for {', '.join(open_ones)}"
         mend = "name them; or postroom settings set postmaster ADDRESS, and force_postmaster true"
         yield Finding(Level.NOTE, subject, what, mend)
+
+
+def _expiring(expiry: Expiry, now: datetime) -> Finding:
+    what = f"{expiry.what} is good until {expiry.at.date().isoformat()}"
+    left = expiry.at - now
+    if left > timedelta(days=max(EXPIRY_DAYS)):
+        return Finding(Level.OK, "certificates", what)
+    return Finding(Level.ERROR if left <= timedelta(0) else Level.WARNING, "certificates", what, expiry.mend)
 
 
 def _notifications(settings: Settings, accounts: Sequence[Account]) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ class Deadlines:
         self._circuit = circuit
         self._switch = switch
         self._standstills: dict[LaneId, Standstill] = {}
+        self.on_change: list[Callable[[], None]] = []  # called when accounts or circuits have changed
 
     def load(self, kept: Mapping[LaneId, Standstill]) -> None:
         """When windows stood still before this start."""
@@ -49,6 +50,8 @@ class Deadlines:
             before = self._standstills.get(lane, NEVER)
             if stands is not before.is_on:
                 self._standstills[lane] = before.turned(stands, now)
+        for callback in self.on_change:
+            callback()
 
     def standstill(self, lane: LaneId) -> Standstill:
         """When the windows of a lane stood still, for whatever reason."""

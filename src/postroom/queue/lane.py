@@ -23,7 +23,7 @@ from ..model.clock import Clock, Timer
 from ..model.ids import message_id_text
 from ..model.limits import WhenLimited
 from ..model.outcome import Bounced, Deferred, Outcome, Scope
-from ..model.queue import AttemptRecord, DueMessage, FencingToken, LaneId
+from ..model.queue import AttemptRecord, DeliveryState, DueMessage, FencingToken, LaneId
 from ..pending import Pending
 from ..store import Claim, QueueStore
 from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
@@ -77,6 +77,7 @@ class Lane:
         self._transport = self._open_transport(account)
         self._outgoing = rules.outgoing(account)
         self._retry = rules.retry(account)
+        self.delivered = self.bounced = 0  # since the start
         self._ready = Ready()
         self._loader = Loader(self._ready, store, clock, LaneId(account.id), self._wake)
         self.breaker = Breaker(account, store, clock, rules.sleep, lane=self, kept=kept)
@@ -340,9 +341,10 @@ class Lane:
             self._fault(begun, error)
             return
         outcomes, now = answered.result(), self._clock.now()
-        failure, said, then = None, "", None
+        failed, failure, said, then = False, None, "", None
         usage = begun.usage()
         if not delivery.all_succeeded(outcomes):
+            failed = True
             unsent = delivery.not_sent(outcomes)
             if unsent:
                 rest = begun.split(unsent, usage if len(unsent) == len(outcomes) else ())
@@ -357,6 +359,11 @@ class Lane:
         claim = begun.claim
         handed_over = self._handed_over(begun, outcomes)
         results = delivery.results(begun.message, outcomes, self._retry, now, self._random, handed_over)
+        if failed:
+            self.bounced += sum([result.state is DeliveryState.BOUNCED for result in results])
+            self.delivered += sum([result.state is DeliveryState.DELIVERED for result in results])
+        else:
+            self.delivered += len(results)
         record = AttemptRecord(
             claim.message_id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host,
             results, said, usage,

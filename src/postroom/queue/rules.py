@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..config import Settings
 from ..model.account import Account
 from ..policy.retry import Schedule
+from .alerts import AlertRules
 from .bounce import NotificationRules, ReportTo
 from .deadlines import Deadlines
 from .delivery import RetryRules
@@ -51,6 +52,20 @@ def maintenance_rules(settings: Settings, deadlines: Deadlines) -> MaintenanceRu
     """The ages at which things end."""
     delay_warning = settings.notifications.delay_warning
     return MaintenanceRules(deadlines.lane_ends, deadlines.longest_window(), settings.retention, delay_warning)
+
+
+def alert_rules(settings: Settings, hostname: str) -> AlertRules:
+    """Who is told of what is wrong with the gateway, and from when on."""
+    wanted = settings.alerts
+    return AlertRules(
+        to=wanted.to,
+        sender=settings.notifications.sender,
+        account=wanted.account,
+        hostname=hostname,
+        oldest=wanted.oldest,
+        bounce_percent=wanted.bounce_percent,
+        free_bytes=wanted.free_bytes,
+    )
 
 
 def notification_rules(settings: Settings, hostname: str, deadlines: Deadlines) -> NotificationRules:

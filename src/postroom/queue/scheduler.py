@@ -195,6 +195,10 @@ class Scheduler:
         found = self._lanes.get(lane)
         return found.circuit if found is not None else self._kept.get(lane, Circuit())
 
+    def ended(self) -> dict[LaneId, tuple[int, int]]:
+        """How many deliveries of each lane were delivered, and bounced, since the start."""
+        return {lane_id: (lane.delivered, lane.bounced) for lane_id, lane in self._lanes.items()}
+
     @property
     def is_running(self) -> bool:
         """Whether lanes are open here."""

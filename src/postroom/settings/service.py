@@ -18,6 +18,9 @@ from ..store import DefinitionStore
 
 _log = structlog.get_logger()
 
+#: Settings that name an account.
+_OF_ACCOUNTS = ("notifications.account", "alerts.account")
+
 #: Called with the settings before and after a change.
 Observer = Callable[[Settings, Settings], None]
 
@@ -115,14 +118,15 @@ class SettingsService:
 
     def naming(self, account: str) -> tuple[str, ...]:
         """The settings that name an account."""
-        is_named = self.current.notifications.account.lower() == account.lower()
-        return ("notifications.account",) if is_named else ()
+        named = ((name, self.current.value(name)) for name in _OF_ACCOUNTS)
+        return tuple(name for name, value in named if value.lower() == account.lower())
 
     def _refuse_unknown_account(self, after: Settings) -> None:
-        wanted = after.notifications.account
-        if wanted and wanted != self.current.notifications.account and self.account_name(wanted) is None:
-            fault, mend = f"there is no account called {wanted!r}", "`postroom accounts list` lists them"
-            raise InvalidInput(Fault("notifications.account", fault, mend))
+        for name in _OF_ACCOUNTS:
+            wanted = after.value(name)
+            if wanted and wanted != self.current.value(name) and self.account_name(wanted) is None:
+                fault, mend = f"there is no account called {wanted!r}", "`postroom accounts list` lists them"
+                raise InvalidInput(Fault(name, fault, mend))
 
     def _refuse_shared_postmaster(self, after: Settings) -> None:
         forced = after.forced_postmaster

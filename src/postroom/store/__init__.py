@@ -390,6 +390,9 @@ class QueueStore(Protocol):
     async def next_due(self, lane: LaneId, classes: Sequence[PriorityClass], after: datetime) -> datetime | None:
         """When the first delivery of `lane` and these classes that waits and is due later than `after` is due."""
 
+    async def waiting_since(self, lane: LaneId) -> datetime | None:
+        """Since when the first delivery of an application that waits on `lane` has been due (or when it will be)."""
+
     def chunks(self, body: StagedBody) -> AsyncIterator[bytes]:
         """The chunks of a staged body in order, one in memory at a time."""
 

@@ -407,6 +407,10 @@ class Database:
         """See `QueueStore.next_due`."""
         return await self._readers.read(lambda reader: waiting.next_due(reader, lane, classes, after))
 
+    async def waiting_since(self, lane: LaneId) -> datetime | None:
+        """See `QueueStore.waiting_since`."""
+        return await self._readers.read(lambda reader: waiting.waiting_since(reader, lane))
+
     def chunks(self, body: StagedBody) -> AsyncIterator[bytes]:
         """See `QueueStore.chunks`."""
         return waiting.chunks(self._readers, body)

@@ -36,6 +36,10 @@ _NEXT_DUE = (
     f"{_FLOWS} SELECT min((SELECT min(due) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?"
     " AND delivery.flow = f.flow AND due > ?)) FROM f WHERE flow IS NOT NULL"
 )
+_WAITING_SINCE = (
+    f"{_FLOWS} SELECT min((SELECT min(due) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?"
+    " AND delivery.flow = f.flow)) FROM f WHERE flow > 0"
+)
 _MESSAGE = (
     "SELECT reverse_path, eight_bit, smtputf8, accepted, ret, envid, named, head, retry_schedule, retry_window,"
     " content_id, chunks, body_bytes, sha256, body_hash"
@@ -140,6 +144,15 @@ def next_due(reader: Reader, lane: LaneId, classes: Sequence[PriorityClass], aft
         where = (lane, int(priority))
         later.append(reader.raw.execute(_NEXT_DUE, (*where, *where, *where, micros(after))).fetchone()[0])
     return maybe_moment(min((due for due in later if due is not None), default=None))
+
+
+def waiting_since(reader: Reader, lane: LaneId) -> datetime | None:
+    """See `QueueStore.waiting_since`."""
+    found = []
+    for priority in PriorityClass:
+        where = (lane, int(priority))
+        found.append(reader.raw.execute(_WAITING_SINCE, (*where, *where, *where)).fetchone()[0])
+    return maybe_moment(min((due for due in found if due is not None), default=None))
 
 
 async def chunks(readers: Readers, body: StagedBody) -> AsyncIterator[bytes]:

@@ -108,3 +108,17 @@ async def test_each_lane_has_its_own_rules(store: Database) -> None:
     hasty = replace(ends(later)[0], accepted_before=NOON + DAY)
     assert await store.expire([patient, hasty], later) == 1
     assert await states(store, message, other) == ["expired", "queued"]
+
+
+async def test_since_when_mail_waits_alerts_apart(store: Database) -> None:
+    assert await store.waiting_since(LANE) is None
+    early, late, other = make_message(), make_message(), make_message()
+    alert = replace(make_message(), application_id=0, accepted=NOON - DAY)
+    late = replace(late, accepted=late.accepted + HOUR)
+    other = replace(other, deliveries=tuple(replace(d, lane=LaneId(LANE + 1)) for d in other.deliveries))
+    await kept(store, alert, deferred=False)
+    assert await store.waiting_since(LANE) is None
+    await kept(store, late, early, other, deferred=False)
+    assert await store.waiting_since(LANE) == early.accepted
+    await store.hold(Selection(message_id=early.id), NOON)
+    assert await store.waiting_since(LANE) == late.accepted

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 
 from postroom.config import Settings
 from postroom.diagnosis.check import Finding, Level, check
@@ -189,3 +191,23 @@ async def test_a_postmaster_to_force(settings: Settings) -> None:
     forced = settings.model_copy(update={"postmaster": "pm@example.org", "force_postmaster": True})
     ((level, what),) = _about(await _found(forced, [RELAY], shop, narrow), "postmaster")
     assert (level, "the address of application narrow" in what) == (Level.ERROR, True)
+
+
+@pytest.mark.parametrize(("days", "level"), [(90, Level.OK), (20, Level.WARNING), (-1, Level.ERROR)])
+async def test_certificates_that_expire(settings: Settings, tmp_path: Path, days: int, level: Level) -> None:
+    at = datetime.now(UTC) + timedelta(days=days)
+    ca = trustme.CA()
+    issued = ca.issue_cert("mx.example.test", not_before=at - timedelta(days=200), not_after=at)
+    file, key = tmp_path / "mx.pem", tmp_path / "mx.key"
+    file.write_bytes(issued.cert_chain_pems[0].bytes())
+    key.write_bytes(issued.private_key_pem.bytes())
+    listener = {"tls": "starttls", "certificate": str(file), "key": str(key)}
+    wanted = Settings.load(settings.data, smtp={"listeners": [listener, listener | {"port": 2526}]})
+    account = replace(RELAY, client_certificate=file.read_text())
+    found = [one for one in await check(wanted, [account], [], {}, is_running=True) if one.subject == "certificates"]
+    assert [one.level for one in found] == [level] * 2
+    date = at.date().isoformat()
+    assert [one.what for one in found] == [
+        f"the certificate {file} of the listeners is good until {date}",
+        f"the client certificate of account relay is good until {date}",
+    ]
