@@ -40,14 +40,15 @@ class Behaviour:
 
 
 class Smarthost:
-    """Listens on a free loopback port between `start` and `stop`."""
+    """Listens between `start` and `stop`: on a free loopback port, or where it is told."""
 
-    def __init__(self, behaviour: Behaviour | None = None) -> None:
+    def __init__(self, behaviour: Behaviour | None = None, address: str = "127.0.0.1", port: int = 0) -> None:
+        self.address = address
         self.behaviour = behaviour or Behaviour()
         self.taken: list[Taken] = []
         self.commands: list[str] = []
         self.connections = 0
-        self.port = 0
+        self.port = port
         self._times: dict[str, int] = {}
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -56,7 +57,7 @@ class Smarthost:
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20)
+        self._server = await asyncio.start_server(self._serve, self.address, self.port, limit=1 << 20)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -29,7 +29,7 @@ from .diagnosis.expiries import expiries
 from .errors import Fault, GatewayError, InvalidInput, NotFound, StateConflict
 from .mime.head import split
 from .mime.large_body import LargeBody
-from .model.account import Account, AccountKind
+from .model.account import Account
 from .model.application import Application
 from .model.circuit import Circuit, Health
 from .model.clock import Clock
@@ -45,7 +45,6 @@ from .policy.composing import ComposedSender, Composing, composed_sender
 from .policy.patterns import matches_any
 from .policy.postmaster import named_by
 from .policy.retry import own_terms
-from .protocol.smtp.reply_reader import ReplyLimits
 from .queue import indexing, maintenance
 from .queue.alerts import Alerts, House
 from .queue.bounce import Reporter
@@ -63,11 +62,7 @@ from .secrets import Keyring, KeyRotation, made_keys_go_again
 from .settings.service import SettingsService
 from .store import EventFilter, EventPage, MessageView, Selection, Store
 from .store.database import open_store
-from .transports import Transport
-from .transports.pool import ConnectionBudget
-from .transports.refusing import RefusingTransport
-from .transports.sandbox import SandboxTransport
-from .transports.smtp import SmtpTransport
+from .transports.by_kind import Transports
 
 _log = structlog.get_logger()
 
@@ -100,7 +95,7 @@ class Gateway:
         self.clock = clock
         self.hostname = hostname
         settings = configuration.current
-        self._budget = ConnectionBudget(settings.max_connections_in_all)
+        self._transports = Transports(settings, clock, random_unit, store.chunks, hostname)
         self._clock_watch = ClockWatch(clock)
         self._signing = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "sign")
         self._switch = MasterSwitch(
@@ -117,7 +112,7 @@ class Gateway:
             store,
             clock,
             self._lane_rules(settings),
-            self._make_transport,
+            self._transports.make,
             random_unit,
             Directory(accounts.routes, applications.by_id),
         )
@@ -255,11 +250,10 @@ class Gateway:
         return self.configuration.current
 
     def _settings_changed(self, before: Settings, after: Settings) -> None:
-        self._budget.change(after.max_connections_in_all)
         self._intake.max_mime_depth = after.smtp.max_mime_depth
         self._reporter.rules = notification_rules(after, self.hostname, self.deadlines)
         self.scheduler.change_rules(self._lane_rules(after))
-        if after.relay != before.relay:
+        if self._transports.change(after):
             self.scheduler.renew_transports()
         if self.scheduler.is_running:
             self.scheduler.batch(after.batch_interval)
@@ -466,21 +460,6 @@ class Gateway:
 
     def _outgoing(self, account: Account) -> Outgoing | None:
         return Outgoing.of(account, self.settings.forced_postmaster, self._signing, self.store.chunks)
-
-    def _make_transport(self, account: Account) -> Transport:
-        refused = refusal(account)
-        if refused is not None:
-            return RefusingTransport(*refused)
-        if account.kind is AccountKind.SANDBOX:
-            return SandboxTransport(account.name)
-        return SmtpTransport(
-            account,
-            clock=self.clock,
-            budget=self._budget,
-            helo_name=self.hostname if "." in self.hostname else "",
-            chunks=self.store.chunks,
-            reply_limits=ReplyLimits(self.settings.relay.max_reply_line_bytes, self.settings.relay.max_reply_bytes),
-        )
 
 
 __all__ = [

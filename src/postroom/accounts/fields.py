@@ -40,6 +40,7 @@ _SHORTEST = timedelta(milliseconds=100)
 _ZERO = timedelta(0)
 
 _SMTP = frozenset({"smtp"})
+_DIRECT = frozenset({"direct"})
 _GRAPH = frozenset({"graph"})
 _DIALOGUE = frozenset({"smtp", "direct"})  # what speaks SMTP
 _LOGIN = frozenset({"smtp", "graph"})  # what has a server of its own that it logs in to
@@ -98,6 +99,7 @@ _MAIN = (
     _text("preset_region", values.preset, "region, where the provider has several", "name", kinds=_LOGIN),
     _text("host", values.host_or_empty, "DNS name or IP address of the relay", "host", kinds=_SMTP),
     _count("port", 1, 65535, "TCP port of the relay", kinds=_SMTP),
+    _count("mx_port", 1, 65535, "TCP port of every MX; another than 25 only in a network of your own", kinds=_DIRECT),
     _time("connect_timeout", _SHORTEST, "for resolution, TCP, proxy and TLS together", kinds=_NETWORK),
     _time("command_timeout", _SHORTEST, "longest wait for a reply", kinds=_NETWORK),
     _time("end_of_data_timeout", _SHORTEST, "longest wait for the reply to the content", kinds=_NETWORK),

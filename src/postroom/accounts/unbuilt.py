@@ -17,12 +17,10 @@ _ANY: tuple[object, ...] = ()
 
 #: Fields by name, and which of their values can't be done. Fields that count only under one of these need no entry.
 UNBUILT: Mapping[str, tuple[object, ...]] = {
-    "kind": (AccountKind.GRAPH, AccountKind.DIRECT),
+    "kind": (AccountKind.GRAPH,),
     "owner": _ANY,
     "preset": _ANY,
     "charset": _ANY,
-    "local_address": _ANY,
-    "address_family": _ANY,
     "dynamic": _ANY,
     "template_cache": _ANY,
     "fail_if_template_not_found": _ANY,

@@ -19,9 +19,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .database import DatabaseUrl
 from .describe import AT_START, OF_THE_MACHINE, Effect, SettingDoc, describe
 from .origin import Origin
-from .quantities import Count, Duration, MailAddress, RetrySchedule, Size, duration, fault, size
+from .quantities import Count, Duration, MailAddress, RetrySchedule, Size, address_and_port, duration, fault, size
 
 __all__ = [
+    "DnsSettings",
     "Effect",
     "ListenerSettings",
     "NotificationSettings",
@@ -139,6 +140,32 @@ class RelaySettings(BaseModel):
     max_reply_bytes: Count = Field(262144, ge=512, description="longest reply of a relay, all its lines, in octets")
 
 
+class DnsSettings(BaseModel):
+    """Whom direct delivery asks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    servers: tuple[str, ...] = Field(
+        (), description="DNS servers: IP addresses, with a port where it is not 53; empty: those of this machine"
+    )
+
+    @field_validator("servers")
+    @classmethod
+    def _are_addresses(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                address_and_port(value)
+            except ValueError:
+                mend = "write 192.0.2.53, 127.0.0.1:5353, fd00::53 or [::1]:5353"
+                raise fault(f"{value!r} is not the address of a server", mend) from None
+        return values
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """The servers as address and port."""
+        return tuple(address_and_port(value) for value in self.servers)
+
+
 class NotificationSettings(BaseModel):
     """Reports about mail that came by SMTP or sendmail (SPEC section 3)."""
 
@@ -216,6 +243,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = Field(AlertSettings(), description="alerts about the gateway itself")
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
     relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
+    dns: DnsSettings = Field(DnsSettings(), description="the DNS")
     sending_enabled: bool = Field(True, description="master switch: off, nothing leaves; mail is still taken")
     hold_pending_at_start: bool = Field(
         False, description="hold what is pending at start until it is released", json_schema_extra=AT_START
@@ -362,7 +390,7 @@ def given_names(model: BaseModel, prefix: str = "") -> list[str]:
 def unknown_environment(names: dict[str, str] | None = None) -> list[str]:
     """Names like POSTROOM_RETNTION that belong to no setting."""
     known = {entry.environment for entry in Settings.describe()} | OTHER_NAMES
-    groups = ("SMTP", "SMTP__LISTENERS", "RELAY", "NOTIFICATIONS", "ALERTS")
+    groups = ("DNS", "SMTP", "SMTP__LISTENERS", "RELAY", "NOTIFICATIONS", "ALERTS")
     known |= {f"POSTROOM_{group}" for group in groups}
     given = os.environ if names is None else names
     return sorted(name for name in given if name.startswith("POSTROOM_") and name.upper() not in known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Annotated, Any, LiteralString
@@ -63,6 +64,20 @@ Size = Annotated[int, BeforeValidator(_mended(parse_size, "size")), PlainSeriali
 _SCHEDULE = BeforeValidator(_mended(_parse_schedule, "schedule"))
 RetrySchedule = Annotated[str, _SCHEDULE]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+def address_and_port(text: str, port: int = 53) -> tuple[str, int]:
+    """The IP address and the port in `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1` or `[2001:db8::1]:5353`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    host, colon, number = text.rpartition(":")
+    if not colon or (":" in host and not host.endswith("]")):
+        host, number = text, str(port)
+    if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
+        raise ValueError(f"{number!r} is not a port")
+    return str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))), int(number)
 
 
 def is_schedule(metadata: Iterable[object]) -> bool:

@@ -263,6 +263,7 @@ class Account:
     owner: str = SYSTEM
     host: str = ""
     port: int = 587
+    mx_port: int = 25  # of direct delivery
     preset: str = ""
     preset_region: str = ""
     connect_timeout: timedelta = timedelta(seconds=30)

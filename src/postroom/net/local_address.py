@@ -8,10 +8,27 @@ import socket
 
 def is_own(address: str) -> bool:
     """Whether a socket can be bound to `address`; nothing is sent."""
-    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        with socket.socket(family_of(address), socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
     except OSError:
         return False
     return True
+
+
+def is_here(address: str) -> bool:
+    """Whether what is sent to `address` stays on this machine; nothing is sent.
+
+    Unlike `is_own` it is not misled where the system lets sockets be bound to addresses of others.
+    """
+    try:
+        with socket.socket(family_of(address), socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return ipaddress.ip_address(str(probe.getsockname()[0])) == ipaddress.ip_address(address)
+    except OSError:
+        return False
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """The family of an IP address."""
+    return socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET

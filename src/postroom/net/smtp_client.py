@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 
-from ..model.account import Account, Authentication, Security
+from ..model.account import Account, AddressFamily, Authentication, Security
 from ..model.reply import Reply
 from ..protocol.sasl import SaslError, client_stepper
 from ..protocol.smtp.errors import LocalProtocolError
@@ -25,6 +26,8 @@ __all__ = [
 
 #: The port whose connections start with TLS (RFC 8314 section 3.3).
 IMPLICIT_TLS_PORT = 465
+
+_FAMILIES = {AddressFamily.IPV4: socket.AF_INET, AddressFamily.IPV6: socket.AF_INET6}
 
 
 async def connect(
@@ -107,7 +110,10 @@ class _Opening:
         seconds = account.connect_timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                sock = await open_socket(account.host, account.port, self._resolver)
+                sock = await open_socket(
+                    account.host, account.port, self._resolver,
+                    local_address=account.local_address, family=_FAMILIES.get(account.address_family),
+                )  # fmt: skip
                 self.stage = "tls" if implicit else "connect"
                 await open_transport(lambda: connection, sock, account.host, context)
         except TimeoutError:

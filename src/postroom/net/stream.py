@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from ..model.reply import Reply
+from .local_address import family_of, is_own
 
 #: How long an address has before the next one is tried beside it (RFC 8305 section 5).
 ATTEMPT_DELAY_SECONDS = 0.25
@@ -22,8 +23,9 @@ class ConnectFailed(Exception):
     """No connection that mail may go over.
 
     `stage` is "resolve", "connect", "tls", "greeting", "ehlo", "starttls" or "auth"; `kind` one of "network", "tls",
-    "certificate" (it was refused), "auth", "reply", "protocol", "no-mechanism" and "clear-password"; `reply` what the
-    server said, if it did. `transcript` has what was said, without secrets.
+    "certificate" (it was refused), "auth", "reply", "protocol", "no-mechanism", "clear-password" and "local-address"
+    (which is not this machine's); `reply` what the server said, if it did. `transcript` has what was said, without
+    secrets.
     """
 
     def __init__(self, stage: str, kind: str, reason: str, *, reply: Reply | None = None) -> None:
@@ -45,19 +47,32 @@ async def resolve(host: str, port: int) -> Sequence[Address]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-async def open_socket(host: str, port: int, resolver: Resolver = resolve) -> socket.socket:
-    """A connected socket with TCP_NODELAY.
+async def open_socket(
+    host: str,
+    port: int,
+    resolver: Resolver = resolve,
+    *,
+    local_address: str = "",
+    family: socket.AddressFamily | None = None,
+) -> socket.socket:
+    """A connected socket with TCP_NODELAY, from `local_address` where one is given, over `family` (None: any).
 
     Raises:
         ConnectFailed: at stage "resolve" or "connect".
     """
+    if local_address:
+        family = family_of(local_address)
+        if not is_own(local_address):
+            raise ConnectFailed("connect", "local-address", f"{local_address} is not an address of this machine")
     try:
         addresses = await resolver(host, port)
     except OSError as error:
         raise ConnectFailed("resolve", "network", f"{host} cannot be resolved: {_words(error)}") from error
-    if not addresses:
-        raise ConnectFailed("resolve", "network", f"{host} has no address")
-    return await _race(host, _interleaved(addresses))
+    usable = [address for address in addresses if family in (None, address[0])]
+    if not usable:
+        kind = {socket.AF_INET: "IPv4 ", socket.AF_INET6: "IPv6 "}[family] if family is not None and addresses else ""
+        raise ConnectFailed("resolve", "network", f"{host} has no {kind}address")
+    return await _race(host, _interleaved(usable), local_address)
 
 
 async def open_transport(
@@ -122,13 +137,13 @@ def _interleaved(addresses: Sequence[Address]) -> list[Address]:
     return ordered
 
 
-async def _race(host: str, waiting: list[Address]) -> socket.socket:
+async def _race(host: str, waiting: list[Address], local_address: str) -> socket.socket:
     running: set[asyncio.Task[socket.socket]] = set()
     failures: list[OSError] = []
     try:
         while waiting or running:
             if waiting:
-                running.add(asyncio.ensure_future(_connected(waiting.pop(0))))
+                running.add(asyncio.ensure_future(_connected(waiting.pop(0), local_address)))
             done, _ = await asyncio.wait(
                 running,
                 timeout=ATTEMPT_DELAY_SECONDS if waiting else None,
@@ -149,12 +164,14 @@ async def _race(host: str, waiting: list[Address]) -> socket.socket:
     raise _unreachable(host, failures)
 
 
-async def _connected(address: Address) -> socket.socket:
+async def _connected(address: Address, local_address: str) -> socket.socket:
     family, where = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if local_address:
+            sock.bind((local_address, 0))
         await asyncio.get_running_loop().sock_connect(sock, where)
     except BaseException:
         sock.close()

@@ -17,7 +17,7 @@ import structlog
 
 from ..crashing import reach
 from ..errors import NotRunning
-from ..model.account import Account
+from ..model.account import Account, AccountKind
 from ..model.circuit import Circuit, Health
 from ..model.clock import Clock, Timer
 from ..model.ids import message_id_text
@@ -33,6 +33,7 @@ from .delivery import Begun
 from .limiter import AccountLimit, Limiter
 from .loader import Loader
 from .ready import Ready
+from .ready_by_domain import ReadyByDomain
 from .rules import LaneRules
 from .successors import Successors
 
@@ -78,7 +79,8 @@ class Lane:
         self._outgoing = rules.outgoing(account)
         self._retry = rules.retry(account)
         self.delivered = self.bounced = 0  # since the start
-        self._ready = Ready()
+        is_direct = account.kind is AccountKind.DIRECT
+        self._ready = ReadyByDomain(lambda: self.account.max_connections) if is_direct else Ready()
         self._loader = Loader(self._ready, store, clock, LaneId(account.id), self._wake)
         self.breaker = Breaker(account, store, clock, rules.sleep, lane=self, kept=kept)
         self._successors = successors
@@ -219,13 +221,13 @@ class Lane:
         if self.may_send:
             if self._loader.is_due:
                 self._loader.load()
-            if self._ready.count:
+            if self._ready.may_go:
                 self._work.set()
 
     async def _run(self) -> None:
         while True:
             await self._work.wait()
-            if not (self._ready.count and self.may_send):
+            if not (self._ready.may_go and self.may_send):
                 self._work.clear()
                 self._wake()
                 continue
@@ -414,7 +416,8 @@ class Lane:
                 self._successors.look()
 
     def _ended(self, begun: Begun) -> None:
-        self._ready.leave(begun.taken)
+        if self._ready.leave(begun.taken):
+            self._wake()
         self._under_way -= 1
         if self.may_send and self._loader.is_due:
             self._loader.load()

@@ -79,6 +79,8 @@ class Loader:
             return False
         if self._ready.count < LOAD_BELOW:
             return True
+        if not self._ready.may_go and not self._ready.is_full(PriorityClass.BULK):
+            return True  # what there is has to wait; something else may go
         if self._unseen and min(self._unseen) < self._ready.foremost:
             return True
         return any(not self._ready.waits(strand) for strand in self._cold)

@@ -52,15 +52,18 @@ class Ready:
 
     def add(self, message: DueMessage) -> None:
         """Behind the others of its flow."""
-        for delivery in message.deliveries:
-            self._in_hand.add((message.id, delivery.n))
-        strand = (message.priority, message.flow)
-        self._by_strand[strand] = self._by_strand.get(strand, 0) + len(message.deliveries)
+        self._enter(message)
         flows = self._flows[message.priority]
         queue = flows.get(message.flow)
         if queue is None:
             queue = flows[message.flow] = deque()
         queue.append(message)
+
+    def _enter(self, message: DueMessage) -> None:
+        for delivery in message.deliveries:
+            self._in_hand.add((message.id, delivery.n))
+        strand = (message.priority, message.flow)
+        self._by_strand[strand] = self._by_strand.get(strand, 0) + len(message.deliveries)
         self.count += 1
         self._bytes += _weight(message)
 
@@ -76,13 +79,16 @@ class Ready:
             message = dataclasses.replace(message, deliveries=message.deliveries[:most])
         else:
             queue.popleft()
-            self.count -= 1
-            self._bytes -= _weight(message)
+            self._left(message)
         if queue:
             flows.move_to_end(flow)
         else:
             del flows[flow]
         return message
+
+    def _left(self, message: DueMessage) -> None:
+        self.count -= 1
+        self._bytes -= _weight(message)
 
     def _turn(self) -> OrderedDict[FlowId, deque[DueMessage]] | None:
         urgent, normal, bulk = self._flows
@@ -96,8 +102,9 @@ class Ready:
             return normal
         return None
 
-    def leave(self, message: DueMessage) -> None:
-        """What was taken out is no longer in hand: its outcome is durable, or it was not claimed."""
+    def leave(self, message: DueMessage) -> bool:
+        """What was taken out is no longer in hand: its outcome is durable, or it was not claimed. Whether that lets
+        another one go."""
         for delivery in message.deliveries:
             self._in_hand.discard((message.id, delivery.n))
         strand = (message.priority, message.flow)
@@ -106,6 +113,12 @@ class Ready:
             self._by_strand[strand] = left
         else:
             del self._by_strand[strand]
+        return False
+
+    @property
+    def may_go(self) -> bool:
+        """Whether `next` has anything to give."""
+        return self.count > 0
 
     def has(self, message: DueMessage) -> bool:
         """Whether it waits here or is in hand."""

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Protocol
 
 from ..model.account import Account
 from ..model.clock import Clock, Timer
@@ -36,15 +37,22 @@ Connect = Callable[[], Awaitable[SmtpConnection]]
 Explain = Callable[[Exception], AccountUnavailable]
 
 
+class Growing(Protocol):
+    """Who may be waiting for a connection."""
+
+    def grow(self) -> None:
+        """One may be had: ask again for as many as are wanted."""
+
+
 class ConnectionBudget:
     """How many outgoing connections this node may have open in all (SPEC section 3)."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._free = limit
-        self._waiting: dict[ConnectionPool, None] = {}
+        self._waiting: dict[Growing, None] = {}
 
-    def take(self, pool: ConnectionPool) -> bool:
+    def take(self, pool: Growing) -> bool:
         """One connection more, or False; then `pool.grow` is called when one is given back."""
         if self._free > 0:
             self._free -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -14,7 +15,11 @@ from postroom.model.account import Account, AccountKind, Security
 from postroom.model.content import StagedBody
 from postroom.model.envelope import Envelope
 from postroom.model.outcome import Captured, Delivered, Outcome
+from postroom.policy.mail_exchange import MailExchanger
+from postroom.policy.mta_sts import StsPolicy
 from postroom.transports import Slot, Transaction, Transport, TransportClosed
+from postroom.transports.direct import DirectTransport
+from postroom.transports.mail_route import MailRoutes
 from postroom.transports.pool import ConnectionBudget
 from postroom.transports.sandbox import CAPACITY, SandboxTransport
 from postroom.transports.smtp import SmtpTransport
@@ -45,7 +50,25 @@ class Subject:
     smarthost: Smarthost = field(default_factory=Smarthost)
 
 
-@pytest.fixture(params=["sandbox", "smtp"])
+class OneDomain:
+    """The DNS and the policies of y.test, whose mail a smarthost takes."""
+
+    async def mail_exchangers(self, domain: str) -> tuple[MailExchanger, ...]:
+        """See `Names`."""
+        assert domain == "y.test"
+        return (MailExchanger(10, "mx.y.test"),)
+
+    async def addresses(self, host: str, *, ipv4: bool = True, ipv6: bool = True) -> tuple[str, ...]:
+        """See `Names`."""
+        assert host == "mx.y.test"
+        return ("127.0.0.1",)
+
+    async def policy(self, domain: str) -> StsPolicy | None:
+        """See `Policies`."""
+        return None
+
+
+@pytest.fixture(params=["sandbox", "smtp", "direct"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """Each transport in turn."""
     if request.param == "sandbox":
@@ -53,6 +76,16 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         return
     smarthost = Smarthost()
     await smarthost.start()
+    if request.param == "direct":
+        account = Account(id=1, name="mx", kind=AccountKind.DIRECT, mx_port=smarthost.port)
+        routes = MailRoutes(OneDomain(), OneDomain(), random.random, own_names=(), port=smarthost.port)
+        direct = DirectTransport(
+            account, clock=SystemClock(), budget=ConnectionBudget(10), helo_name="c.test", chunks=chunks, routes=routes
+        )
+        yield Subject(direct, Delivered, account.max_connections, smarthost)
+        await direct.close()
+        await smarthost.stop()
+        return
     account = Account(
         id=1, name="relay", kind=AccountKind.SMTP, host="127.0.0.1", port=smarthost.port, security=Security.NONE
     )

@@ -14,6 +14,7 @@ RELAY: dict[str, object] = {"name": "relay", "host": "a.example"}
 OBEYED: dict[str, object] = {
     "description": "d", "enabled": False, "port": 25, "connect_timeout": "1s", "command_timeout": "1s",
     "end_of_data_timeout": "1s", "connect_retry": "1s", "reconnect_interval": "1s", "helo_name": "me.example",
+    "local_address": "127.0.0.1", "address_family": "ipv4",
     "username": "ann", "password": "p", "allow_clear_password": True, "security": "tls", "verification": "off",
     "max_connections": 1, "messages_per_connection": 1, "recipients_per_transaction": 1, "idle_timeout": "1s",
     "fixed_sender": "robot@x.test", "fixed_sender_name": "Robot", "fixed_sender_keeps_reply": True,
@@ -43,7 +44,7 @@ def test_the_list_names_fields_and_values_that_are_there() -> None:
     ("fields", "named"),
     [
         ({"proxy_type": "http-connect", "proxy_host": "p.example"}, ("proxy_type",)),
-        ({"local_address": "127.0.0.1", "charset": "latin-1"}, ("charset", "local_address")),
+        ({"charset": "latin-1", "server_name": "b.example"}, ("charset", "server_name")),
         ({"authentication": "pop-before-smtp", "pop_username": "u", "pop_password": "p"}, ("authentication",)),
         ({"verification": "fingerprint", "fingerprints": "ab" * 32}, ("verification",)),
     ],
@@ -59,6 +60,11 @@ def test_what_is_not_is_named(fields: dict[str, object], named: tuple[str, ...])
 
 
 def test_a_kind_that_is_not_built() -> None:
-    refused = refusal(parse_account({"name": "mx", "kind": "direct"}))
+    refused = refusal(
+        parse_account(
+            {"name": "g", "kind": "graph", "oauth_tenant": "t", "oauth_client_id": "c", "mailbox": "a@x.test"}
+        )
+    )
     assert refused is not None
-    assert "kind direct" in refused[0]
+    assert "kind graph" in refused[0]
+    assert refusal(parse_account({"name": "mx", "kind": "direct", "mx_port": 2500})) is None

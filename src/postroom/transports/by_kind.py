@@ -1,0 +1,77 @@
+"""Makes the transport of each kind of account: the one table of implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ..accounts.unbuilt import refusal
+from ..config import Settings
+from ..model.account import Account, AccountKind
+from ..model.clock import Clock
+from ..protocol.smtp.reply_reader import ReplyLimits
+from . import ChunkReader, Transport
+from .mail_route import MailRoutes, Names, Policies
+from .pool import ConnectionBudget
+from .refusing import RefusingTransport
+from .sandbox import SandboxTransport
+from .smtp import SmtpTransport
+
+
+class Transports:
+    """Transports as the settings are now, which share the node's connections and what was asked of the DNS."""
+
+    def __init__(
+        self, settings: Settings, clock: Clock, random: Callable[[], float], chunks: ChunkReader, hostname: str
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self._chunks = chunks
+        self._hostname = hostname
+        self._budget = ConnectionBudget(settings.max_connections_in_all)
+        self._lookups: tuple[Names, Policies] | None = None
+        self._settings = settings
+
+    def change(self, settings: Settings) -> bool:
+        """Go by these from now on. Whether transports must be made anew for it."""
+        before, self._settings = self._settings, settings
+        self._budget.change(settings.max_connections_in_all)
+        if settings.dns != before.dns:
+            self._lookups = None
+        return settings.relay != before.relay or settings.dns != before.dns
+
+    def make(self, account: Account) -> Transport:
+        """The transport of `account`."""
+        refused = refusal(account)
+        if refused is not None:
+            return RefusingTransport(*refused)
+        if account.kind is AccountKind.SANDBOX:
+            return SandboxTransport(account.name)
+        relay = self._settings.relay
+        limits = ReplyLimits(relay.max_reply_line_bytes, relay.max_reply_bytes)
+        name = self._hostname if "." in self._hostname else ""
+        if account.kind is AccountKind.DIRECT:
+            from .direct import DirectTransport
+
+            return DirectTransport(
+                account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks,
+                routes=self._routes(account), reply_limits=limits,
+            )  # fmt: skip
+        return SmtpTransport(
+            account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks, reply_limits=limits
+        )
+
+    def _routes(self, account: Account) -> MailRoutes:
+        if self._lookups is None:
+            from ..net.dns import Dns
+            from ..net.mta_sts import StsPolicies
+
+            dns = Dns(self._clock, self._settings.dns.addresses)
+            self._lookups = dns, StsPolicies(dns, self._clock)
+        own = self._own_names((self._hostname, self._settings.smtp.hostname, account.helo_name))
+        return MailRoutes(
+            *self._lookups, self._random, own_names=own, port=account.mx_port, family=account.address_family
+        )
+
+    @staticmethod
+    def _own_names(names: Iterable[str]) -> frozenset[str]:
+        return frozenset(name.lower().rstrip(".") for name in names if "." in name)
