@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from postroom.gateway import SystemClock
 from postroom.model.account import Account, AccountKind, Security
 from postroom.model.content import StagedBody
 from postroom.model.envelope import Envelope
 from postroom.model.outcome import Captured, Delivered, Outcome
+from postroom.net.system_clock import SystemClock
 from postroom.policy.mail_exchange import MailExchanger
 from postroom.policy.mta_sts import StsPolicy
 from postroom.transports import Slot, Transaction, Transport, TransportClosed

@@ -27,6 +27,11 @@ class Line:
         self._reader = reader
         self._writer = writer
 
+    @property
+    def peer(self) -> str:
+        """The IP address of the client."""
+        return str(self._writer.get_extra_info("peername")[0])
+
     async def expect(self, *commands: str) -> None:
         """The next lines are these, to the octet."""
         for command in commands:

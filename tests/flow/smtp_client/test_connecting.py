@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from postroom.model.account import AddressFamily
 from postroom.net.smtp_client import ConnectFailed, connect
 from tests.flow.smtp_client.talk import Line, Relay, commands, hang_up, open_to, start
 
@@ -114,3 +115,22 @@ async def test_a_reply_that_comes_octet_by_octet_is_no_progress() -> None:
     async with Relay(talk) as relay:
         connection = await open_to(relay, command_timeout=timedelta(milliseconds=80))
         assert (await start(connection, 0)).error_kind == "timeout"
+
+
+async def test_a_connection_leaves_from_the_local_address_and_over_the_family_that_it_may_use() -> None:
+    seen: list[str] = []
+
+    async def talk(line: Line) -> None:
+        seen.append(line.peer)
+        await line.greet()
+        await line.end()
+
+    async with Relay(talk) as relay:
+        (await open_to(relay, local_address="127.0.0.77")).leave()
+        with pytest.raises(ConnectFailed, match="no IPv6 address") as failed:
+            await open_to(relay, address_family=AddressFamily.IPV6)
+        assert (failed.value.stage, failed.value.kind) == ("resolve", "network")
+        with pytest.raises(ConnectFailed, match="192.0.2.77 is not an address of this machine") as failed:
+            await open_to(relay, local_address="192.0.2.77")
+        assert (failed.value.stage, failed.value.kind) == ("connect", "local-address")
+    assert seen == ["127.0.0.77"]
