@@ -45,6 +45,15 @@ class ReadyByDomain(Ready):
             domains.setdefault(domain, deque()).append(part)
             self._waiting[domain] += 1
 
+    def clear(self) -> None:
+        """See `Ready.clear`."""
+        for flows in self._by_flow.values():
+            for message in [one for domains in flows.values() for queue in domains.values() for one in queue]:
+                super().leave(message)
+            flows.clear()
+        self._waiting.clear()
+        super().clear()
+
     def next(self, most: int) -> DueMessage | None:
         """See `Ready.next`; None also while all that waits is for domains that have their share."""
         for priority in self._order():

@@ -88,6 +88,19 @@ def test_bulk_goes_one_for_four() -> None:
     assert order == [*[NORMAL] * 4, BULK, *[NORMAL] * 4, BULK]
 
 
+def test_what_waits_is_forgotten_and_what_was_taken_out_stays_in_hand() -> None:
+    ready = filled(to(1, "a.test", "b.test"), to(2, "b.test", flow=2), connections=2)
+    taken = ready.next(100)
+    assert taken is not None
+    ready.clear()
+    assert (ready.count, ready.may_go, ready.next(100)) == (0, False, None)
+    assert ready.in_hand() == InHand(deliveries=frozenset({(taken.id, 0)}), counts={(NORMAL, FlowId(1)): 1})
+    ready.add(to(3, "a.test"))
+    assert not ready.may_go, "a.test has its share"
+    assert ready.leave(taken)
+    assert ready.may_go
+
+
 messages = st.lists(
     st.tuples(
         st.lists(st.sampled_from(["a.test", "b.test", "C.test", "c.test"]), min_size=1, max_size=5),
