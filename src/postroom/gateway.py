@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -54,7 +54,9 @@ from .queue.fallback import Directory
 from .queue.intake import Intake
 from .queue.master_switch import MasterSwitch
 from .queue.outgoing import Outgoing
+from .queue.overview import overview
 from .queue.resubmission import resubmission, unreached
+from .queue.route_explained import RouteExplanation, explain_route, questions
 from .queue.rules import LaneRules, alert_rules, lane_rules, maintenance_rules, notification_rules
 from .queue.scheduler import Scheduler
 from .queue.why import Sending, explain, marks
@@ -411,29 +413,23 @@ class Gateway:
             return Circuit(health=Health.NEEDS_ATTENTION, reason=refused[0], advice=refused[1])
         return self.scheduler.circuit(LaneId(account.id)) if account is not None else Circuit()
 
+    def explain_route(
+        self, application: str, sender: str, recipients: Sequence[str], header: Sequence[str], account: str
+    ) -> list[RouteExplanation]:
+        """What would become of a message to each of `recipients`, without sending it; see `queue.route_explained`.
+
+        Raises:
+            NotFound: there is no such application.
+            InvalidInput: an address or the header can't be read.
+        """
+        asked = questions(self.applications.get(application), sender, recipients, header, account)
+        table, postmaster = self.accounts.routes(), self.settings.forced_postmaster
+        return [explain_route(question, table, self.circuit, postmaster) for question in asked]
+
     async def status(self) -> dict[str, object]:
         """Switches, and accounts with their circuits and counts, for `status` and the dashboard."""
         counts = await self.store.counts()
-        rows = []
-        for account in self.accounts.snapshot():
-            circuit = self.circuit(account)
-            rows.append(
-                {
-                    "account": account.name,
-                    "kind": account.kind.value,
-                    "enabled": account.enabled,
-                    "health": circuit.health.value,
-                    "reason": circuit.reason,
-                    "advice": circuit.advice,
-                    "since": circuit.since.isoformat() if circuit.since else None,
-                    "until": circuit.until.isoformat() if circuit.until else None,
-                    "by_hand": circuit.by_hand,
-                    "limit": circuit.limit,
-                    "limit_until": circuit.limit_until.isoformat() if circuit.limit_until else None,
-                    "transcript": circuit.transcript,
-                    "counts": {state.value: n for (lane, state), n in counts.items() if lane == account.id},
-                }
-            )
+        rows = overview(self.accounts.snapshot(), self.circuit, counts)
         beats, now = self.scheduler.beats, self.clock.now()
         return {
             "running": self.scheduler.is_running,

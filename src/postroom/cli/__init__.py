@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import GatewayError, InvalidInput, edge
-from . import accounts, applications, backup, check, circuits, docs, events, queue, send, serve, settings
+from . import accounts, applications, backup, check, circuits, docs, events, explain, queue, send, serve, settings
 
 app = typer.Typer(
     name="postroom",
@@ -28,6 +28,7 @@ app.add_typer(applications.app, name="applications")
 app.add_typer(queue.app, name="queue")
 app.add_typer(settings.app, name="settings")
 app.command("why")(queue.why)
+app.command("explain")(explain.explain)
 app.command("events")(events.events)
 app.command("status")(check.status)
 app.command("check")(check.check)
