@@ -76,7 +76,7 @@ def _spelled(gateway: TheGateway, application: str) -> str:
 
 def _words(gateway: TheGateway, text: str) -> tuple[str, ...]:
     if text and not gateway.settings.subject_search:
-        mend = "set subject_search = true; what is there is then indexed in the background"
+        mend = "postroom settings set subject_search on; what is there is then indexed in the background"
         raise InvalidInput(Fault("subject", "words of subjects are not indexed here", mend))
     words = tuple(word for word in text.split() if any(letter.isalnum() for letter in word))
     if text and not words:

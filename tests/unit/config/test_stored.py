@@ -97,3 +97,11 @@ def test_each_setting_says_when_it_takes_effect() -> None:
     assert effects["smtp.listeners"] is effects["smtp.listeners[].port"] is effects["data"] is Effect.OF_THE_MACHINE
     assert effects["hold_pending_at_start"] is Effect.AT_START
     assert effects["sending_enabled"] is effects["smtp.max_errors"] is Effect.AT_ONCE
+
+
+def test_the_database_password_is_kept_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTROOM_DATABASE", "postgresql://ann:marked@db.example/mail")
+    base = Settings.load(tmp_path)
+    for settings in (base, base.with_stored({"retention": "9d"}), Settings.load(tmp_path).keeping(["database"], base)):
+        assert settings.database.reveal() == "postgresql://ann:marked@db.example/mail"
+        assert settings.value("database") == "postgresql://ann:***@db.example/mail"
