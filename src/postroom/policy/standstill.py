@@ -55,7 +55,7 @@ class Standstill:
         """When a window of that length began which is over just now."""
         start = now - window
         for since, until in reversed(list(self._within(datetime.min.replace(tzinfo=now.tzinfo), now))):
-            if until <= start:
+            if until < start:  # what began as a pause did has had as much time as what began at its end
                 break
             start -= until - since
         return start

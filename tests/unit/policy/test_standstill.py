@@ -31,6 +31,7 @@ def test_the_beginning_of_a_window_that_is_just_over() -> None:
     assert off.began(HOUR, at(9)) == at(4)
     assert off.began(3 * HOUR, at(9)) == at(0)
     assert NEVER.began(HOUR, at(9)) == at(8)
+    assert Standstill(((at(1), at(3)),)).began(HOUR, at(4)) == at(1)  # what began in the pause has had its hour too
 
 
 def test_pauses_begin_once_end_once_and_are_forgotten() -> None:
