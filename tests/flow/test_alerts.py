@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from postroom.model.account import Fallback
 from postroom.model.outcome import Bounced, Deferred, Remedy, Scope
 from postroom.model.reply import Reply
 from postroom.queue.alerts import AlertRules, Alerts, Expiry, House
@@ -132,6 +133,7 @@ async def test_without_an_address_nobody_is_told_and_later_it_is_told_at_once(ro
 
 
 async def test_mail_that_waits_for_long_is_told_of_by_account(room: Room) -> None:
+    room.accounts[0] = dataclasses.replace(room.accounts[0], fallback=Fallback.NONE)
     watch = Watch(room)
     await room.scheduler.put_to_sleep(room.accounts[0], timedelta(hours=3))
     await room.submit()
