@@ -43,8 +43,7 @@ def fields_page() -> str:
         specs = [spec for spec in ACCOUNT_FIELDS.values() if spec.tab == tab]
         parts.append(f"\n### {tab}\n\n" + _fields(specs, ACCOUNT_DEFAULTS, UNBUILT))
     parts.append("\n## Applications\n\n")
-    unbuilt = dict.fromkeys(APPLICATION_UNBUILT, ())
-    parts.append(_fields(list(APPLICATION_FIELDS.values()), APPLICATION_DEFAULTS, unbuilt))
+    parts.append(_fields(list(APPLICATION_FIELDS.values()), APPLICATION_DEFAULTS, APPLICATION_UNBUILT))
     parts.append("\n## Fields of other products\n\nBy the names that they have there, with what they are here.\n")
     parts += [_product(product) for product in products()]
     return "".join(parts)

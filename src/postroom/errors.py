@@ -8,6 +8,7 @@ GatewayError
 ├── TooLarge              over a size limit
 ├── StateConflict         the thing is not in a state that allows it
 ├── Busy                  over a limit that passes by itself
+│   └── LimitReached      of how much may be sent (SPEC section 2.7), and when there is room again
 ├── StorageFull           no room for what should be stored
 ├── StorageFailed         the store could not keep it (nothing was kept)
 │   └── MaybeStored       the store failed while it kept it: nobody knows whether it did
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,14 @@ class Busy(GatewayError):
     """A limit that passes by itself was reached."""
 
 
+class LimitReached(Busy):
+    """An application, or an account that refuses, has sent as much as it may; `retry_after` says when it may again."""
+
+    def __init__(self, reason: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
 class StorageFull(GatewayError):
     """There is no room for what should be stored; nothing was kept."""
 
@@ -114,6 +124,7 @@ EDGES: dict[type[GatewayError], Edge] = {
     TooLarge: Edge(552, "5.3.4", 413, 65),
     StateConflict: Edge(503, "5.5.1", 409, 65),
     Busy: Edge(451, "4.3.2", 429, 75),
+    LimitReached: Edge(451, "4.7.1", 429, 75),
     StorageFull: Edge(452, "4.3.1", 507, 75),
     StorageFailed: Edge(451, "4.3.0", 503, 75),
     MaybeStored: Edge(451, "4.3.0", 503, 75),

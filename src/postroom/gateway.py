@@ -46,6 +46,7 @@ from .policy.patterns import matches_any
 from .policy.postmaster import named_by
 from .policy.retry import own_terms
 from .queue import indexing, maintenance
+from .queue.admission import Admission
 from .queue.alerts import Alerts, House
 from .queue.bounce import Reporter
 from .queue.clock_watch import ClockWatch
@@ -118,6 +119,7 @@ class Gateway:
             random_unit,
             Directory(accounts.routes, applications.by_id),
         )
+        self._admission = Admission(self.scheduler.limiter, applications.snapshot, accounts.snapshot, keyring.digest)
         self._intake = Intake(
             store,
             clock,
@@ -126,6 +128,7 @@ class Gateway:
             self.hostname,
             settings.smtp.max_mime_depth,
             applications.refused,
+            self._admission,
         )
         reporting = notification_rules(settings, hostname, self.deadlines)
         self._reporter = Reporter(store, clock, self._intake, reporting, applications.find, os.urandom)
@@ -144,7 +147,8 @@ class Gateway:
         self._background: list[asyncio.Task[None]] = []
         store.on_restored.append(self.scheduler.look)
         accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
-        accounts.on_change.append(self.deadlines.follow)
+        accounts.on_change += [self.deadlines.follow, self._admission.follow]
+        applications.on_change.append(self._admission.follow)
         configuration.on_change.append(self._settings_changed)
 
     @classmethod
@@ -191,6 +195,7 @@ class Gateway:
         gateway = cls(configuration, store, accounts, applications, clock, random_unit, hostname, keyring)
         await gateway.scheduler.load(accounts.snapshot())
         gateway.deadlines.load(await store.standstills())
+        gateway._admission.follow()
         return gateway
 
     async def start(self, deliver: bool = True, *, paused: bool = False) -> None:
@@ -212,9 +217,7 @@ class Gateway:
         if reporting and self.accounts.spelling(reporting) is None:
             what = "reports go by the route of their messages until there is an account of that name"
             _log.error("no_such_account", setting="notifications.account", account=reporting, what=what)
-        told = maintenance.Told(
-            self._reporter.notice, self.scheduler.clock_jumped, lambda: self.scheduler.limiter.clock.now()
-        )
+        told = maintenance.Told(self._reporter.notice, self.scheduler.clock_jumped, self.scheduler.limiter.clock.now)
         self._background = [
             asyncio.create_task(
                 maintenance.run(self.store, self.clock, self._maintenance_rules, self._clock_watch, told)

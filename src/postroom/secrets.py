@@ -90,6 +90,11 @@ class Keyring:
         expected = _keyed_hash(key or bytes(32), password)
         return hmac.compare_digest(expected, credential[_KEY_ID_BYTES:]) and key is not None
 
+    def digest(self, data: bytes) -> bytes:
+        """A keyed hash of 16 octets under the first key, by which the same is found again: BLAKE2b."""
+        key = next(iter(self._hash_keys.values()))
+        return hashlib.blake2b(data, key=key, digest_size=16, person=b"same mail").digest()
+
     def knows(self, credential: bytes) -> bool:
         """Whether the key under which `credential` was made is among these."""
         return credential[:_KEY_ID_BYTES] in self._hash_keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import heapq
 import itertools
 from collections import defaultdict, deque
@@ -25,6 +26,7 @@ from postroom.model.submission import Accepted, Door, Submission
 from postroom.pending import Pending
 from postroom.policy.retry import Schedule
 from postroom.policy.routing import RoutingTable
+from postroom.queue.admission import Admission
 from postroom.queue.delivery import RetryRules
 from postroom.queue.fallback import Directory
 from postroom.queue.intake import Intake
@@ -212,6 +214,11 @@ class Observed:
             self._bells.discard(bell)
 
 
+def digest(data: bytes) -> bytes:
+    """A hash as the keyring makes it."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
 @dataclass
 class Room:
     """A mail room in process."""
@@ -222,10 +229,21 @@ class Room:
     scheduler: Scheduler
     accounts: list[Account]
     transports: defaultdict[str, ScriptedTransport]
-    application: Application
+    applications: list[Application]
+    admission: Admission
     noted: list[Callable[[], None]]  # called when something was noted for a report
     outgoing: dict[str, Outgoing]  # what an account does to its mail, by name
     directory: Directory
+
+    @property
+    def application(self) -> Application:
+        """Who submits."""
+        return self.applications[0]
+
+    @application.setter
+    def application(self, changed: Application) -> None:
+        self.applications[0] = changed
+        self.admission.follow()
 
     async def submit(self, *recipients: str, body: bytes | StagedBody = b"hello\r\n", **fields: Any) -> MessageId:
         """Take a message from a@x.test; its id once it is durable."""
@@ -301,11 +319,16 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
         ring,
         lambda account: outgoing.get(account.name),
     )
-    application = Application(id=1, name="erp", senders=("*",))
-    directory = Directory(lambda: RoutingTable(accounts), {1: application}.get)
+    applications = [Application(id=1, name="erp", senders=("*",), urgent=True)]
+    directory = Directory(
+        lambda: RoutingTable(accounts), lambda number: {one.id: one for one in applications}.get(number)
+    )
     scheduler = Scheduler(store, clock, rules, lambda account: transports[account.name], lambda: 0.5, directory)
-    intake = Intake(store, clock, lambda: RoutingTable(accounts), scheduler.offer, "mx.test")
+    admission = Admission(scheduler.limiter, lambda: applications, lambda: accounts, digest)
+    intake = Intake(store, clock, lambda: RoutingTable(accounts), scheduler.offer, "mx.test", admission=admission)
     await scheduler.start(accounts, paused=False, hold_pending=False)
-    yield Room(clock, store, intake, scheduler, accounts, transports, application, noted, outgoing, directory)
+    yield Room(
+        clock, store, intake, scheduler, accounts, transports, applications, admission, noted, outgoing, directory
+    )
     await scheduler.stop()
     await store.close()

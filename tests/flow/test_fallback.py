@@ -180,7 +180,7 @@ async def test_who_named_the_account_waits_for_it(room: Room) -> None:
 
 async def test_only_accounts_that_match_and_are_granted_take_over(room: Room) -> None:
     only = dataclasses.replace(room.application, accounts=("relay1", "relay3"))
-    room.directory.application.__self__[1] = only  # type: ignore[attr-defined]
+    room.application = only
     _use(room, relay(1), relay(2), relay(3, recipient_patterns=("*@y.test",)))
     _down(room)
     ours, other = await room.submit("b@y.test", application=only), await room.submit("b@z.test", application=only)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..model.account import Account, AccountKind, Authentication, Verification
-from ..model.limits import WhenLimited
 from .fields import ACCOUNT_FIELDS, DEFAULTS
 
 #: Every value but the default is one that can't be done; a tuple names the only ones that can't.
@@ -31,7 +30,6 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "server_name": _ANY,
     "client_certificate": _ANY,
     "proxy_type": _ANY,
-    "when_limited": (WhenLimited.REFUSE,),
 }
 
 

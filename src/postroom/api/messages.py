@@ -20,7 +20,7 @@ from ..model.content import Content
 from ..model.envelope import Envelope
 from ..model.ids import message_id_text, parse_message_id
 from ..model.queue import FINAL, DeliveryState
-from ..model.submission import Submission, check_tag
+from ..model.submission import Submission, check_tag, parse_priority
 from ..store import MessageView, Selection
 from .content import receive_content
 from .envelope import envelope_of, header_recipients, header_sender, recipient, reverse_path
@@ -81,6 +81,7 @@ async def submit_message(
     sender: Annotated[str | None, Query(alias="from", description="reverse-path; else Sender or From")] = None,
     to: Annotated[list[str] | None, Query(description="recipients; else those of To, Cc and Bcc")] = None,
     tag: Annotated[str, Query(description="a word by which the message is found again")] = "",
+    priority: Annotated[str, Query(description="urgent (by right of the application), normal or bulk")] = "normal",
     retry_schedule: Annotated[str, Query(description="waits between its tries; else the account's")] = "",
     retry_window: Annotated[str, Query(description="how long it is tried; else the account's")] = "",
     give_up: Annotated[str, Query(description="age at which it expires; else the account's")] = "",
@@ -91,6 +92,7 @@ async def submit_message(
     if account:
         gateway.accounts.get(account)
     check_tag(tag)
+    parse_priority(priority)
     gateway.own_retry(retry_schedule, retry_window, give_up)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == RAW:
         submission = await _raw(gateway, request, submitter, sender, to, smtputf8)
@@ -257,6 +259,7 @@ async def _submission(
         with_protocol="HTTP",
         account=request.query_params.get("account", ""),
         tag=request.query_params.get("tag", ""),
+        priority=parse_priority(request.query_params.get("priority", "normal")),
         retry=gateway.own_retry(*(request.query_params.get(name, "") for name in _RETRY)),
     )
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from ..errors import Fault, GatewayError, InvalidInput, NotFound, Refused, edge
+from ..errors import Fault, GatewayError, InvalidInput, LimitReached, NotFound, Refused, edge
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -45,7 +45,10 @@ def describe(error: GatewayError) -> dict[str, Any]:
 def respond(error: GatewayError) -> JSONResponse:
     """The response that tells `error`."""
     body = describe(error)
-    return JSONResponse(body, body["status"], media_type=MEDIA_TYPE)
+    headers = {}
+    if isinstance(error, LimitReached) and error.retry_after is not None:
+        headers["Retry-After"] = f"{error.retry_after.total_seconds():.0f}"  # RFC 9110 section 10.2.3
+    return JSONResponse(body, body["status"], headers, media_type=MEDIA_TYPE)
 
 
 async def _told(_: Request, error: Exception) -> JSONResponse:

@@ -6,26 +6,30 @@ no harm. Mail of an application that uses one of these is refused for the time b
 
 from __future__ import annotations
 
-from ..model.application import Application
+from collections.abc import Mapping
+
+from ..model.application import Application, HeaderDoor
 from .fields import APPLICATION_FIELDS, DEFAULTS
 
-UNBUILT = (
-    "owner",
-    "header_doors",
-    "apply_suppressions",
-    "send_interval",
-    "messages_per_second",
-    "messages_per_minute",
-    "messages_per_hour",
-    "messages_per_day",
-    "recipients_per_day",
-    "repeat_guard",
-)
+#: Fields by name, and which of their values can't be done (of a list: which of its entries); none named: every one but
+#: the default.
+UNBUILT: Mapping[str, tuple[object, ...]] = {
+    "owner": (),
+    "header_doors": (HeaderDoor.TEMPLATE, HeaderDoor.SEND_AT, HeaderDoor.IDEMPOTENCY_KEY),
+    "apply_suppressions": (),
+}
+
+
+def _is_asked(application: Application, name: str, values: tuple[object, ...]) -> bool:
+    value = APPLICATION_FIELDS[name].of(application)
+    if isinstance(value, tuple) and values:
+        return any(one in values for one in value)
+    return bool(value != DEFAULTS[name])
 
 
 def refusal(application: Application) -> str:
     """Why mail of `application` is not taken in this release; empty if it is."""
-    names = [name for name in UNBUILT if APPLICATION_FIELDS[name].of(application) != DEFAULTS[name]]
+    names = [name for name, values in UNBUILT.items() if _is_asked(application, name, values)]
     if not names:
         return ""
     mend = f"postroom applications edit {application.name} --reset {names[0]}"

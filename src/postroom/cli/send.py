@@ -54,6 +54,9 @@ def send(
     account: Annotated[str, typer.Option("--account", metavar="NAME", help="Through this account.")] = "",
     application: Annotated[str, typer.Option("--application", metavar="NAME", help="As this application.")] = "local",
     tag: Annotated[str, typer.Option("--tag", metavar="WORD", help="A word by which the message is found again.")] = "",
+    priority: Annotated[
+        str, typer.Option("--priority", metavar="urgent|normal|bulk", help="Its class; urgent is a right.")
+    ] = "",
     retry_schedule: Annotated[
         str, typer.Option("--retry-schedule", metavar="SCHEDULE", help="Waits between its tries, as in 1m, 5m*2, 1h.")
     ] = "",
@@ -69,7 +72,7 @@ def send(
 ) -> None:
     """Send a message and print its id; it is durable by then."""
     parameters = [("application", application)]
-    given = {"account": account, "tag": tag}
+    given = {"account": account, "tag": tag, "priority": priority}
     given |= {"retry_schedule": retry_schedule, "retry_window": retry_window, "give_up": give_up}
     parameters += [(name, value) for name, value in given.items() if value]
     composed = {"subject": subject, "text": text, "html": html, "attach": attach, "inline": inline}

@@ -59,7 +59,7 @@ TRANSITIONS: dict[tuple[DeliveryState, DeliveryState], str] = {
     (S.SENDING, S.EXPIRED): "complete, when the retry window has ended",
     (S.SENDING, S.HELD): "complete, at the third unknown",
     (S.SENDING, S.QUEUED): "unclaim, when nothing was written",
-    (S.QUEUED, S.HELD): "hold",
+    (S.QUEUED, S.HELD): "hold, or the repeat guard",
     (S.DEFERRED, S.HELD): "hold",
     (S.HELD, S.QUEUED): "release",
     (S.DEFERRED, S.QUEUED): "retry now",
@@ -91,6 +91,23 @@ class NewDelivery:
 
 
 @record
+class RepeatCheck:
+    """What the repeat guard of an application asks of a new message (SPEC section 4).
+
+    `digests` are keyed hashes of recipient and body, one for each delivery. Each is counted in `bucket`, which counts
+    until `ends`; a delivery is held for `reason` where, at `now`, `most` or more count with it. Times are microseconds
+    of the clock of limits.
+    """
+
+    digests: tuple[bytes, ...]
+    most: int
+    now: int
+    bucket: int
+    ends: int
+    reason: str
+
+
+@record
 class NewMessage:
     """A message about to be stored, as intake made it. Everything in it becomes durable in one transaction.
 
@@ -113,6 +130,7 @@ class NewMessage:
     tag: str = ""
     named: bool = False
     usage: tuple[Usage, ...] = ()
+    repeats: RepeatCheck | None = None
     retry: Retry | None = None
 
 

@@ -49,6 +49,9 @@ class Submission:
 
 TAG_CHARACTERS = 100
 
+#: The classes as people write them.
+PRIORITIES = "urgent, normal or bulk"
+
 
 def check_tag(tag: str) -> None:
     """See that `tag` is empty or can be one.
@@ -61,6 +64,19 @@ def check_tag(tag: str) -> None:
         raise InvalidInput(Fault("tag", f"is {len(tag)} characters long", mend))
     if not tag.isprintable() or tag != tag.strip():
         raise InvalidInput(Fault("tag", "begins or ends with a space, or has a character that is not seen", mend))
+
+
+def parse_priority(text: str, field: str = "priority") -> PriorityClass:
+    """The class that `text` names.
+
+    Raises:
+        InvalidInput: there is none of that name.
+    """
+    try:
+        return PriorityClass[text.upper()]
+    except KeyError:
+        mend = f"write {PRIORITIES}"
+        raise InvalidInput(Fault(field, f"{text!r} is no class", mend)) from None
 
 
 @record

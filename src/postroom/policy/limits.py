@@ -93,6 +93,14 @@ class Metered:
 _AT = {Counted.MESSAGES: MESSAGES_AT, Counted.RECIPIENTS: RECIPIENTS_AT}
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What lets a message not start: `limit` (None: the interval), until `free_at` (None: it never lets it)."""
+
+    limit: Limit | None
+    free_at: int | None
+
+
 class Reservation:
     """One message of so many recipients on its way: counts as now until it has started or was given back."""
 
@@ -188,8 +196,24 @@ class Meter:
             self._sums[span.name] -= buckets.pop(oldest)
         return self._sums[span.name] + self._pending[span.counted]
 
-    def _free_at(self, limit: Limit, now: int) -> int | None:
-        over = self.used(limit.span, now) - limit.most + 1
+    def reached(self, limits: Metered, now: int, recipients: int) -> Reached | None:
+        """What keeps one message for so many recipients from starting now, for the longest time; None: nothing does.
+
+        For meters on which nothing is ever pending.
+        """
+        found: Reached | None = None
+        if limits.interval and (ready := self._last + limits.interval) > now:
+            found = Reached(None, ready)
+        for limit in limits.limits:
+            free_at = self._free_at(limit, now, 1 if limit.span.counted is Counted.MESSAGES else recipients)
+            if free_at is None:
+                return Reached(limit, None)
+            if free_at > now and (found is None or found.free_at is None or found.free_at < free_at):
+                found = Reached(limit, free_at)
+        return found
+
+    def _free_at(self, limit: Limit, now: int, wanted: int = 1) -> int | None:
+        over = self.used(limit.span, now) - limit.most + wanted
         if over <= 0:
             return now
         buckets = self._buckets[limit.span.name]
@@ -197,7 +221,7 @@ class Meter:
             over -= buckets[bucket]
             if over <= 0:
                 return limit.span.ends(bucket)
-        return None  # only what is pending can make room, or the limit is zero
+        return None  # only what is pending can make room, or the limit is less than is wanted
 
     # What happens ---------------------------------------------------------------------------------------------------
 
@@ -222,6 +246,14 @@ class Meter:
             self._sums[span.name] += count
             rows.append(Usage(self.name, span.name, bucket, count, span.ends(bucket)))
         return rows
+
+    def take_back(self, rows: Iterable[Usage]) -> None:
+        """What `start` counted, and was not stored, did not happen; the interval runs from it all the same."""
+        for row in rows:
+            buckets = self._buckets.get(row.span, {})
+            if row.bucket in buckets:
+                buckets[row.bucket] -= row.count
+                self._sums[row.span] -= row.count
 
     def give_back(self, reservation: Reservation) -> None:
         """Its MAIL was never written."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from email.utils import format_datetime
 from types import MappingProxyType
 
-from ..errors import Fault, InvalidInput, Refused
+from ..errors import Fault, InvalidInput, MaybeStored, Refused
 from ..mime.address import parse_mailboxes
 from ..mime.head import HeadFields, edit, scan
 from ..mime.structure import refuse_deep_parts
@@ -18,12 +18,14 @@ from ..model.clock import Clock
 from ..model.content import Content
 from ..model.envelope import Address, Envelope
 from ..model.ids import MessageIds, message_id_text
-from ..model.queue import DueDelivery, DueMessage, FlowId, LaneId, MessageId, NewDelivery, NewMessage
+from ..model.queue import DueDelivery, DueMessage, FlowId, LaneId, MessageId, NewDelivery, NewMessage, PriorityClass
 from ..model.submission import Accepted, Door, Submission
 from ..pending import Pending
 from ..policy.patterns import matches_any
 from ..policy.routing import RoutingTable
 from ..store import QueueStore
+from . import header_doors
+from .admission import Admission, Admitted
 
 #: Fields that never travel on (SPEC section 4).
 REMOVED = frozenset({b"bcc", b"resent-bcc", b"return-path", b"x-postroom-*"})
@@ -34,7 +36,7 @@ MAX_OWN_RECEIVED = 2
 
 _SUBJECT_CHARACTERS = 500
 
-_NOTIFICATION = Door.NOTIFICATION  # an enum's member costs a look-up each time
+_NOTIFICATION, _URGENT = Door.NOTIFICATION, PriorityClass.URGENT  # an enum's member costs a look-up each time
 
 Offer = Callable[[DueMessage], None]
 
@@ -45,7 +47,7 @@ class Intake:
     `routes` gives the list of accounts as it is now; `offer` hands a message that has just become durable to the
     scheduler, with its content, so that nothing need be read back. Bodies in memory are looked at for parts nested
     deeper than `max_mime_depth`; staged ones were by who staged them. `refused` has applications by id whose mail is
-    not taken for now, and why.
+    not taken for now, and why; `admission` the limits that count here.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Intake:
         hostname: str,
         max_mime_depth: int = 100,
         refused: Mapping[int, str] = MappingProxyType({}),
+        admission: Admission | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -65,6 +68,7 @@ class Intake:
         self._hostname = hostname
         self.max_mime_depth = max_mime_depth
         self._refused = refused
+        self._admission = admission
         self._own_by = f"by {hostname} (Postroom) ".encode()
         self._date = (0, b"")
         self._ids = MessageIds()
@@ -76,9 +80,15 @@ class Intake:
         Raises:
             Refused: the application may not send so, no account matches, the message loops or is nested too deeply.
             InvalidInput: there is no recipient, or the header can't be read where a rule needs it.
+            LimitReached: the application, or an account that refuses, may send no more for now.
         """
         message, accounts = self.prepare(submission)
-        return self._keep(message, accounts)
+        admission = self._admission
+        if admission is None or not admission.counts or submission.resubmits is not None:  # by a person, counted once
+            return self._keep(message, accounts)
+        admitted = admission.admit(message)
+        message = replace(message, usage=admitted.rows, repeats=admission.repeats(message))
+        return self._keep(message, accounts, admitted)
 
     def prepare(self, submission: Submission) -> tuple[NewMessage, tuple[str, ...]]:
         """The message as it would be kept, and the account of each recipient; raises as `submit` does."""
@@ -96,23 +106,35 @@ class Intake:
             if isinstance(body, bytes) and submission.door is not _NOTIFICATION:  # which holds what was looked at
                 refuse_deep_parts(fields.head, body, self.max_mime_depth)
         check_header_sender(submission, fields)
+        if application.header_doors:
+            submission = header_doors.obeyed(submission, fields)
+        if submission.priority is _URGENT and not application.urgent and submission.resubmits is None:
+            mend = f"postroom applications edit {application.name} --urgent"
+            raise Refused(f"application {application.name!r} may not send urgent mail: {mend}")
         return self._message(submission, fields)
 
-    def hand_over(self, message: NewMessage) -> None:
-        """Tell the scheduler of a message that has become durable by another way than `submit`."""
-        for due in _due(message):
-            self._offer(due)
+    def hand_over(self, message: NewMessage, held: Container[int] = ()) -> None:
+        """Tell the scheduler of a message that has become durable, but for the deliveries that are held."""
+        if held:
+            message = replace(message, deliveries=tuple([one for one in message.deliveries if one.n not in held]))
+        if message.deliveries:
+            for due in _due(message):
+                self._offer(due)
 
-    def _keep(self, message: NewMessage, accounts: tuple[str, ...]) -> Pending[Accepted]:
+    def _keep(
+        self, message: NewMessage, accounts: tuple[str, ...], admitted: Admitted | None = None
+    ) -> Pending[Accepted]:
         accepted: Pending[Accepted] = Pending()
 
-        def is_durable(stored: Pending[None]) -> None:
+        def is_durable(stored: Pending[tuple[int, ...]]) -> None:
             error = stored.exception()
             if error is not None:
+                if admitted is not None and not isinstance(error, MaybeStored):
+                    admitted.take_back()
                 accepted.set_exception(error)
                 return
             accepted.set_result(Accepted(message.id, accounts))
-            self.hand_over(message)
+            self.hand_over(message, stored.result())
 
         self._store.enqueue(message).add_done_callback(is_durable)
         return accepted

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 from ..model.account import Account
 from ..model.clock import Clock
@@ -23,10 +24,18 @@ _MICROSECOND = 1e-6
 class LimitClock:
     """Microseconds that never go back."""
 
-    def __init__(self, clock: Clock, at_least: int) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._start = max(int(clock.now().timestamp() * 1_000_000), at_least)
+        self._start = int(clock.now().timestamp() * 1_000_000)
         self._monotonic = clock.monotonic()
+
+    def is_after(self, at: int) -> None:
+        """What is on record was at `at`: the time is that at least."""
+        self._start += max(0, at - self.now())
+
+    def moment_in(self, seconds: int) -> datetime:
+        """The time of day in so many seconds."""
+        return self._clock.now() + timedelta(seconds=seconds)
 
     def now(self) -> int:
         """The time."""
@@ -113,12 +122,14 @@ class AccountLimit:
 
 
 class Limiter:
-    """The meters of this node. `load` comes first, then `follow` with each change of the accounts."""
+    """The meters of this node. `load` comes first, then `follow` with each change of the accounts.
+
+    Loading again brings in what others than these meters have put on record.
+    """
 
     def __init__(self, store: QueueStore, clock: Clock) -> None:
         self._store = store
-        self._time = clock
-        self.clock = LimitClock(clock, 0)
+        self.clock = LimitClock(clock)
         self._kept: dict[str, list[Usage]] = {}
         self._meters: dict[str, Meter] = {}
         self._limits: dict[int, AccountLimit] = {}
@@ -127,7 +138,7 @@ class Limiter:
     async def load(self) -> None:
         """Read what is on record, and set the clock behind it."""
         rows = await self._store.usage()
-        self.clock = LimitClock(self._time, latest(rows))
+        self.clock.is_after(latest(rows))
         self._kept = defaultdict(list)
         for row in rows:
             self._kept[row.meter].append(row)
@@ -138,7 +149,9 @@ class Limiter:
         for account in accounts:
             limits = metered(account.limits)
             if limits:
-                meter = self._meter(meter_name(account), account, limits)
+                meter = self.meter(meter_name(account), limits)
+                under_way = self._kept.pop(lane_meter(account.id), ())
+                meter.take_over(dataclasses.replace(row, meter=meter.name) for row in under_way)
                 self._limits[account.id] = AccountLimit(limits, meter, self.clock, self._teller(meter.name))
 
     def of(self, account: Account, wake: Callable[[], None]) -> AccountLimit | None:
@@ -150,12 +163,11 @@ class Limiter:
             self._waiting[meter_name(account)][account.id] = wake
         return limit
 
-    def _meter(self, name: str, account: Account, limits: Metered) -> Meter:
+    def meter(self, name: str, limits: Metered) -> Meter:
+        """The meter of that name, which counts what `limits` ask for."""
         meter = self._meters.get(name)
         if meter is None:
-            meter = self._meters[name] = Meter(name, (), self._kept.get(name, ()))
-        under_way = self._kept.pop(lane_meter(account.id), ())
-        meter.take_over(dataclasses.replace(row, meter=name) for row in under_way)
+            meter = self._meters[name] = Meter(name, (), self._kept.pop(name, ()))
         for limit in limits.limits:
             meter.watch(limit.span)
         return meter

@@ -49,7 +49,8 @@ class Scheduler:
         self._off_since: dict[LaneId, datetime] = {}
 
     async def load(self, accounts: Sequence[Account]) -> None:
-        """Read how accounts were that could not send; what was edited since is well."""
+        """Read what was counted, and how accounts were that could not send; what was edited since is well."""
+        await self.limiter.load()
         found = await self._store.circuits()
         revisions = {LaneId(account.id): account.revision for account in accounts}
         self._kept = {lane: circuit for lane, (revision, circuit) in found.items() if revisions.get(lane) == revision}
@@ -61,7 +62,6 @@ class Scheduler:
         """
         now = self._clock.now()
         self._token, recovered = await self._store.recover(now)
-        await self.limiter.load()  # with what was under way
         if hold_pending:
             await self._store.hold(Selection(), now, "it waited when the gateway started (hold_pending_at_start)")
         self._paused = paused

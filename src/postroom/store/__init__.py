@@ -282,9 +282,10 @@ class QueueStore(Protocol):
     def stage(self, content_id: ContentId, index: int, chunk: bytes) -> asyncio.Future[None]:
         """Keep chunk `index` of content that no message owns yet; collected after an hour if none ever does."""
 
-    def enqueue(self, message: NewMessage) -> Pending[None]:
-        """Keep the message, its deliveries (`queued`, due at once) and an `accepted` event. A staged body is checked:
-        count, length and SHA-256 of its chunks; StorageFailed if they differ."""
+    def enqueue(self, message: NewMessage) -> Pending[tuple[int, ...]]:
+        """Keep the message, its deliveries (`queued`, due at once; `held` where the repeat guard says so: the numbers
+        of these) and an `accepted` event. A staged body is checked: count, length and SHA-256 of its chunks;
+        StorageFailed if they differ."""
 
     def claim(self, claim: Claim) -> Pending[tuple[int, ...]]:
         """Move deliveries that are still `queued` or `deferred` to `sending` under the token; the numbers moved."""
@@ -305,7 +306,8 @@ class QueueStore(Protocol):
         """What limits have counted."""
 
     def forget_usage(self, before: int) -> asyncio.Future[int]:
-        """Remove what limits have counted and is worthless before that time; how many rows."""
+        """Remove what limits and repeat guards have counted and is worthless before that time, some of it at a time;
+        how many rows."""
 
     def hold(self, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
         """`queued` and `deferred` to `held`; how many. `why` stands in the events."""

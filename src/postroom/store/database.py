@@ -208,7 +208,7 @@ class Database:
         staged = hot.StagedChunk(content_id, index, chunk, micros(self._now()))
         return self._submit(Kind.STAGE, staged, content_id, len(chunk))
 
-    def enqueue(self, message: NewMessage) -> Pending[None]:
+    def enqueue(self, message: NewMessage) -> Pending[tuple[int, ...]]:
         """See `QueueStore.enqueue`."""
         content = message.content
         return self._submit_hot(Kind.ENQUEUE, message, message.id, content.size_bytes)

@@ -18,6 +18,7 @@ from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
 from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
 from . import Claim, usage
+from .repetitions import hold_repeated
 from .rows import Rows
 from .schema import MICROSECOND, micros
 from .writer import Transaction, Uneven
@@ -104,8 +105,8 @@ def stage(transaction: Transaction, chunks: Sequence[StagedChunk]) -> Sequence[N
     return [None] * len(chunks)
 
 
-def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequence[None]:
-    """Insert messages with content, deliveries and events.
+def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequence[tuple[int, ...]]:
+    """Insert messages with content, deliveries and events; which deliveries of each the repeat guard holds.
 
     Raises:
         StorageFailed: a staged body is not what the message says.
@@ -162,8 +163,11 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
             raw.execute("UPDATE message SET tag = ? WHERE id = ?", (message.tag, message.id))
         if message.retry is not None:
             _keep_retry(transaction, message, message.retry)
+    held = [
+        () if message.repeats is None else hold_repeated(transaction, message, message.repeats) for message in messages
+    ]
     reach("A2")
-    return [None] * len(messages)
+    return held
 
 
 def _keep_request(transaction: Transaction, message: NewMessage, dsn: DsnRequest) -> None:

@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0009"
+HEAD = "0010"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -279,6 +279,18 @@ usage = Table(
     sqlite_with_rowid=False,
 )
 
+# How often an application sent the same body to the same recipient, by a keyed hash (`store.repetitions`).
+repetition = Table(
+    "repetition",
+    metadata,
+    Column("application_id", Integer, primary_key=True),
+    Column("digest", LargeBinary(16), primary_key=True),
+    Column("bucket", BigInteger, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("ends", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 account = Table(
     "account",
     metadata,
@@ -380,6 +392,7 @@ INDEXES = (
     _searched("delivery_domain", delivery, domain_of(delivery.c.recipient)),
     _partial("delivery_lane", delivery, ("lane", "message_id", "n"), SEARCHABLE_SQL),
     Index("staging_staged", staging.c.staged),
+    Index("repetition_ends", repetition.c.ends),
     Index("account_name", account.c.name_key, unique=True),
     Index("application_name", application.c.name_key, unique=True),
 )

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from ..model.usage import LAST, MESSAGES_AT, RECIPIENTS_AT, Usage, lane_meter
 from ..policy.limits import added
+from . import repetitions
 from .readers import Reader
 from .rows import Rows
 from .schema import SENDING_SQL, micros
@@ -65,14 +66,17 @@ def read_usage(reader: Reader) -> list[Usage]:
 
 def any_worthless(reader: Reader, before: int) -> bool:
     """Whether `forget` would find anything."""
-    return reader.raw.execute("SELECT 1 FROM usage WHERE ends <= ? LIMIT 1", (before,)).fetchone() is not None
+    return any(
+        reader.raw.execute(f"SELECT 1 FROM {table} WHERE ends <= ? LIMIT 1", (before,)).fetchone() is not None
+        for table in ("usage", "repetition")
+    )
 
 
 def forget(before: int) -> Callable[[Transaction], int]:
     """Work for the writer: remove rows that were worthless before that time, some at a time; how many."""
 
     def work(transaction: Transaction) -> int:
-        return transaction.raw.change(
+        return repetitions.forget(transaction, before, STEP) + transaction.raw.change(
             "DELETE FROM usage WHERE (meter, span, bucket) IN"
             " (SELECT meter, span, bucket FROM usage WHERE ends <= ? LIMIT ?)",
             (before, STEP),

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import GatewayError, InvalidInput, Refused, edge
+from ..errors import GatewayError, InvalidInput, LimitReached, Refused, edge
 from ..protocol.smtp.server import ServerLimits, ServerMachine
 from . import Intake
 from .clients import Clients
@@ -79,4 +79,5 @@ def refusal(error: GatewayError) -> tuple[int, str, str]:
         code, status = error.reply_code, error.status
     default = "Try again later" if code < 500 else "Refused"
     # A rule's own words name the application and the mend; whoever gets here is a known application.
-    return code, status, str(error) if isinstance(error, InvalidInput | Refused) else _TEXTS.get(status, default)
+    is_told = isinstance(error, InvalidInput | Refused | LimitReached)
+    return code, status, str(error) if is_told else _TEXTS.get(status, default)

@@ -30,6 +30,31 @@ async def _sent(api: httpx2.AsyncClient, **envelope: Any) -> str:
     return message_id
 
 
+async def test_what_an_application_may_send_no_more_says_when_it_may(api: httpx2.AsyncClient) -> None:
+    await api.patch("/v1/applications/local", json={"messages_per_hour": 1})
+    await _sent(api)
+    response = await api.post("/v1/messages", params=ENVELOPE, content=HELLO, headers=RAW)
+    assert await problem_of(response, 429) == []
+    assert response.json()["type"] == "urn:postroom:limit-reached"
+    assert "application 'local' has reached its limit of 1 messages an hour" in response.json()["detail"]
+    assert 3600 <= int(response.headers["retry-after"]) <= 3604
+
+
+async def test_the_class_of_a_message_is_a_parameter_and_urgent_a_right(api: httpx2.AsyncClient) -> None:
+    async def send(priority: str) -> httpx2.Response:
+        return await api.post("/v1/messages", params=ENVELOPE | {"priority": priority}, content=HELLO, headers=RAW)
+
+    faults = await problem_of(await send("high"), 422)
+    assert faults == [("priority", "'high' is no class", "write urgent, normal or bulk")]
+    refused = await send("urgent")
+    assert await problem_of(refused, 422) == []
+    assert "postroom applications edit local --urgent" in refused.json()["detail"]
+    await api.patch("/v1/applications/local", json={"urgent": True})
+    for priority in ("urgent", "normal", "bulk"):
+        message = (await send(priority)).json()["id"]
+        assert (await api.get(f"/v1/messages/{message}")).json()["priority"] == priority
+
+
 async def test_a_new_folder_has_a_sandbox_and_a_local_application(api: httpx2.AsyncClient) -> None:
     (account,) = (await api.get("/v1/accounts")).json()["accounts"]
     assert (account["name"], account["kind"]) == ("sandbox", "sandbox")

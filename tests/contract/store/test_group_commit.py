@@ -148,7 +148,7 @@ async def test_a_claim_does_not_see_an_outcome_that_was_told_later(store: Databa
     assert await states(store, message) == ["deferred"]
 
 
-async def _wait(kept: Pending[None]) -> None:
+async def _wait(kept: Pending[tuple[int, ...]]) -> None:
     await kept
 
 

@@ -21,7 +21,7 @@ OBEYED: dict[str, object] = {
     "fixed_sender_not_private": True, "full_name": "Ann", "email_address": "ann@x.test", "reply_address": "b@x.test",
     "sender_patterns": "*@x.test", "recipient_patterns": "*@y.test", "send_interval": "1s", "messages_per_second": 1,
     "messages_per_minute": 1, "messages_per_hour": 1, "messages_per_day": 1, "recipients_per_day": 1,
-    "quota_group": "ses", "day": "calendar", "day_zone": "Europe/Berlin",
+    "quota_group": "ses", "day": "calendar", "day_zone": "Europe/Berlin", "when_limited": "refuse",
     "fallback": "accounts", "fallback_accounts": "other", "fall_back_after": "1s",
 }  # fmt: skip
 

@@ -48,9 +48,10 @@ def test_what_is_shown_reads_back() -> None:
     assert parse_application({"repeat_guard": None}, application).repeat_guard.count is None
 
 
-def test_limits_that_are_not_kept_are_told_and_rights_are_not() -> None:
+def test_what_is_not_obeyed_is_told_and_rights_are_not() -> None:
     assert refusal(parse_application({"name": "shop", "urgent": True, "dynamic": True, "address": "a@x.test"})) == ""
-    reason = refusal(parse_application({"name": "shop", "send_interval": "1s", "repeat_guard": 2}))
-    assert "send_interval, repeat_guard" in reason
-    assert "applications edit shop --reset send_interval" in reason
+    reason = refusal(parse_application({"name": "shop", "owner": "ann", "header_doors": "tag, send-at"}))
+    assert "owner, header_doors" in reason
+    assert "applications edit shop --reset owner" in reason
+    assert refusal(parse_application({"name": "shop", "header_doors": "tag, account, priority"})) == ""
     assert set(UNBUILT) <= set(APPLICATION_FIELDS)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from postroom.model.usage import MESSAGES_AT, RECIPIENTS_AT, Usage
-from postroom.policy.limits import SECOND, Counted, Limit, Meter, Metered, Reservation, Span, added, latest
+from postroom.policy.limits import SECOND, Counted, Limit, Meter, Metered, Reached, Reservation, Span, added, latest
 
 MINUTE = Span(Counted.MESSAGES, 60)
 RECIPIENTS = Span(Counted.RECIPIENTS, 3600)
@@ -190,3 +190,36 @@ class LimiterMachine(RuleBasedStateMachine):
 
 LimiterMachine.TestCase.settings = settings(stateful_step_count=40)
 TestLimiter = LimiterMachine.TestCase
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 6)), max_size=60))
+def test_what_counts_at_once_is_never_over_and_told_when_there_is_room(arrivals: list[tuple[int, int]]) -> None:
+    limits = Metered((Limit(MINUTE, 3), Limit(RECIPIENTS, 9)), interval=5 * SECOND)
+    meter, taken, now = _meter(limits), list[tuple[int, int]](), 0
+    for pause, recipients in arrivals:
+        now += pause * SECOND
+        reached = meter.reached(limits, now, recipients)
+        if reached is None:
+            _send(meter, now, recipients)
+            taken.append((now, recipients))
+            assert sum(at > now - 60 * SECOND for at, _ in taken) <= 3
+            assert sum(count for at, count in taken if at > now - 3600 * SECOND) <= 9
+            assert all(two - one >= 5 * SECOND for (one, _), (two, _) in itertools.pairwise(taken))
+            continue
+        assert reached.free_at is not None
+        assert reached.free_at > now
+        assert meter.reached(limits, reached.free_at, recipients) is None  # copies nothing: time goes on from there
+        now = max(now, reached.free_at)
+
+
+def test_more_recipients_than_the_limit_never_find_room() -> None:
+    limits = Metered((Limit(RECIPIENTS, 9),))
+    assert _meter(limits).reached(limits, 0, 10) == Reached(limits.limits[0], None)
+
+
+def test_what_was_not_stored_is_taken_back() -> None:
+    limits = Metered((Limit(MINUTE, 2), Limit(RECIPIENTS, 9)))
+    meter = _meter(limits)
+    _send(meter, 0, 4)
+    meter.take_back(_send(meter, SECOND, 5))
+    assert [meter.used(limit.span, SECOND) for limit in limits.limits] == [1, 4]
