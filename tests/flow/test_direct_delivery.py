@@ -179,8 +179,9 @@ async def test_content_without_an_answer_is_unknown_and_no_other_host_gets_it(wo
          "b@half.test", Deferred, "4.4.3"),
         ({"down.test MX": ["10 mx.down.test."], "mx.down.test A": ["127.0.0.9"]}, "b@down.test", Deferred, "4.4.1"),
         ({"us.test MX": ["10 us.y.test."]}, "b@us.test", Bounced, "5.4.6"),
+        ({}, "b@[127.0.0.300]", Bounced, "5.1.3"),
     ],
-    ids=["no domain", "null mx", "no address", "no host", "servfail", "no answer", "down", "ourselves"],
+    ids=["no domain", "null mx", "no address", "no host", "servfail", "no answer", "down", "ourselves", "literal"],
 )  # fmt: skip
 async def test_what_the_dns_says_is_about_the_message_never_the_account(
     world: World, zone: dict[str, list[str]], recipient: str, kind: type[Outcome], status: str
@@ -200,6 +201,29 @@ async def test_at_the_port_of_all_mx_this_machine_is_never_an_mx(world: World, a
     (outcome,) = await sent(world.account(loop_port=MX_PORT), "b@evil.test")
     assert isinstance(outcome, Bounced)
     assert outcome.status == "5.4.6"
+
+
+async def test_a_backup_mx_waits_while_nobody_says_where_the_first_one_is(world: World) -> None:
+    world.names.zone |= {
+        "b.test MX": ["10 first.b.test.", "20 here.b.test."],
+        "first.b.test A": [SERVFAIL], "first.b.test AAAA": [SERVFAIL],
+        "here.b.test A": ["127.0.0.1"],
+    }  # fmt: skip
+    (outcome,) = await sent(world.account(loop_port=MX_PORT), "b@b.test")
+    assert isinstance(outcome, Deferred)
+    assert outcome.status == "4.4.3"
+
+
+async def test_a_fault_of_ours_before_anything_was_written_is_a_try_that_failed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Dns, domain: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Dns, "mail_exchangers", broken)
+    (outcome,) = await sent(world.account(), "b@y.test")
+    assert isinstance(outcome, Deferred)
+    assert outcome.status == "4.3.0"
 
 
 async def test_a_backup_mx_tries_only_the_hosts_before_it(world: World) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
-import ssl
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
@@ -19,23 +15,12 @@ from postroom.net.tls import client_context
 from postroom.policy.mta_sts import Mode, StsPolicy
 from tests.flow.conftest import FakeClock
 from tests.name_server import SERVFAIL, NameServer
+from tests.policy_host import PolicyHost
 
 
 def policy(mode: str = "enforce", max_age: int = 604800, mx: str = "mx.y.test") -> bytes:
     """A policy as it is served."""
     return f"version: STSv1\r\nmode: {mode}\r\nmx: {mx}\r\nmax_age: {max_age}\r\n".encode()
-
-
-@dataclass
-class PolicyHost:
-    """An HTTPS server that gives one answer to all, and keeps who asked for what."""
-
-    body: bytes = field(default_factory=policy)
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "text/plain"})
-    asked: list[tuple[str, str]] = field(default_factory=list)
-    names: list[str | None] = field(default_factory=list)
-    port: int = 0
 
 
 @pytest.fixture(scope="session")
@@ -47,39 +32,8 @@ def authority() -> trustme.CA:
 @pytest.fixture
 def host(authority: trustme.CA) -> Iterator[PolicyHost]:
     """Serves mta-sts.y.test, by a certificate for that name."""
-    served = PolicyHost()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            served.asked.append((self.headers["Host"], self.path))
-            self.send_response(served.status)
-            for name, value in served.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(served.body)))
-            self.end_headers()
-            self.wfile.write(served.body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing is printed."""
-
-    class Server(http.server.ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            """Clients that refuse the certificate are part of the tests."""
-
-    def note(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
-        served.names.append(name)
-
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("mta-sts.y.test").configure_cert(context)
-    context.sni_callback = note
-    server = Server(("127.0.0.1", 0), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    served.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield served
-    server.shutdown()
-    server.server_close()
+    with PolicyHost(authority, "mta-sts.y.test", body=policy()) as served:
+        yield served
 
 
 @pytest.fixture

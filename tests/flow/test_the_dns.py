@@ -61,6 +61,12 @@ async def test_addresses_of_both_versions(resolver: Dns) -> None:
     assert await resolver.addresses("four.test") == ("192.0.2.4",), "one version that fails is no reason to wait"
 
 
+async def test_a_failure_that_may_pass_goes_before_one_for_good(resolver: Dns, server: NameServer) -> None:
+    server.zone["odd.test A"] = [SERVFAIL]
+    with pytest.raises(DnsFailed):
+        await resolver.addresses("odd.test")
+
+
 async def test_a_text_in_pieces_is_one(resolver: Dns) -> None:
     assert set(await resolver.texts("text.test")) == {b"v=STSv1; id=a1", b"other"}
 

@@ -67,9 +67,9 @@ class Dns:
             *(self._ask(host, kind, lambda one: str(one.address)) for kind in kinds), return_exceptions=True
         )
         found = tuple(one for answer in answers if isinstance(answer, tuple) for one in answer)
-        failed = next((one for one in answers if isinstance(one, BaseException)), None)
-        if not found and failed is not None:
-            raise failed
+        failures = [one for one in answers if isinstance(one, BaseException)]
+        if failures and not found:
+            raise min(failures, key=lambda one: isinstance(one, NoSuchName))  # what may pass before what is for good
         return found
 
     async def texts(self, name: str) -> tuple[bytes, ...]:

@@ -14,6 +14,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+import structlog
+
 from ..model.account import Account, Security, Verification
 from ..model.clock import Clock, Timer
 from ..model.outcome import Bounced, Deferred, NotSent, Outcome, Scope
@@ -26,6 +28,8 @@ from .direct_outcomes import no_connection, of_destination
 from .mail_route import Host, MailRoutes, Misses, NoRoute, Route, not_tried
 from .pool import ConnectionBudget
 from .smtp_outcomes import Lesson, learned, outcomes
+
+_log = structlog.get_logger()
 
 #: Hosts that are tried for one transaction.
 MOST_TRIED = 5
@@ -203,7 +207,12 @@ class DirectTransport:
         except asyncio.CancelledError:  # closed before anything was written
             told.set_result([NotSent(reason="it was not begun")] * len(transaction.envelope.recipients))
         except Exception as error:
-            told.set_exception(error)
+            if asyncio.current_task() not in self._connecting:
+                told.set_exception(error)
+                return
+            _log.error("not_delivered", account=self._account.name, exc_info=error)  # and nothing was written
+            failed = Deferred(status="4.3.0", reason=f"it could not be begun: {error!r}")
+            told.set_result([failed] * len(transaction.envelope.recipients))
         else:
             told.set_result(found)
 

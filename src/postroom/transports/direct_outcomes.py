@@ -43,14 +43,16 @@ def no_connection(host: Host, error: ConnectFailed, *, enforced: bool) -> Deferr
     reason = f"{host.name}: {error.stage}: {error.reason}"
     if enforced and error.kind in ("tls", "certificate"):
         reason += " (its domain demands verified TLS by MTA-STS)"
-    failed = Deferred(status="4.4.1", reason=reason, remote_host=host.name, transcript=error.transcript)
+    failed = Deferred(status="4.4.1", reason=reason, transcript=error.transcript)
     if error.kind == "local-address":
         advice = "give the account's local_address one of this machine's (`ip address` lists them), or none"
         return dataclasses.replace(failed, scope=Scope.ACCOUNT, advice=advice)
     if error.reply is not None and not error.reply.is_positive:
         stage = Stage(error.stage) if error.stage in _STAGES else Stage.EHLO
         verdict = classify(stage, error.reply)
-        return dataclasses.replace(failed, status=f"4{verdict.status[1:]}", reply=error.reply, retry_after=verdict.wait)
+        return dataclasses.replace(
+            failed, status=f"4{verdict.status[1:]}", reply=error.reply, retry_after=verdict.wait, remote_host=host.name
+        )
     if error.kind in ("tls", "certificate"):
         return dataclasses.replace(failed, status="4.7.5")
     silent = error.stage == "connect" and error.reply is None

@@ -119,6 +119,10 @@ class MailRoutes:
             NoRoute: the domain takes no mail, leads back here, or cannot be looked up now.
         """
         if domain.startswith("["):
+            try:
+                ipaddress.ip_address(_literal(domain))
+            except ValueError:
+                raise NoRoute(Bounced(status="5.1.3", reason=f"{domain} is not the literal of an address")) from None
             return Route(domain, ((domain,),))
         try:
             records = await self._names.mail_exchangers(domain)
@@ -166,7 +170,7 @@ class MailRoutes:
 
     async def _addresses(self, name: str) -> Sequence[str]:
         if name.startswith("["):
-            return (name[1:-1].lower().removeprefix("ipv6:"),)
+            return (_literal(name),)
         return await self._names.addresses(
             name, ipv4=self._family is not AddressFamily.IPV6, ipv6=self._family is not AddressFamily.IPV4
         )
@@ -186,12 +190,16 @@ class MailRoutes:
 
 def not_tried(route: Route, misses: Misses) -> Bounced | Deferred:
     """The outcome where no host of `route` could be tried."""
-    if misses.ours:
-        return _loop(route.domain, misses.ours)
     if misses.failed:
         return _unknown("; ".join(misses.failed))
+    if misses.ours:
+        return _loop(route.domain, misses.ours)
     hosts = ", ".join(host for rank in route.ranks for host in rank)
     return Bounced(status="5.4.4", reason=f"no address is published for the mail of {route.domain} ({hosts})")
+
+
+def _literal(domain: str) -> str:
+    return domain[1:-1].lower().removeprefix("ipv6:")
 
 
 def _unknown(reason: str) -> Deferred:

@@ -115,6 +115,31 @@ def test_a_listener_for_devices(tmp_path: Path) -> None:
     assert listener.networks == ("192.168.7.0/24", "fd00::9/128")
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("192.0.2.53", ("192.0.2.53", 53)),
+        ("127.0.0.1:5353", ("127.0.0.1", 5353)),
+        ("2001:db8::53", ("2001:db8::53", 53)),
+        ("[2001:db8::53]", ("2001:db8::53", 53)),
+        ("[::1]:5353", ("::1", 5353)),
+    ],
+)
+def test_servers_of_the_dns(tmp_path: Path, written: str, read: tuple[str, int]) -> None:
+    (tmp_path / "postroom.toml").write_text(f'[dns]\nservers = ["{written}"]\n')
+    assert Settings.load(tmp_path).dns.addresses == (read,)
+
+
+@pytest.mark.parametrize("written", ["dns.example.org", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:dns", "", "1.2.3"])
+def test_a_server_of_the_dns_is_an_address(tmp_path: Path, written: str) -> None:
+    (tmp_path / "postroom.toml").write_text(f'[dns]\nservers = ["{written}"]\n')
+    with pytest.raises(InvalidInput) as refused:
+        Settings.load(tmp_path)
+    (fault,) = refused.value.faults
+    assert fault.field == "dns.servers"
+    assert "127.0.0.1:5353" in fault.mend
+
+
 def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
     (tmp_path / "postroom.toml").write_text("retention = \n")
     ((fault, _),) = _faults(tmp_path).values()
