@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import smtplib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -69,6 +70,11 @@ async def refuses(talk: Talk) -> None:
 async def takes(talk: Talk) -> None:
     """A relay that takes everything."""
     await talk.normally(ehlo=("PIPELINING", "8BITMIME", "DSN"))
+
+
+def closed_up(said: str) -> str:
+    """With one space where columns have many."""
+    return re.sub(" +", " ", said)
 
 
 @pytest.fixture
@@ -176,14 +182,14 @@ def test_what_may_be_sent_twice_is_told_by_show_and_why(
     said = "it may be sent twice: the gateway stopped while it was being sent"
     before = mail.served.run("why", "last").stdout  # no gateway runs
     assert before.startswith("b@sink.example is deferred")
-    assert "  because  the gateway is not running\n" in before
-    assert f"  note     {said}\n" in before
+    assert "because the gateway is not running\n" in closed_up(before)
+    assert f"note {said}\n" in closed_up(before)
     assert mail.served.run("queue", "hold", "last").stdout == "1 delivery: hold\n"
-    assert f"  note     {said}\n" in mail.served.run("why", "last").stdout
+    assert f"note {said}\n" in closed_up(mail.served.run("why", "last").stdout)
     mail.served.run("queue", "release", "last")
     waiting = serve(data=data, POSTROOM_SENDING_ENABLED="false")
     assert f"b@sink.example: {said}\n" in waiting.run("queue", "show", "last").stdout
-    assert f"  note     {said}\n" in waiting.run("why", "last").stdout
+    assert f"note {said}\n" in closed_up(waiting.run("why", "last").stdout)
     (shown,) = json.loads(waiting.run("queue", "show", "last", "--json").stdout)["deliveries"]
     assert (shown["may_be_sent_twice"], shown["marks"]) == (True, [said])
     assert waiting.stop() == 0
@@ -211,11 +217,11 @@ def test_unknown_outcomes_and_the_hold_at_the_third_are_told_by_show_and_why(sta
         assert said in mail.served.run("why", message_id).stdout
         mail.api.ask("POST", f"messages/{message_id}/retry")
     mail.api.message(message_id, "held")
-    why = mail.served.run("why", message_id).stdout
-    assert "because  the relay may have it: the end of data was written and no reply came" in why
-    assert "note     the outcome of 3 tries is unknown: the relay may have it" in why
-    assert "advice   ask the relay's log, then release or cancel" in why
-    assert f"command  postroom queue release {message_id}" in why
+    why = closed_up(mail.served.run("why", message_id).stdout)
+    assert "because the relay may have it: the end of data was written and no reply came" in why
+    assert "note the outcome of 3 tries is unknown: the relay may have it" in why
+    assert "advice ask the relay's log, then release or cancel" in why
+    assert f"command postroom queue release {message_id}" in why
     mail.refusing.script = takes
     mail.served.run("queue", "release", message_id)
     mail.api.message(message_id, "delivered")
