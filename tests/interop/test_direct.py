@@ -165,4 +165,4 @@ def test_messages_to_one_domain_share_connections(internet: Internet) -> None:
     for recipient in recipients:
         internet.arrived(recipient)
     assert log_of(internet.postfix).count("]: connect from unknown[127.0.0.77]") - before <= 10
-    assert internet.names.asked["plain.example MX"] == 1
+    assert internet.names.asked["plain.example MX"] <= 2, "two may be under way before the first answer is there"
