@@ -48,6 +48,7 @@ class Smarthost:
         self.taken: list[Taken] = []
         self.commands: list[str] = []
         self.connections = 0
+        self.contents = 0  # that came whole, answered or not
         self.port = port
         self._times: dict[str, int] = {}
         self._server: asyncio.Server | None = None
@@ -113,6 +114,7 @@ class Smarthost:
             writer.write(reply)
             if verb == "DATA" and reply.startswith(b"354"):
                 content = await _content(reader)
+                self.contents += 1
                 if self._closes("CONTENT"):
                     return
                 await self.gate.wait()
