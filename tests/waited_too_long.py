@@ -22,8 +22,6 @@ def ends(window_began_before: datetime, accepted_before: datetime, *, fails: boo
     )  # fmt: skip
 
 
-def rules(
-    window: timedelta, give_up: timedelta, retention: timedelta, warning: timedelta = timedelta(0)
-) -> MaintenanceRules:
+def rules(window: timedelta, give_up: timedelta, warning: timedelta = timedelta(0)) -> MaintenanceRules:
     """Of maintenance."""
-    return MaintenanceRules(lambda now: ends(now - window, now - give_up), window, retention, warning)
+    return MaintenanceRules(lambda now: ends(now - window, now - give_up), window, warning)

@@ -34,6 +34,9 @@ POINTS = {
     "D7": "a failure is committed and its report is not",
     "D7-report": "what is to be reported is removed, the report is not written, and nothing is committed",
     "D8": "a step of a migration is done and nothing is committed",
+    "D8-purge": "what retention takes of some messages is removed and nothing is committed",
+    "D8-content": "the content of some messages, which goes before their records, is removed and not committed",
+    "D8-vacuum": "some free pages are given back and nothing is committed",
     "D8-keys": "a key rotation has written the file, has put it in place, has sealed anew and not committed",
 }
 

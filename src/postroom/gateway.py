@@ -45,7 +45,7 @@ from .policy.composing import ComposedSender, Composing, composed_sender
 from .policy.patterns import matches_any
 from .policy.postmaster import named_by
 from .policy.retry import own_terms
-from .queue import indexing, maintenance
+from .queue import indexing, maintenance, retention
 from .queue.admission import Admission
 from .queue.alerts import Alerts, House
 from .queue.bounce import Reporter
@@ -58,7 +58,7 @@ from .queue.outgoing import Outgoing
 from .queue.overview import overview
 from .queue.resubmission import resubmission, unreached
 from .queue.route_explained import RouteExplanation, explain_route, questions
-from .queue.rules import LaneRules, alert_rules, lane_rules, maintenance_rules, notification_rules
+from .queue.rules import LaneRules, alert_rules, kept_for, lane_rules, maintenance_rules, notification_rules
 from .queue.scheduler import Scheduler
 from .queue.why import Sending, explain, marks
 from .secrets import Keyring, KeyRotation, made_keys_go_again
@@ -224,6 +224,9 @@ class Gateway:
             ),
             asyncio.create_task(self._reporter.run()),
             asyncio.create_task(self._alerts.run()),
+            asyncio.create_task(
+                retention.run(self.store, self.clock, lambda: kept_for(self.settings), self._clock_watch.is_believed)
+            ),
             asyncio.create_task(indexing.run(self.store, self.clock, lambda: self.settings.subject_search)),
         ]
 

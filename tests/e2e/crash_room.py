@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from postroom.cli import app
 from postroom.model.content import CHUNK_BYTES
-from postroom.queue import maintenance
+from postroom.queue import maintenance, retention
 from postroom.store.database import open_store
 from tests.conftest import Served, run_postroom
 from tests.e2e.counting_sink import NAMED, PATIENCE, CountingSink
@@ -262,7 +262,8 @@ async def maintained(database: str | Path, later: timedelta) -> None:
 
     store = await open_store(database, None, now)
     month = timedelta(days=30)
-    await maintenance.step(store, now(), rules(month, month, month))
+    await maintenance.step(store, now(), rules(month, month))
+    await retention.step(store, now(), retention.Ages(month, month))
     await store.close()
 
 

@@ -23,7 +23,7 @@ YEARS = timedelta(days=3653)
 DAY = timedelta(days=1)
 LATER = Deferred(status="4.2.1", reason="try later", scope=Scope.MESSAGE)
 SCHEDULE = Schedule.parse("1m, 5m")
-RULES = rules_of(timedelta(days=2), timedelta(days=14), timedelta(days=30), timedelta(hours=4))
+RULES = rules_of(timedelta(days=2), timedelta(days=14), timedelta(hours=4))
 
 
 class Upkeep:

@@ -21,7 +21,7 @@ from tests.flow.conftest import OK, Room, relay
 from tests.flow.reporting import LATER, LOST, NO_SUCH, Reporting, asking, reporting_in
 from tests.waited_too_long import rules as rules_of
 
-DAYS = rules_of(timedelta(2), timedelta(14), timedelta(30), timedelta(hours=4))
+DAYS = rules_of(timedelta(2), timedelta(14), timedelta(hours=4))
 
 
 async def submit(room: Room, envelope: Envelope) -> MessageId:

@@ -268,7 +268,12 @@ class Settings(BaseSettings):
         description="index the words of subjects, so that messages are found by them; what is there is indexed in the "
         "background. It costs room and a little time for each message",
     )
-    retention: Duration = Field(duration("30d"), description="how long ended messages are kept")
+    retention: Duration = Field(
+        duration("30d"), description="how long ended messages are kept, and events of accounts and settings"
+    )
+    content_retention: Duration = Field(
+        duration("30d"), description="how long the content of ended messages is kept; not longer than `retention`"
+    )
     max_connections_in_all: Count = Field(200, description="most open outgoing connections")
 
     @field_validator("force_postmaster")

@@ -1,4 +1,4 @@
-"""Periodic work on the queue: ends what waited too long, removes what ended long ago, in small steps."""
+"""Periodic work on the queue: ends what waited too long, in small steps."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from .clock_watch import TOLERANCE, ClockWatch, Jumps
 
 _log = structlog.get_logger()
 
-#: How often maintenance looks, and how long staged chunks may wait for their message.
+#: How often maintenance looks.
 INTERVAL = timedelta(minutes=1)
-STAGED_FOR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceRules:
-    """What has waited too long at a time, by account, and the longest retry window of all (SPEC section 2.8); for how
-    long what ended is kept, and the age at which the sender is told of a delay (zero: never).
+    """What has waited too long at a time, by account, and the longest retry window of all (SPEC section 2.8); and
+    the age at which the sender is told of a delay (zero: never).
     """
 
     ends: Callable[[datetime], Iterable[LaneEnds]]
     longest_window: timedelta
-    retention: timedelta
     delay_warning: timedelta = timedelta(0)
 
 
@@ -91,8 +89,6 @@ async def step(store: QueueStore, now: datetime, rules: MaintenanceRules) -> Non
         pass
     if rules.delay_warning:
         await store.warn(now - rules.delay_warning, now)
-    while await store.reap(now - rules.retention, now - STAGED_FOR):
-        pass
 
 
 async def sleep(clock: Clock, pause: timedelta) -> None:

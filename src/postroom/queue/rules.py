@@ -14,6 +14,7 @@ from .deadlines import Deadlines
 from .delivery import RetryRules
 from .maintenance import MaintenanceRules
 from .outgoing import Outgoing
+from .retention import Ages
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,12 @@ def lane_rules(
 
 def maintenance_rules(settings: Settings, deadlines: Deadlines) -> MaintenanceRules:
     """The ages at which things end."""
-    delay_warning = settings.notifications.delay_warning
-    return MaintenanceRules(deadlines.lane_ends, deadlines.longest_window(), settings.retention, delay_warning)
+    return MaintenanceRules(deadlines.lane_ends, deadlines.longest_window(), settings.notifications.delay_warning)
+
+
+def kept_for(settings: Settings) -> Ages:
+    """For how long what ended is kept."""
+    return Ages(settings.retention, settings.content_retention)
 
 
 def alert_rules(settings: Settings, hostname: str) -> AlertRules:

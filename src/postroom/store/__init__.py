@@ -330,6 +330,12 @@ class QueueStore(Protocol):
         events of no message that are older, and chunks that no message owns staged before the second; at most 500
         messages at a time; how many rows of `message` went."""
 
+    def reap_content(self, ended_before: datetime) -> asyncio.Future[int]:
+        """Remove the content alone of such messages, at most 500 at a time; of how many."""
+
+    def shrink(self) -> asyncio.Future[bool]:
+        """Give a little of the room that nothing uses back to the file system; whether there is more of it."""
+
     def index(self, with_subjects: bool) -> asyncio.Future[bool]:
         """Bring what searches go by nearer to what is stored, in one small step: the words of subjects too, or out of
         the store again, as `with_subjects` says. Whether there is more to do."""

@@ -180,6 +180,7 @@ class Database:
         self._now = clock_now
         self._held = held
         self._reaper = Reaper()
+        self._content_reaper = Reaper("content")
         self._subjects = subjects.Walk()
         self._submit = writer.submit
         self._submit_hot = writer.submit_hot
@@ -297,14 +298,36 @@ class Database:
                 pass
             while await self._submit(Kind.ALONE, selections.forget_events(ended_before)) == selections.STEP:
                 pass
-            messages = await self._readers.read(lambda reader: self._reaper.find(reader, ended_before))
-            removed = 0
-            for start in range(0, len(messages), selections.REAP_STEP):
-                part = messages[start : start + selections.REAP_STEP]
-                removed += await self._submit(Kind.ALONE, selections.remove(part))
-            return removed
+            return await self._remove(self._reaper, ended_before, selections.remove)
 
         return asyncio.ensure_future(find_and_remove())
+
+    def reap_content(self, ended_before: datetime) -> asyncio.Future[int]:
+        """See `QueueStore.reap_content`. Walks as `reap` does."""
+        return asyncio.ensure_future(self._remove(self._content_reaper, ended_before, selections.remove_content))
+
+    async def _remove(
+        self,
+        reaper: Reaper,
+        ended_before: datetime,
+        remove: Callable[[Sequence[MessageId]], Callable[[Transaction], int]],
+    ) -> int:
+        messages = await self._readers.read(lambda reader: reaper.find(reader, ended_before))
+        removed = 0
+        for start in range(0, len(messages), selections.REAP_STEP):
+            removed += await self._submit(Kind.ALONE, remove(messages[start : start + selections.REAP_STEP]))
+        return removed
+
+    def shrink(self) -> asyncio.Future[bool]:
+        """See `QueueStore.shrink`."""
+
+        async def step() -> bool:
+            if not await self._readers.read(lambda reader: reader.raw.is_roomy()):
+                return False
+            more: bool = await self._submit(Kind.ALONE, selections.shrink)
+            return more
+
+        return asyncio.ensure_future(step())
 
     def index(self, with_subjects: bool) -> asyncio.Future[bool]:
         """See `QueueStore.index`. The newest come first; then the walk over the subjects of older ones."""

@@ -62,6 +62,12 @@ class Connection(Protocol):
     def returned(self, rows: Rows, values: list[Any], /) -> list[Any]:
         """As `run`, for a statement with RETURNING: its rows."""
 
+    def is_roomy(self) -> bool:
+        """Whether there is room that `shrink` would give back."""
+
+    def shrink(self) -> bool:
+        """Give a little of the room that nothing uses back to the file system; whether there is more of it."""
+
     def has_table(self, name: str, /) -> bool:
         """Whether there is a table of that name."""
 

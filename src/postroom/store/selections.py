@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
+from ..crashing import reach
 from ..model.queue import DeliveryState, FencingToken, LaneId, MessageId
 from . import Selection, subjects
 from .definitions import next_number
@@ -141,16 +142,20 @@ def recover(now: datetime) -> Callable[[Transaction], tuple[FencingToken, int]]:
 
 @dataclass(slots=True)
 class Reaper:
-    """Walks over the messages in the order of their ids, a stretch a call, and begins again at the end."""
+    """Walks over the messages in the order of their ids, a stretch a call, and begins again at the end: over those that
+    have a row in `table`."""
 
+    table: Literal["message", "content"] = "message"
     after: bytes = field(default=b"")
 
     def find(self, reader: Reader, ended_before: datetime) -> list[MessageId]:
         """Messages all of whose deliveries ended before the time and are reported, of the next stretch."""
-        stretch = "FROM message WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
+        key = "id" if self.table == "message" else "message_id AS id"
+        column = key.partition(" ")[0]
+        stretch = f"FROM {self.table} WHERE {column} > ? AND {column} < ? ORDER BY {column} LIMIT ?"
         bounds = (self.after, first_id_at(ended_before), REAP_LOOK)
         found = reader.raw.execute(
-            f"SELECT id FROM (SELECT id {stretch}) AS stretch WHERE NOT EXISTS (SELECT 1 FROM delivery"
+            f"SELECT id FROM (SELECT {key} {stretch}) AS stretch WHERE NOT EXISTS (SELECT 1 FROM delivery"
             " WHERE message_id = stretch.id AND (ended IS NULL OR ended >= ?))"
             " AND NOT EXISTS (SELECT 1 FROM notice WHERE message_id = stretch.id) LIMIT ?",
             (*bounds, micros(ended_before), REAP_MOST),
@@ -158,7 +163,7 @@ class Reaper:
         if len(found) == REAP_MOST:
             self.after = found[-1][0]
         else:
-            last = reader.raw.execute(f"SELECT id {stretch} OFFSET ?", (*bounds[:2], 1, REAP_LOOK - 1)).fetchone()
+            last = reader.raw.execute(f"SELECT {key} {stretch} OFFSET ?", (*bounds[:2], 1, REAP_LOOK - 1)).fetchone()
             self.after = last[0] if last is not None else b""
         return [MessageId(message_id) for (message_id,) in found]
 
@@ -175,10 +180,7 @@ def remove(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
         for lane, state, count in counted.fetchall():
             transaction.move(LaneId(lane), state, "", count)
         subjects.forget(transaction, messages)
-        raw.execute(
-            f"DELETE FROM chunk WHERE content_id IN (SELECT content_id FROM content WHERE message_id IN ({marks}))",
-            messages,
-        )
+        _remove_chunks(transaction, messages)
         # The newest event stays, as one of no message: cursors and the ids to come go by it.
         newest = "id = (SELECT max(id) FROM event)"
         raw.execute(
@@ -186,9 +188,37 @@ def remove(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
         )
         for table in ("content", "attempt", "event", "notice", "delivery"):
             raw.execute(f"DELETE FROM {table} WHERE message_id IN ({marks})", messages)
-        return raw.change(f"DELETE FROM message WHERE id IN ({marks})", messages)
+        removed = raw.change(f"DELETE FROM message WHERE id IN ({marks})", messages)
+        reach("D8-purge")
+        return removed
 
     return work
+
+
+def remove_content(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
+    """Work for the writer: remove the content of messages that `Reaper.find` named; their records stay."""
+
+    def work(transaction: Transaction) -> int:
+        marks = ",".join("?" * len(messages))
+        _remove_chunks(transaction, messages)
+        removed = transaction.raw.change(f"DELETE FROM content WHERE message_id IN ({marks})", messages)
+        reach("D8-content")
+        return removed
+
+    return work
+
+
+def _remove_chunks(transaction: Transaction, messages: Sequence[MessageId]) -> None:
+    marks = ",".join("?" * len(messages))
+    owned = f"SELECT content_id FROM content WHERE message_id IN ({marks})"
+    transaction.raw.execute(f"DELETE FROM chunk WHERE content_id IN ({owned})", messages)
+
+
+def shrink(transaction: Transaction) -> bool:
+    """Work for the writer: see `QueueStore.shrink`."""
+    more = transaction.raw.shrink()
+    reach("D8-vacuum")
+    return more
 
 
 def forget_events(before: datetime) -> Callable[[Transaction], int]:

@@ -22,6 +22,9 @@ PAGE_BYTES = 8192
 #: Pages that the writer keeps in memory, and how many of them it keeps while large content passes through.
 CACHE_BYTES = 32 * 1024 * 1024
 PASSING_CACHE_BYTES = 4 * 1024 * 1024
+#: Free pages that stay in the file in any case, and those given back in one step; some 10 ms.
+SPARE_PAGES = 1024
+VACUUM_PAGES = 256
 #: How long the writer waits for a stranger's lock.
 BUSY_SECONDS = 5.0
 #: How long a read waits for a lock, and emptying the log for readers.
@@ -146,6 +149,12 @@ def limit_cache(raw: sqlite3.Connection, size_bytes: int) -> None:
 def pragma(raw: sqlite3.Connection, name: str) -> int:
     """The number that a setting has."""
     return int(raw.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def spare_pages(raw: sqlite3.Connection) -> int:
+    """Free pages beyond what is kept for what comes: a tenth of the file, and SPARE_PAGES at least."""
+    free = pragma(raw, "freelist_count")
+    return max(0, free - max(SPARE_PAGES, pragma(raw, "page_count") // 10))
 
 
 def checkpoint(raw: sqlite3.Connection, *, truncate: bool = False, wait_seconds: float = 0.0) -> Checkpoint:

@@ -79,6 +79,17 @@ class Connection(sqlite3.Connection):
             found.extend(self.execute(rows.texts[len(part) // rows.width], part).fetchall())
         return found
 
+    def is_roomy(self) -> bool:
+        """See `driver.Connection.is_roomy`."""
+        return sqlite.spare_pages(self) > 0
+
+    def shrink(self) -> bool:
+        """See `driver.Connection.shrink`."""
+        spare = sqlite.spare_pages(self)
+        for _ in range(min(spare, sqlite.VACUUM_PAGES)):
+            self.execute("PRAGMA incremental_vacuum(1)")  # one is all that one call does
+        return spare > sqlite.VACUUM_PAGES
+
     def has_table(self, name: str, /) -> bool:
         """See `driver.Connection.has_table`."""
         found = self.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)).fetchone()

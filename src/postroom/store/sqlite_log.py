@@ -18,8 +18,6 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 #: With the log this long readers that never pause are waited for; while one reads on, as a backup does, only each time
 #: that the log has doubled.
 LOG_BYTES = 8 * CHECKPOINT_BYTES
-#: Free pages given back to the file system in one idle moment.
-VACUUM_PAGES = 2048
 
 
 class Log:
@@ -63,14 +61,11 @@ class Log:
         self._frames_per_unit *= min(2.0, max(0.5, did.frames / estimated))
 
     def tidy(self, *, broken: bool) -> None:
-        """Empty the log, and give back free pages where they are more than a quarter."""
+        """Empty the log."""
         self._frames = 0.0
         if broken:
             return
         try:
-            free = sqlite.pragma(self._raw, "freelist_count")
-            if free > VACUUM_PAGES and free * 4 > sqlite.pragma(self._raw, "page_count"):
-                self._raw.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
             sqlite.checkpoint(self._raw, truncate=True)
         except sqlite3.Error as error:
             self._failed(error)

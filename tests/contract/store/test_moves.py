@@ -225,3 +225,24 @@ async def test_content_that_no_message_took_is_collected_after_its_time(store: D
     await store.reap(NOON, NOON + HOUR)
     assert await store.write(ask("SELECT count(*) FROM chunk")) == 1
     await store.enqueue(make_message(body=young))
+
+
+async def test_content_may_go_before_its_record(store: Database) -> None:
+    token = await begin(store)
+    large = make_message(body=await staged(store, [b"a" * 1000, b"b"]))
+    small, bounced, open_ = make_message(), make_message(), make_message()
+    await sent(store, token, large)
+    await sent(store, token, small)
+    await sent(store, token, bounced, result_of(0, S.BOUNCED, notice="failed"))
+    await store.enqueue(open_)
+    assert await store.reap_content(NOON) == 0
+    assert await store.reap_content(NOON + HOUR) == 2
+    assert await store.reap_content(NOON + HOUR) == 0
+    for message in (large, small):
+        assert await store.content(message.id) is None
+        assert await states(store, message) == ["delivered"]
+    assert await store.write(ask("SELECT count(*) FROM chunk")) == 0
+    for message in (bounced, open_):  # of the first the sender is still to be told
+        assert await store.content(message.id) is not None
+    assert await store.reap(NOON + HOUR, NOON) == 2
+    assert await told(store) == await counted(store)

@@ -169,6 +169,14 @@ class Connection:
         """See `driver.Connection.has_table`."""
         return self.execute("SELECT 1 WHERE to_regclass(?) IS NOT NULL", (name,)).fetchone() is not None
 
+    def is_roomy(self) -> bool:
+        """See `driver.Connection.is_roomy`; the server's autovacuum does that."""
+        return False
+
+    def shrink(self) -> bool:
+        """See `driver.Connection.shrink`."""
+        return False
+
     def no_room(self) -> Exception:
         """See `driver.Connection.no_room`."""
         return psycopg.errors.DiskFull("no space left on device")
