@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from . import client_rate, durability, flights, limits, relay, routing, start
+from . import client_rate, durability, flights, limits, long_queue, relay, retention, routing, start
 
 PARTS = {
     "relay": relay.main,
@@ -15,6 +15,8 @@ PARTS = {
     "limits": limits.main,
     "routing": routing.main,
     "start": start.main,
+    "queue": long_queue.main,
+    "retention": retention.main,
 }
 
 

@@ -163,3 +163,48 @@ def _versions(figures: dict[str, Any]) -> str:
 
 def _absent(figures: dict[str, Any]) -> list[str]:
     return [f"* Not measured: {name}, since {reason}." for name, reason in figures["absent"].items()]
+
+
+def queue(figures: dict[str, Any]) -> list[str]:
+    """Memory, rates and searches of a long queue."""
+    lines = [where(figures["surroundings"]), "", "| queued | memory at its peak |", "|---|---|"]
+    lines += [f"| {row['queued']:,} | {row['mib']:.0f} MiB |" for row in figures["memory"]]
+    sizes = [row["mib"] for row in figures["memory"]]
+    growth, most = sizes[-1] - sizes[0], max(sizes)
+    is_met = _met({"met": most < figures["goal_mib"] and growth < figures["goal_growth_mib"]})
+    lines += [
+        "",
+        f"{most:.0f} MiB at the most, {growth:+.0f} MiB from the fewest to the most;"
+        f" under {figures['goal_mib']:.0f} MiB and {figures['goal_growth_mib']:.0f} MiB are asked: {is_met}.",
+        "",
+        "| database | rows | enqueued/s | claimed/s | completed/s |",
+        "|---|---|---|---|---|",
+    ]
+    for row in figures["rates"]:
+        rates = " | ".join(f"{row[verb]:.0f}" for verb in ("enqueue", "claim", "complete"))
+        lines.append(f"| {row['database']} | {row['rows']:,} | {rates} |")
+    lines += ["", "| search | database | found | median | first | |", "|---|---|---|---|---|---|"]
+    for row in figures["searches"]:
+        times = f"{row['median_ms']:.1f} ms | {row['first_ms']:.1f} ms"
+        lines.append(f"| {row['what']} | {row['database']} | {row['found']} | {times} | {_met(row)} |")
+    return lines
+
+
+def retention(figures: dict[str, Any]) -> list[str]:
+    """What a removal costs the mail beside it."""
+    lines = [where(figures["surroundings"]), "", "| | without | beside the removal |", "|---|---|---|"]
+    alone, beside = figures["flow_alone"], figures["flow_beside"]
+    offered = f"{alone['offered_per_second']} messages a second offered"
+    for what, key, unit in (("relayed/s", "relayed_per_second", ""), ("250 after, median", "median_ms", " ms"),
+                            ("250 after, 99 of 100", "p99_ms", " ms")):  # fmt: skip
+        lines.append(f"| {offered}: {what} | {alone[key]}{unit} | {beside[key]}{unit} |")
+    lines.append(f"| as many as go through: relayed/s | {figures['most_alone']:.0f} | {figures['most_beside']:.0f} |")
+    is_met = _met({"met": figures["cost"] < figures["goal"]})
+    return [
+        *lines,
+        "",
+        f"{figures['ended']:,} messages were removed in {figures['removed_in_s']} s; the removal cost"
+        f" {100 * figures['cost']:.1f} % of the flow, under {100 * figures['goal']:.0f} % is asked: {is_met}."
+        f" The file had {figures['file_mib_before']:.0f} MiB and {figures['file_mib_after']:.0f} MiB"
+        f" {figures['shrunk_in_s']} s after the start.",
+    ]

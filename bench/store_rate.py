@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import random
 import resource
 import sys
 import tempfile
@@ -42,20 +43,22 @@ BODY = (b"x" * 70 + b"\r\n") * 56
 LANE = LaneId(1)
 
 
-def _message(now: datetime) -> NewMessage:
+def message(now: datetime) -> NewMessage:
+    """A message of 4 KiB to somebody."""
+    recipient = f"user{random.randrange(3_000_000)}@domain{random.randrange(20_000)}.example"
     return NewMessage(
         id=new_message_id(int(now.timestamp() * 1000), os.urandom(10)),
         door="smtp",
         application_id=1,
         application="local",
-        envelope=Envelope("a@example.org", ("b@example.org",)),
+        envelope=Envelope("a@example.org", (recipient,)),
         content=Content(HEAD, BODY),
         accepted=now,
         subject="a test",
         header_message_id="<1@example.org>",
         peer="127.0.0.1",
         priority=PriorityClass.NORMAL,
-        deliveries=(NewDelivery(n=0, recipient="b@example.org", lane=LANE),),
+        deliveries=(NewDelivery(n=0, recipient=recipient, lane=LANE),),
     )
 
 
@@ -67,11 +70,11 @@ def _work(seconds: float) -> None:
 
 async def _cycle(store: Database, token: FencingToken, busy: float) -> None:
     now = datetime.now(UTC)
-    message = _message(now)
+    one = message(now)
     _work(busy / 3)
-    await store.enqueue(message)
+    await store.enqueue(one)
     _work(busy / 3)
-    claimed = await store.claim(Claim(message_id=message.id, recipients=(0,), lane=LANE, token=token))
+    claimed = await store.claim(Claim(message_id=one.id, recipients=(0,), lane=LANE, token=token))
     if claimed != (0,):
         raise SystemExit("a message could not be claimed")
     _work(busy / 3)
@@ -85,7 +88,7 @@ async def _cycle(store: Database, token: FencingToken, busy: float) -> None:
     )
     await store.complete(
         AttemptRecord(
-            message_id=message.id,
+            message_id=one.id,
             lane=LANE,
             token=token,
             account="relay",

@@ -79,7 +79,7 @@ def test_every_fault_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     monkeypatch.setenv("POSTROOM_SENDING_ENABLED", "maybe")
     faults = _faults(tmp_path)
-    assert faults["retenton"] == ("is not a setting", "did you mean retention?")
+    assert faults["retenton"] == ("is not a setting", "did you mean retention or content_retention?")
     assert faults["retention"] == ("30 has no unit", "write 30ms or 30s")
     assert faults["retry_schedule"] == ("'soon' is not a step", "write steps as in 1m, 5m*2, 1h")
     assert faults["smtp.max_size_bytes"] == ("9 has no unit", "write 9B, 9KiB or 9MiB")
