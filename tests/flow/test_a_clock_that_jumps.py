@@ -10,7 +10,7 @@ from postroom.errors import StorageFailed
 from postroom.model.outcome import Deferred, Scope
 from postroom.model.queue import MessageId
 from postroom.policy.retry import Schedule
-from postroom.queue import maintenance
+from postroom.queue import maintenance, retention
 from postroom.queue.clock_watch import DOUBT, ClockWatch, Jumps
 from postroom.queue.delivery import RetryRules
 from postroom.queue.rules import LaneRules
@@ -21,6 +21,7 @@ from tests.waited_too_long import rules as rules_of
 
 YEARS = timedelta(days=3653)
 DAY = timedelta(days=1)
+MONTH = timedelta(days=30)
 LATER = Deferred(status="4.2.1", reason="try later", scope=Scope.MESSAGE)
 SCHEDULE = Schedule.parse("1m, 5m")
 RULES = rules_of(timedelta(days=2), timedelta(days=14), timedelta(hours=4))
@@ -44,7 +45,10 @@ class Upkeep:
             room.scheduler.clock_jumped()
 
         told = maintenance.Told(lambda: None, clock_jumped)
+        now = room.clock.now()
         await maintenance.turn(room.store, room.clock, RULES, self.watch, told)
+        if self.watch.is_believed():
+            await retention.step(room.store, now, retention.Ages(MONTH, MONTH))
 
 
 async def held(room: Room) -> MessageId:

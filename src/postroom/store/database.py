@@ -54,11 +54,9 @@ from . import (
     hot,
     lists,
     notices,
-    search_index,
     selections,
     sqlite,
     sqlite_connection,
-    subjects,
     usage,
     views,
     waiting,
@@ -68,8 +66,10 @@ from .definitions import Keyring
 from .driver import WritingConnection
 from .migrations import migrate
 from .readers import Readers
+from .removal import Removal
 from .schema import micros
-from .selections import Move, Reaper
+from .search_index import SearchIndex
+from .selections import Move
 from .writer import Group, Transaction, Writer
 
 T = TypeVar("T")
@@ -179,11 +179,11 @@ class Database:
         self._keyring = keyring
         self._now = clock_now
         self._held = held
-        self._reaper = Reaper()
-        self._content_reaper = Reaper("content")
-        self._subjects = subjects.Walk()
         self._submit = writer.submit
         self._submit_hot = writer.submit_hot
+        alone = partial(writer.submit, Kind.ALONE)
+        self._removal = Removal(readers.read, alone)
+        self._search_index = SearchIndex(readers.read, alone)
 
     @property
     def commits(self) -> int:
@@ -291,57 +291,20 @@ class Database:
         return asyncio.ensure_future(find_and_end())
 
     def reap(self, ended_before: datetime, staged_before: datetime) -> asyncio.Future[int]:
-        """See `QueueStore.reap`. Walks on from where the call before ended; content no message took counts nothing."""
-
-        async def find_and_remove() -> int:
-            while await self._submit(Kind.ALONE, selections.collect(staged_before)) == selections.REAP_STEP:
-                pass
-            while await self._submit(Kind.ALONE, selections.forget_events(ended_before)) == selections.STEP:
-                pass
-            return await self._remove(self._reaper, ended_before, selections.remove)
-
-        return asyncio.ensure_future(find_and_remove())
+        """See `QueueStore.reap`."""
+        return asyncio.ensure_future(self._removal.reap(ended_before, staged_before))
 
     def reap_content(self, ended_before: datetime) -> asyncio.Future[int]:
-        """See `QueueStore.reap_content`. Walks as `reap` does."""
-        return asyncio.ensure_future(self._remove(self._content_reaper, ended_before, selections.remove_content))
-
-    async def _remove(
-        self,
-        reaper: Reaper,
-        ended_before: datetime,
-        remove: Callable[[Sequence[MessageId]], Callable[[Transaction], int]],
-    ) -> int:
-        messages = await self._readers.read(lambda reader: reaper.find(reader, ended_before))
-        removed = 0
-        for start in range(0, len(messages), selections.REAP_STEP):
-            removed += await self._submit(Kind.ALONE, remove(messages[start : start + selections.REAP_STEP]))
-        return removed
+        """See `QueueStore.reap_content`."""
+        return asyncio.ensure_future(self._removal.reap_content(ended_before))
 
     def shrink(self) -> asyncio.Future[bool]:
         """See `QueueStore.shrink`."""
-
-        async def step() -> bool:
-            if not await self._readers.read(lambda reader: reader.raw.is_roomy()):
-                return False
-            more: bool = await self._submit(Kind.ALONE, selections.shrink)
-            return more
-
-        return asyncio.ensure_future(step())
+        return asyncio.ensure_future(self._removal.shrink())
 
     def index(self, with_subjects: bool) -> asyncio.Future[bool]:
-        """See `QueueStore.index`. The newest come first; then the walk over the subjects of older ones."""
-
-        async def step() -> bool:
-            if await self._readers.read(search_index.is_behind):
-                await self._submit(Kind.ALONE, search_index.step(with_subjects))
-                return True
-            found, ended = await self._readers.read(lambda reader: self._subjects.find(reader, with_subjects))
-            if found or ended:
-                await self._submit(Kind.ALONE, subjects.change(found, wanted=with_subjects, last=ended))
-            return bool(found) or not self._subjects.ended
-
-        return asyncio.ensure_future(step())
+        """See `QueueStore.index`."""
+        return asyncio.ensure_future(self._search_index.advance(with_subjects))
 
     async def noticed(self, noted_before: datetime) -> Sequence[NoticedMessage]:
         """See `QueueStore.noticed`."""

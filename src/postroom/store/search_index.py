@@ -7,7 +7,8 @@ looking through all that are not searchable yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from . import subjects
 from .readers import Reader
@@ -37,3 +38,26 @@ def step(with_subjects: bool) -> Callable[[Transaction], int]:
         return raw.change(f"UPDATE message SET searchable = {level} WHERE id IN ({_NEXT})")
 
     return work
+
+
+class SearchIndex:
+    """Looks by `read` and writes by `write`, a step a call."""
+
+    def __init__(
+        self,
+        read: Callable[[Callable[[Reader], Any]], Awaitable[Any]],
+        write: Callable[[Callable[[Transaction], Any]], Awaitable[Any]],
+    ) -> None:
+        self._read = read
+        self._write = write
+        self._walk = subjects.Walk()
+
+    async def advance(self, with_subjects: bool) -> bool:
+        """See `QueueStore.index`. The newest come first; then the walk over the subjects of older ones."""
+        if await self._read(is_behind):
+            await self._write(step(with_subjects))
+            return True
+        found, ended = await self._read(lambda reader: self._walk.find(reader, with_subjects))
+        if found or ended:
+            await self._write(subjects.change(found, wanted=with_subjects, last=ended))
+        return bool(found) or not self._walk.ended

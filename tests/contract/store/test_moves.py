@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from postroom.model.queue import FINAL, TRANSITIONS, DeliveryState
-from postroom.store import Selection, selections
+from postroom.store import Selection, removal, selections
 from postroom.store.database import Database
 from tests.contract.store.conftest import Opener
 from tests.contract.store.examples import (
@@ -204,8 +204,8 @@ async def test_reap_never_takes_what_has_not_ended(store: Database) -> None:
 
 
 async def test_reap_walks_past_what_stays(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selections, "REAP_LOOK", 3)
-    monkeypatch.setattr(selections, "REAP_MOST", 2)
+    monkeypatch.setattr(removal, "REAP_LOOK", 3)
+    monkeypatch.setattr(removal, "REAP_MOST", 2)
     token = await begin(store)
     for _ in range(4):
         await store.enqueue(make_message())
