@@ -19,7 +19,18 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .database import DatabaseUrl
 from .describe import AT_START, OF_THE_MACHINE, Effect, SettingDoc, describe
 from .origin import Origin
-from .quantities import Count, Duration, MailAddress, RetrySchedule, Size, address_and_port, duration, fault, size
+from .quantities import (
+    Count,
+    Duration,
+    MailAddress,
+    RetrySchedule,
+    Size,
+    Texts,
+    address_and_port,
+    duration,
+    fault,
+    size,
+)
 
 __all__ = [
     "DnsSettings",
@@ -145,8 +156,10 @@ class DnsSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    servers: tuple[str, ...] = Field(
-        (), description="DNS servers: IP addresses, with a port where it is not 53; empty: those of this machine"
+    servers: Texts = Field(
+        (),
+        description="DNS servers: IP addresses, separated by commas, with a port where it is not 53; empty: this "
+        "machine's",
     )
 
     @field_validator("servers")

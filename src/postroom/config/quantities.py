@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import json
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Annotated, Any, LiteralString
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
+from pydantic_settings import NoDecode
 
 from ..errors import InvalidInput
 from ..mime.typed import typed_address
@@ -56,6 +59,16 @@ def _address(text: str) -> str:
         raise fault(str(error), "write it like postmaster@example.org") from None
 
 
+def _separated(value: object) -> object:
+    """A list as people write it in one text, with commas or in JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
 MailAddress = Annotated[str, AfterValidator(_address)]
 Duration = Annotated[
     timedelta, BeforeValidator(_mended(parse_duration, "duration")), PlainSerializer(format_duration, return_type=str)
@@ -63,6 +76,7 @@ Duration = Annotated[
 Size = Annotated[int, BeforeValidator(_mended(parse_size, "size")), PlainSerializer(format_size, return_type=str)]
 _SCHEDULE = BeforeValidator(_mended(_parse_schedule, "schedule"))
 RetrySchedule = Annotated[str, _SCHEDULE]
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 

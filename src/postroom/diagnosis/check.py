@@ -22,6 +22,7 @@ from ..model.account import Account, AccountKind, Security, Verification
 from ..model.application import Application
 from ..model.circuit import Circuit, Health
 from ..model.quantity import format_size
+from ..net.own_name import own_name
 from ..policy.postmaster import named_by
 from ..policy.routing import may_use
 from ..queue.alerts import EXPIRY_DAYS, Expiry
@@ -74,6 +75,8 @@ async def check(
     found += await _database(settings)
     for account in accounts:
         found += await _account(account)
+        if account.kind is AccountKind.DIRECT:
+            found += await _greeting(account, settings)
         if refusal(account) is None:
             found += _circuit(account, circuits.get(account.id, Circuit()))
     found += _applications(accounts, applications)
@@ -186,6 +189,16 @@ async def _account(account: Account) -> list[Finding]:
         found.append(Finding(Level.ERROR, subject, what, f"{edit} --security starttls"))
     found.append(await _resolution(account, subject))
     return found
+
+
+async def _greeting(account: Account, settings: Settings) -> list[Finding]:
+    """Of an account that greets hosts of strangers, which look at its name."""
+    name = account.helo_name or settings.hostname or await own_name()
+    if "." in name and not name.startswith("["):
+        return []
+    what = "greets with an address and no name, which many hosts refuse"
+    mend = f"postroom accounts edit {account.name} --helo-name NAME, the name that the PTR of its address has"
+    return [Finding(Level.WARNING, f"account {account.name}", what, mend)]
 
 
 def _circuit(account: Account, circuit: Circuit) -> Iterator[Finding]:

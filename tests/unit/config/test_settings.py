@@ -130,6 +130,14 @@ def test_servers_of_the_dns(tmp_path: Path, written: str, read: tuple[str, int])
     assert Settings.load(tmp_path).dns.addresses == (read,)
 
 
+@pytest.mark.parametrize("written", ["192.0.2.1, [::1]:5353", '["192.0.2.1", "[::1]:5353"]', "192.0.2.1,[::1]:5353,"])
+def test_a_list_is_read_from_one_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    wanted = (("192.0.2.1", 53), ("::1", 5353))
+    assert Settings.load(tmp_path).with_stored({"dns.servers": written}).dns.addresses == wanted
+    monkeypatch.setenv("POSTROOM_DNS__SERVERS", written)
+    assert Settings.load(tmp_path).dns.addresses == wanted
+
+
 @pytest.mark.parametrize("written", ["dns.example.org", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:dns", "", "1.2.3"])
 def test_a_server_of_the_dns_is_an_address(tmp_path: Path, written: str) -> None:
     (tmp_path / "postroom.toml").write_text(f'[dns]\nservers = ["{written}"]\n')

@@ -55,6 +55,18 @@ async def test_a_folder_in_order_has_no_error(settings: Settings) -> None:
     assert [one for one in found if one.subject != "keys"] == []
 
 
+@pytest.mark.parametrize(
+    ("helo_name", "hostname", "warned"),
+    [("", "box", True), ("", "mail.example.org", False), ("mail.example.org", "box", False), ("[192.0.2.1]", "", True)],
+)
+async def test_an_account_that_delivers_directly_has_a_name(
+    settings: Settings, helo_name: str, hostname: str, warned: bool
+) -> None:
+    direct = Account(id=3, name="mx", kind=AccountKind.DIRECT, helo_name=helo_name)
+    found = await _found(settings.model_copy(update={"hostname": hostname}), [direct])
+    assert [level for level, what in _about(found, "account mx") if "no name" in what] == [Level.WARNING] * warned
+
+
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
