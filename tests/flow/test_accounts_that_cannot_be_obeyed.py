@@ -78,10 +78,10 @@ async def test_mail_waits_with_the_reason_and_goes_when_the_account_can_be_obeye
     assert (await _health(gateway))["health"] == "healthy"
 
 
-async def test_an_application_with_limits_that_are_not_kept_is_refused_for_the_time_being(gateway: Gateway) -> None:
-    await gateway.applications.edit("erp", {"messages_per_hour": 5})
-    with pytest.raises(Refused, match="cannot obey yet: messages_per_hour") as refused:
+async def test_an_application_that_asks_for_what_is_not_built_is_refused_for_the_time_being(gateway: Gateway) -> None:
+    await gateway.applications.edit("erp", {"apply_suppressions": True})
+    with pytest.raises(Refused, match="cannot obey yet: apply_suppressions") as refused:
         await gateway.submit(_submission(gateway))
     assert (refused.value.reply_code, refused.value.status) == (451, "4.3.5")
-    await gateway.applications.edit("erp", {"messages_per_hour": None})
+    await gateway.applications.edit("erp", {"apply_suppressions": None})
     assert (await gateway.submit(_submission(gateway))).accounts == ("relay",)
