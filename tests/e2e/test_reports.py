@@ -170,15 +170,27 @@ def test_an_account_of_reports_is_neither_removed_nor_renamed(start: Callable[..
 # Marks of what is not known -----------------------------------------------------------------------------------------
 
 
+async def never_answers(talk: Talk) -> None:
+    """Takes the content, and closes without a reply."""
+    await talk.normally("CONTENT")
+
+
+async def keeps_silent(talk: Talk) -> None:
+    """Takes the content, and says nothing more."""
+    await talk.normally("CONTENT")
+    await talk.stopped.wait()
+
+
 def test_what_may_be_sent_twice_is_told_by_show_and_why(
     serve: Serve, tmp_path: Path, start: Callable[..., Mail]
 ) -> None:
     data = tmp_path / "crashed"
     mail = start(data=data, POSTROOM_CRASH_AT="D4:1")  # behind the end of data, before the reply
-    mail.refusing.script = takes
+    mail.refusing.script = keeps_silent
     with smtplib.SMTP("127.0.0.1", mail.served.port, timeout=60) as client:
         client.sendmail(SENDER, ["b@sink.example"], TEXT)
     assert mail.served.process.wait(60) == 137
+    mail.refusing.script = takes
     said = "it may be sent twice: the gateway stopped while it was being sent"
     before = mail.served.run("why", "last").stdout  # no gateway runs
     assert before.startswith("b@sink.example is deferred")
@@ -199,9 +211,6 @@ def test_what_may_be_sent_twice_is_told_by_show_and_why(
 
 
 def test_unknown_outcomes_and_the_hold_at_the_third_are_told_by_show_and_why(start: Callable[..., Mail]) -> None:
-    async def never_answers(talk: Talk) -> None:
-        await talk.normally("CONTENT")
-
     mail = start()
     mail.refusing.script = never_answers
     mail.api.ask("PATCH", "accounts/relay", {"reconnect_interval": "0s"})

@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from postroom.model.account import Account, Security
+from postroom.model.account import Account, Authentication, Security
 from postroom.model.reply import Reply
 from postroom.net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, connect
 from postroom.protocol.sasl import SaslError, client_stepper
@@ -291,6 +291,8 @@ def _fields(transcript: Transcript) -> dict[str, Any]:
     found: dict[str, Any] = dict(transcript.options)
     found["security"] = Security(found.get("security", "auto"))
     found["allow_clear_password"] = found.get("allow_clear_password") == "yes"
+    if "username" in found:
+        found["authentication"] = Authentication.PASSWORD
     return found
 
 

@@ -69,6 +69,7 @@ FULL = Account(
     messages_per_connection=101,
     recipients_per_transaction=99,
     idle_timeout=timedelta(seconds=29),
+    mx_port=2526,
     owner="ann",
     preset="gmail",
     preset_region="eu",

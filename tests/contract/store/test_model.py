@@ -84,7 +84,7 @@ class StoreAgainstModel:
             sender="" if is_null else "a@example.org",
         )
         self.model.enqueue(message)
-        self.call("enqueue", message)
+        self.call("enqueue", message, expected=())
 
     async def claim(self, at: int, numbers: list[int], age: int = 0) -> None:
         message, token = self.message(at), self.model.token - age

@@ -58,7 +58,7 @@ async def one_in_each_state(store: Database) -> dict[DeliveryState, bytes]:
 )
 async def test_a_verb_makes_the_moves_of_the_table_and_no_other(store: Database, verb: str, made_by: str) -> None:
     ids = await one_in_each_state(store)
-    moves = {before: after for (before, after), who in TRANSITIONS.items() if who == made_by}
+    moves = {before: after for (before, after), who in TRANSITIONS.items() if who.split(",")[0] == made_by}
     assert moves
     assert await getattr(store, verb)(Selection(), NOON) == len(moves)
     for before, message_id in ids.items():
