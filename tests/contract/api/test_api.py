@@ -442,7 +442,6 @@ async def test_settings(api: httpx2.AsyncClient) -> None:
     assert [fault[0] for fault in await problem_of(bad, 422)] == ["hostname"]
     bad = await api.patch("/v1/settings", json={"retention": "9d", "give_up": 9})
     assert await problem_of(bad, 422) == [("give_up", "9 has no unit", "write 9ms or 9s")]
-    assert (await problem_of(await api.get("/v1/settings/retenton"), 404))[0][
-        2
-    ] == "did you mean retention or content_retention?"
+    (_, _, mend), *_ = await problem_of(await api.get("/v1/settings/retenton"), 404)
+    assert mend == "did you mean retention or content_retention?"
     assert (await api.get("/v1/settings/retention")).json()["value"] == "30d"

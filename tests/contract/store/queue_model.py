@@ -116,7 +116,12 @@ class Model:
         moved = 0
         for (_, number), one in self.of(message):
             after = next(
-                (to for (before, to), who in TRANSITIONS.items() if who == MADE_BY[verb] and before is one.state), None
+                (
+                    to
+                    for (before, to), who in TRANSITIONS.items()
+                    if who.split(",")[0] == MADE_BY[verb] and before is one.state
+                ),
+                None,
             )
             if after is None or n not in (None, number):
                 continue
