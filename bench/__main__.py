@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 
-from . import client_rate, durability, flights, limits, long_queue, relay, retention, routing, start
+from . import client_rate, durability, fairness, flights, limits, long_queue, relay, retention, routing, start
 
 PARTS = {
     "relay": relay.main,
     "durability": durability.main,
     "client": client_rate.main,
+    "fairness": fairness.main,
     "flights": flights.main,
     "limits": limits.main,
     "routing": routing.main,

@@ -142,6 +142,16 @@ def start(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
+def fairness(figures: dict[str, Any]) -> list[str]:
+    """Who goes before whom."""
+    lines = [where(figures["surroundings"]), "", "| what | measured | at most | |", "|---|---|---|---|"]
+    for row in figures["rows"]:
+        goal = f"{row['goal']:,}" if "goal" in row else ""
+        amount = f"{row['value']:.{0 if row['unit'] == 'messages' else 1}f} {row['unit']}"
+        lines.append(f"| {row['what']} | {amount} | {goal} | {_met(row) if goal else ''} |")
+    return lines
+
+
 def _connections(row: dict[str, Any]) -> str:
     return f"{row['connections']} connection" + ("s" if row["connections"] > 1 else "")
 

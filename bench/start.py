@@ -7,21 +7,15 @@ import asyncio
 import os
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from postroom.model.content import Content
-from postroom.model.envelope import Envelope
-from postroom.model.ids import new_message_id
-from postroom.model.queue import LaneId, NewDelivery, NewMessage, PriorityClass
-from postroom.store.database import Database, open_store
-
 from . import page, results
+from .backlog import fill
 from .gateways import MeasuredGateway, Postroom
 from .process_tree import resident_and_peak_bytes
 from .relay import running
-from .traffic import RECIPIENT, SENDER, Sink, Void, answers, wait_until
+from .traffic import Sink, Void, answers, wait_until
 
 WAITING = 100_000
 FEW = 1_000
@@ -34,51 +28,6 @@ DELIVERY_SECONDS = 10.0
 MEMORY_MIB = 160.0
 GROWTH_MIB = 48.0
 CONNECTIONS = 4  # of an account as shipped
-
-_AT_ONCE = 500
-_HEAD = b"From: <sender@source.example>\r\nTo: <recipient@sink.example>\r\nSubject: a backlog\r\n\r\n"
-_BODY = (b"x" * 70 + b"\r\n") * 56
-
-
-def _message(lane: LaneId) -> NewMessage:
-    now = datetime.now(UTC)
-    return NewMessage(
-        id=new_message_id(int(now.timestamp() * 1000), os.urandom(10)),
-        door="smtp",
-        application_id=1,
-        application="local",
-        envelope=Envelope(SENDER, (RECIPIENT,)),
-        content=Content(_HEAD, _BODY),
-        accepted=now,
-        subject="a backlog",
-        header_message_id="<backlog@source.example>",
-        peer="127.0.0.1",
-        priority=PriorityClass.NORMAL,
-        deliveries=(NewDelivery(n=0, recipient=RECIPIENT, lane=lane),),
-    )
-
-
-async def _lane(store: Database) -> LaneId:
-    found = await store.write(
-        lambda core: core.exec_driver_sql("SELECT id FROM account WHERE name = 'relay'").scalar_one()
-    )
-    return LaneId(int(found))
-
-
-async def _fill(database: Path, messages: int) -> int:
-    """Put messages there until so many wait; how many it were."""
-    store = await open_store(database, None, lambda: datetime.now(UTC))
-    try:
-        lane = await _lane(store)
-        counts = await store.counts()
-        missing = messages - sum(number for (_, state), number in counts.items() if not state.is_final)
-        for start in range(0, missing, _AT_ONCE):
-            pending = [store.enqueue(_message(lane)) for _ in range(min(_AT_ONCE, missing - start))]
-            for one in pending:
-                await one
-        return missing
-    finally:
-        await store.close()
 
 
 def _forget_pages(database: Path) -> None:
@@ -121,7 +70,7 @@ class _Backlog:
     def fill(self, messages: int) -> None:
         """End in order, and let so many wait."""
         self._gateway.stop()
-        self._filled += asyncio.run(_fill(self._gateway.database, messages))
+        self._filled += asyncio.run(fill(self._gateway.database, messages))
 
     def kill(self) -> None:
         """Start, and end by a SIGKILL while it sends."""

@@ -138,3 +138,27 @@ async def test_bulk_mail_goes_beside_a_backlog_of_normal_mail(room: Room, monkey
     for n, share in enumerate(order.split("b")[:8]):
         assert len(share) <= 4, (n, order)  # fewer where memory ran out of normal ones for a moment
     assert order.count("n") == 40
+
+
+async def test_applications_take_turns_also_while_their_mail_is_in_memory(room: Room) -> None:
+    transport = room.transports["relay1"]
+    transport.capacity = 1
+    await room.until(await room.submit(), "delivered")  # the lane's first look into the store is over
+    transport.sent.clear()
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    async def wait(transaction: Transaction) -> Sequence[Outcome]:
+        begun.set()
+        await gate.wait()
+        return [OK]
+
+    transport.answers.append(wait)
+    other = dataclasses.replace(room.application, id=2, name="shop")
+    messages = [await room.submit(f"a{n}@y.test") for n in range(6)]
+    await begun.wait()
+    messages += [await room.submit(f"b{n}@y.test", application=other) for n in range(3)]
+    gate.set()
+    for message in messages:
+        await room.until(message, "delivered")
+    order = [sent.envelope.recipients[0].partition("@")[0] for sent in transport.sent]
+    assert order == ["a0", "a1", "b0", "a2", "b1", "a3", "b2", "a4", "a5"]
