@@ -194,3 +194,23 @@ def test_accounts_of_one_group_share_the_window(gateway: Limited, sink: TimingSi
     add_account(gateway, sink, "rest", **shared)
     goes_through_it_all(gateway, sink, NAMES)
     assert sink.most_in(SECOND) <= 6
+
+
+def test_what_a_crash_left_counts(gateway: Limited, sink: TimingSink) -> None:
+    """In a window that no start outlasts; of what is under way at a kill nobody knows whether its MAIL was seen."""
+    gateway.start()
+    add_account(gateway, sink, "relay", messages_per_hour=40, max_connections=2)
+    names = [f"m{n}" for n in range(60)]
+    gateway.submit(names)
+    for arrived in (6, 12, 18):
+        sink.wait_for(arrived)
+        kill(gateway)
+
+    def is_reached(status: dict[str, Any]) -> bool:
+        (account,) = [one for one in status["accounts"] if one["account"] == "relay"]
+        return account["limit"] == "its limit of 40 messages an hour" and not account["counts"].get("sending")
+
+    gateway.api.wait_for("status", is_reached)
+    assert 18 <= len(sink.mails) <= 40
+    gateway.api.ask("PATCH", "accounts/relay", {"messages_per_hour": None})
+    sink.wait_for(len(names))

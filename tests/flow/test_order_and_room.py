@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from postroom.model.outcome import Outcome
 from postroom.model.queue import PriorityClass
 from postroom.queue import loader, ready
+from postroom.store import Due
 from postroom.transports import Transaction
 
 from .conftest import OK, Room
@@ -162,3 +164,33 @@ async def test_applications_take_turns_also_while_their_mail_is_in_memory(room: 
         await room.until(message, "delivered")
     order = [sent.envelope.recipients[0].partition("@")[0] for sent in transport.sent]
     assert order == ["a0", "a1", "b0", "a2", "b1", "a3", "b2", "a4", "a5"]
+
+
+async def test_urgent_mail_does_not_wait_for_a_read_of_the_backlog(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "READY_MESSAGES", 2)
+    transport = room.transports["relay1"]
+    transport.capacity = 1
+    await room.until(await room.submit(), "delivered")  # the lane's first look into the store is over
+    room.scheduler.pause(True)
+    backlog = [await room.submit(f"{n}@y.test", priority=PriorityClass.BULK) for n in range(5)]
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    read = room.store._store.due
+
+    async def slow(*asked: Any) -> Due:
+        reading.set()
+        await go_on.wait()
+        found: Due = await read(*asked)
+        return found
+
+    monkeypatch.setattr(room.store._store, "due", slow)
+    room.scheduler.pause(False)
+    await reading.wait()
+    urgent = [await room.submit(f"urgent{n}@y.test", priority=PriorityClass.URGENT) for n in range(2)]
+    for message in urgent:
+        await room.until(message, "delivered")
+    go_on.set()
+    for message in backlog:
+        await room.until(message, "delivered")
+    order = [sent.envelope.recipients[0].partition("@")[0] for sent in transport.sent[1:]]
+    assert sorted(order) == sorted(["urgent0", "urgent1", *"01234"])
+    assert [name for name in order if name.isdigit()] == [*"01234"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from ..model.clock import Clock, Timer
-from ..model.queue import DueMessage, LaneId, PriorityClass
+from ..model.queue import DueMessage, LaneId, MessageId, PriorityClass
 from ..store import QueueStore
 from .ready import Ready, Strand
 
@@ -37,7 +37,11 @@ class Loader:
         self._cold: set[Strand] = set()
         self._unseen = set(PriorityClass)
         self._task: asyncio.Task[None] | None = None
-        self._arrived: list[DueMessage] = []  # offered while older ones are read from the store
+        # While the store is read: of what older ones may come, and what was offered meanwhile, of these and of others.
+        self._read_strands: set[Strand] = set()
+        self._read_classes: set[PriorityClass] = set()
+        self._arrived: list[DueMessage] = []
+        self._meanwhile: set[MessageId] = set()
         self._look_again = False
         self._timer: Timer | None = None
         self._timer_at: datetime | None = None
@@ -52,9 +56,11 @@ class Loader:
         strand = (priority, message.flow)
         if priority in self._unseen or strand in self._cold or self._ready.is_full(priority):
             self._cold.add(strand)  # first come, first served: what is in the store goes before it
-        elif self._task is not None:
+        elif self._task is not None and (priority in self._read_classes or strand in self._read_strands):
             self._arrived.append(message)
         elif not self._ready.has(message):
+            if self._task is not None:
+                self._meanwhile.add(message.id)  # the read may bring it too, as it was then
             self._ready.add(message)
 
     def look(self) -> None:
@@ -92,12 +98,15 @@ class Loader:
             self._task.add_done_callback(self._loaded)
 
     async def _load(self) -> None:
+        self._read_strands, self._read_classes = self._cold, self._unseen
         self._cold, self._unseen = set(), set()
+        self._meanwhile = set()
         beat = self._beat
         now = beat or self._clock.now()
         due = await self._store.due(self._lane, now, LOAD_LIMIT, self._ready.in_hand())
         for message in due.messages:
-            self._ready.add(message)
+            if message.id not in self._meanwhile:
+                self._ready.add(message)
         self._cold |= due.more
         self._unseen |= due.unseen
         if beat is not None:
