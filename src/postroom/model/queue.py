@@ -59,7 +59,7 @@ TRANSITIONS: dict[tuple[DeliveryState, DeliveryState], str] = {
     (S.SENDING, S.EXPIRED): "complete, when the retry window has ended",
     (S.SENDING, S.HELD): "complete, at the third unknown",
     (S.SENDING, S.QUEUED): "unclaim, when nothing was written",
-    (S.QUEUED, S.HELD): "hold, or the repeat guard",
+    (S.QUEUED, S.HELD): "hold",
     (S.DEFERRED, S.HELD): "hold",
     (S.HELD, S.QUEUED): "release",
     (S.DEFERRED, S.QUEUED): "retry now",
