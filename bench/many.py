@@ -84,19 +84,21 @@ _FUNCTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What the messages are: all in `state` on `lane`, or most without a lane, on many; with content or history."""
+    """What the messages are: all in `state` on `lane`, or most without a lane, on many; with content or history; over
+    how long a time they were accepted."""
 
     state: str = "delivered"
     lane: int = 0
     head: bytes = b""
     body: bytes = b""
     with_history: bool = False
+    spread: timedelta = SPREAD
 
 
 def fill(raw: WritingConnection, messages: int, kind: Kind, *, until: datetime | None = None) -> None:
     """Make so many messages of one recipient, the last one accepted at `until`, searchable all."""
-    first = micros((until or datetime.now(UTC)) - SPREAD)
-    step = micros(datetime.fromtimestamp(0, UTC) + SPREAD) // messages
+    first = micros((until or datetime.now(UTC)) - kind.spread)
+    step = kind.spread // timedelta(microseconds=1) // messages
     prefix = _make_functions(raw, first, step)
     for start in range(1, messages + 1, AT_ONCE):
         values = {"first": start, "last": min(start + AT_ONCE - 1, messages), "state": kind.state, "lane": kind.lane}
