@@ -191,7 +191,7 @@ def test_settings(postroom: Commands) -> None:
     status, error = postroom.fails("settings", "set", "data", "/elsewhere")
     assert (status, "comes from file or environment only" in error) == (64, True)
     status, error = postroom.fails("settings", "show", "retenton")
-    assert (status, "did you mean retention?" in error) == (66, True)
+    assert (status, "did you mean retention or content_retention?" in error) == (66, True)
     postroom.run("settings", "set", "sending_enabled", "off")
     assert "sending is switched off: postroom settings set sending_enabled on" in postroom.run("status")
     assert "sending is switched off" in postroom.run("check")
