@@ -351,7 +351,8 @@ setting = Table(
     sqlite_with_rowid=False,
 )
 
-# The last number given out under each name ("token", "account", "application"); a number is never given twice.
+# The last number given out under each name ("token", "account", "application"); a number is never given twice. On
+# PostgreSQL also the mark of the last transaction ("commit").
 sequence = Table(
     "sequence",
     metadata,

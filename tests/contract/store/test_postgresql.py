@@ -248,6 +248,36 @@ async def test_what_cannot_be_looked_up_is_answered_as_unknown_and_refuses_what_
     await store.close()
 
 
+async def test_a_commit_that_a_crash_undid_is_not_taken_for_what_came_after(own_cluster: Cluster, hour: Hour) -> None:
+    """A crashed server gives the number of a transaction that never came to its log to another."""
+    own_cluster.query("ALTER SYSTEM SET wal_writer_delay = '10s'")  # what is not committed stays out of the log
+    own_cluster.query("SELECT pg_reload_conf()")
+
+    def number(of: str) -> int:
+        return int(str(own_cluster.query(f"SELECT {of}::text")[0][0]))
+
+    def crash() -> None:
+        following = number("pg_snapshot_xmax(pg_current_snapshot())")
+        own_cluster.stop()
+        own_cluster.start()
+        while number("pg_current_xact_id()") < following:
+            pass
+
+    store = await open_store(own_cluster.new_store(), None, hour.now)
+    token = await begin(store)
+    ready, fresh = make_message(), make_message()
+    await store.enqueue(ready)
+    async with commit_cut(store, kept=False, meanwhile=crash):
+        enqueued, claimed = store.enqueue(fresh), store.claim(claim_of(ready, token))
+    with pytest.raises(StorageFailed, match="nothing was kept"):
+        await enqueued
+    with pytest.raises(StorageFailed, match="nothing was kept"):
+        await claimed
+    assert await states(store, ready) == ["queued"]
+    assert await store.message(fresh.id) is None
+    await store.close()
+
+
 async def test_closing_waits_for_no_answer(own_cluster: Cluster, hour: Hour) -> None:
     store = await open_store(own_cluster.new_store(), None, hour.now)
     async with commit_cut(store, kept=False, meanwhile=own_cluster.stop):

@@ -10,7 +10,7 @@ from ...errors import StorageFailed
 from .connection import Connection
 from .meanings import explained
 
-#: The oldest major version that has all that is used here (`pg_xact_status` of an xid8).
+#: The oldest major version that is taken; older ones had their last release before this was written.
 OLDEST = 130_000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -36,6 +37,12 @@ _HOLDER = (
     " (hashtext(current_schema())::int8 & 4294967295) AND l.database ="
     " (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
+
+#: Every transaction leaves its mark, in the one row of this name.
+_SET_MARK = (
+    "INSERT INTO sequence (name, last) VALUES ('commit', {}) ON CONFLICT (name) DO UPDATE SET last = excluded.last"
+)
+_MARK = b"SELECT last FROM sequence WHERE name = 'commit'"
 
 
 class NothingToDo:
@@ -74,7 +81,7 @@ class WritingConnection(Connection):
         self._on_restored = on_restored
         self._durable = durable
         self._token = 0
-        self._xid = ""
+        self._mark = secrets.randbits(62)  # of the transaction under way; no other has, or had, the same
         self._session: tuple[int, object] | None = None  # process and start of the newest backend
         self._pause_seconds = 0.0
         self._not_before = 0.0
@@ -158,29 +165,26 @@ class WritingConnection(Connection):
     def begin(self, token: int = 0) -> None:
         """See `driver.WritingConnection.begin`. A connection that is found lost is made anew: nothing hangs on it."""
         self._token = token
+        # The mark tells later what became of a commit that was not answered. The transaction's number would not: after
+        # a crash the server gives numbers again whose transactions never came to its log.
+        self._mark += 1
+        self._begin(f"BEGIN; {_SET_MARK.format(self._mark)}".encode())
+
+    def begin_migration(self) -> None:
+        """See `driver.WritingConnection.begin_migration`."""
+        self._begin(b"BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+
+    def _begin(self, statements: bytes) -> None:
         if not self.is_open:
             self._open_again()
         try:
-            self._begin()
+            self.raw.execute(statements, prepare=False)  # one round trip
         except psycopg.OperationalError as error:
             self.heed(error)
             if self.is_open:
                 raise
             self._open_again()
-            self._begin()
-
-    def begin_migration(self) -> None:
-        """See `driver.WritingConnection.begin_migration`."""
-        self.begin()
-        self.raw.execute(b"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0", prepare=False)
-
-    def _begin(self) -> None:
-        # One round trip; the number tells later what became of a commit that was not answered.
-        cursor = self.raw.execute(b"BEGIN; SELECT pg_current_xact_id()::text", prepare=False)
-        cursor.nextset()
-        row = cursor.fetchone()
-        assert row is not None
-        self._xid = row[0]
+            self.raw.execute(statements, prepare=False)
 
     def commit(self) -> None:
         """See `driver.WritingConnection.commit`. Raises InDoubt where the connection is lost with it."""
@@ -202,16 +206,13 @@ class WritingConnection(Connection):
         try:
             if not self.is_open:
                 self._open_again()
-            row = self.raw.execute("SELECT pg_xact_status(%s::text::xid8)", (self._xid,)).fetchone()
+            row = self.raw.execute(_MARK).fetchone()
         except TakenOver:
             raise
-        except psycopg.errors.InvalidParameterValue:
-            return False  # a number of the future: after a crash the server knows nothing of it
         except psycopg.Error as error:
             self.heed(error)
             return None
-        status = row[0] if row is not None else None
-        return {"committed": True, "aborted": False}.get(status or "")
+        return row is not None and row[0] == self._mark
 
     def rollback(self) -> None:
         """See `driver.WritingConnection.rollback`."""
