@@ -49,7 +49,7 @@ _DELIVERY = (
     " SELECT made_id(i), 0,"
     f" CASE WHEN :lane > 0 THEN :lane WHEN {_IS_RARE} THEN {RARE} ELSE 1 + (k / 1000) % {LANES} END, 1, state,"
     f" CASE WHEN :lane > 0 THEN '{RECIPIENT}' ELSE 'user' || (k % 3000017) || '@' || CASE"
-    f" WHEN (k / 1000) % 5 < 2 THEN 'large.example' WHEN {_IS_RARE} THEN 'rare{RARE}.example'"
+    f" WHEN k % 200000 = 7 THEN 'rare{RARE}.example' WHEN (k / 1000) % 5 < 2 THEN 'large.example'"
     " ELSE 'domain' || (k % 20011) || '.example' END END,"
     " CASE WHEN state IN ('queued','deferred') THEN made_at(i) END, made_at(i), 1, 1, 0, 0,"
     " CASE WHEN state NOT IN ('queued','deferred','held') THEN made_at(i) END, '2.0.0', '250 2.0.0 Ok: queued as 4F1B',"

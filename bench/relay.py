@@ -123,7 +123,7 @@ def table(rows: list[dict[str, Any]], names: list[str]) -> str:
             of = row[name]
             rates = [round(of[key]) for key in ("relayed_per_second", "accepted_per_second", "cpu_us_per_message")]
             syncs = of.get("syncs_per_message", "")
-            beside = f"  {of['rate_ratio']:.1f} times, 1/{of['cpu_ratio']:.0f} of the CPU" if "rate_ratio" in of else ""
+            beside = f"  {of['rate_ratio']:.1f} times, CPU {1 / of['cpu_ratio']:.2f}" if "rate_ratio" in of else ""
             lines.append(columns.format(row["connections"], name, *rates, round(of["resident_mib"]), syncs) + beside)
     return "\n".join(lines)
 

@@ -14,12 +14,13 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
+from sqlalchemy import ClauseElement, Executable, Select, create_engine
+from sqlalchemy.ext.compiler import compiles
 
 from postroom.errors import Busy, InvalidInput, MaybeStored, StateConflict, StorageFailed, StorageFull
 from postroom.model.queue import DeliveryState
 from postroom.pending import Pending
-from postroom.store import DeliveryFilter, EventFilter, Selection, expiry, hot, postgresql, schema
+from postroom.store import DeliveryFilter, EventFilter, Selection, expiry, hot, lists, postgresql, schema
 from postroom.store import writer as writers
 from postroom.store.database import Database, open_store
 from postroom.store.postgresql import meanings
@@ -379,6 +380,48 @@ async def test_hot_statements_use_keys_however_small_the_tables_were(store: Data
     found = await store.write(plan)
     assert any("Index Scan using delivery_pkey on delivery" in line for line in found), found
     assert not any("Seq Scan on delivery" in line or "Bitmap" in line for line in found), found
+
+
+class _Explained(Executable, ClauseElement):
+    inherit_cache = False
+
+    def __init__(self, query: Select[Any]) -> None:
+        self.query = query
+
+
+@compiles(_Explained)
+def _explained(element: _Explained, compiler: Any, **words: Any) -> str:
+    return "EXPLAIN " + str(compiler.process(element.query, **words))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (DeliveryFilter(recipient="ann@sink.example"), "delivery_recipient"),
+        (DeliveryFilter(domain="sink.example"), "delivery_domain"),
+        (DeliveryFilter(sender="bob@source.example"), "message_sender"),
+        (DeliveryFilter(message_id="<1@source.example>"), "message_header_id"),
+    ],
+    ids=["recipient", "domain", "sender", "message id"],
+)
+async def test_a_search_does_not_walk_through_all_messages(
+    store: Database, monkeypatch: pytest.MonkeyPatch, wanted: DeliveryFilter, index: str
+) -> None:
+    plans: list[str] = []
+
+    def explain(reader: Any, query: Select[Any]) -> list[Any]:
+        # The table is small: what the plan would avoid in a large one, it avoids here.
+        reader.raw.execute("SET LOCAL enable_seqscan = off")
+        reader.raw.execute("SET LOCAL enable_sort = off")
+        plans.append("\n".join(row[0] for row in reader.core.execute(_Explained(query))))
+        return []
+
+    await store.enqueue(make_message())
+    monkeypatch.setattr(lists, "_key_rows", explain)
+    await store.deliveries(wanted)
+    by_index = [plan for plan in plans if "unsearchable" not in plan]
+    assert by_index and all(f"Scan on {index}" in plan or f"using {index}" in plan for plan in by_index), plans
+    assert not any("Index Scan Backward" in plan for plan in by_index), plans
 
 
 async def test_text_that_postgresql_cannot_hold_is_kept_as_far_as_it_can(store: Database) -> None:
