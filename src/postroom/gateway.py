@@ -56,6 +56,7 @@ from .queue.intake import Intake
 from .queue.master_switch import MasterSwitch
 from .queue.outgoing import Outgoing
 from .queue.overview import overview
+from .queue.rerouting import Rerouted, Rerouter
 from .queue.resubmission import resubmission, unreached
 from .queue.route_explained import RouteExplanation, explain_route, questions
 from .queue.rules import LaneRules, alert_rules, kept_for, lane_rules, maintenance_rules, notification_rules
@@ -111,14 +112,11 @@ class Gateway:
             lambda lane: self.scheduler.circuit(lane),
             lambda: self._switch.standstill,
         )
+        directory = Directory(accounts.routes, applications.by_id)
         self.scheduler = Scheduler(
-            store,
-            clock,
-            self._lane_rules(settings),
-            self._transports.make,
-            random_unit,
-            Directory(accounts.routes, applications.by_id),
+            store, clock, self._lane_rules(settings), self._transports.make, random_unit, directory
         )
+        self._rerouter = Rerouter(store, clock, directory, self.scheduler.lane)
         self._admission = Admission(self.scheduler.limiter, applications.snapshot, accounts.snapshot, keyring.digest)
         self._intake = Intake(
             store,
@@ -360,6 +358,15 @@ class Gateway:
         """Cancel what has not ended and is not being sent; how many."""
         return await self.store.cancel(selection, self.clock.now())
 
+    async def reroute(self, selection: Selection, to: str = "", *, may_duplicate: bool = False) -> Rerouted:
+        """Move what waits or is held to the account `to`, or where it would go if it came today; see `queue.rerouting`.
+
+        Raises:
+            NotFound: there is no such account.
+        """
+        account = self.accounts.get(to) if to else None
+        return await self._rerouter.reroute(selection, account, may_duplicate=may_duplicate)
+
     async def resubmit(self, message_id: MessageId) -> Accepted:
         """A new message for the recipients whose deliveries ended without being delivered; it names the old one.
 
@@ -473,5 +480,6 @@ __all__ = [
     "Gateway",
     "GatewayError",
     "InvalidInput",
+    "Rerouted",
     "SystemClock",
 ]

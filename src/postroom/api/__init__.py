@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from ..model.submission import Door
-from . import accounts, applications, deliveries, events, explain, messages, problems, settings, status
+from . import accounts, applications, deliveries, events, explain, messages, problems, rerouting, settings, status
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -20,6 +20,6 @@ def create_app(gateway: Gateway, door: Door = Door.REST) -> FastAPI:
     app.state.door = door
     app.state.is_ending = lambda: False
     problems.install(app)
-    for part in (accounts, applications, messages, deliveries, events, explain, settings, status):
+    for part in (accounts, applications, rerouting, messages, deliveries, events, explain, settings, status):
         app.include_router(part.routes)
     return app

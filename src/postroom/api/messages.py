@@ -21,10 +21,10 @@ from ..model.envelope import Envelope
 from ..model.ids import message_id_text, parse_message_id
 from ..model.queue import FINAL, DeliveryState
 from ..model.submission import Submission, check_tag, parse_priority
-from ..store import MessageView, Selection
+from ..store import Selection
 from .content import receive_content
 from .envelope import envelope_of, header_recipients, header_sender, recipient, reverse_path
-from .parts import TheGateway, show_delivery, show_times, to_json
+from .parts import TheGateway, message_of, show_delivery, show_times, to_json
 
 routes = APIRouter(prefix="/v1/messages", tags=["messages"])
 
@@ -264,18 +264,11 @@ async def _submission(
     )
 
 
-async def _view(gateway: TheGateway, message_id: str) -> MessageView:
-    view = await gateway.store.message(parse_message_id(message_id))
-    if view is None:
-        raise NotFound(Fault("id", f"there is no message {message_id}", "take it from `postroom queue list`"))
-    return view
-
-
 @routes.get("/{message_id}")
 async def get_message(gateway: TheGateway, message_id: str) -> dict[str, Any]:
     """One message with its deliveries, attempts and events; its content apart. `marks` of a delivery say what is not
     known of it: whether the relay has it, or has it twice."""
-    view = await _view(gateway, message_id)
+    view = await message_of(gateway, message_id)
     shown: dict[str, Any] = to_json(view)
     marked = zip(view.deliveries, gateway.marks(view), strict=True)
     shown["deliveries"] = [show_delivery(gateway, row) | {"marks": list(marks)} for row, marks in marked]
@@ -285,7 +278,7 @@ async def get_message(gateway: TheGateway, message_id: str) -> dict[str, Any]:
 @routes.get("/{message_id}/content")
 async def get_content(gateway: TheGateway, message_id: str) -> Response:
     """The message as it was stored."""
-    view = await _view(gateway, message_id)
+    view = await message_of(gateway, message_id)
     raw = await gateway.store.content(view.id)
     if raw is None:
         raise NotFound(Fault("id", f"the content of message {message_id} was removed", "its record is kept longer"))
@@ -308,7 +301,7 @@ async def change_message(gateway: TheGateway, message_id: str, verb: Verb, n: in
 
     Retry and release of a message that has ended make a new one for those it did not reach: `resubmitted_as`.
     """
-    view = await _view(gateway, message_id)
+    view = await message_of(gateway, message_id)
     moved = await getattr(gateway, verb)(Selection(message_id=view.id, n=n))
     if moved:
         return {"id": message_id, "moved": moved}

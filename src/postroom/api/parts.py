@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from ..errors import Fault, InvalidInput
+from ..errors import Fault, InvalidInput, NotFound
 from ..model.explanation import Times
-from ..model.ids import message_id_text
+from ..model.ids import message_id_text, parse_message_id
 from ..model.quantity import QuantityFault, format_duration, parse_duration
 from ..model.queue import LaneId, MessageId
-from ..store import DeliveryRow
+from ..store import DeliveryRow, MessageView
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -69,6 +69,18 @@ def moment_given(field: str, text: str, now: datetime) -> datetime:
     except (ValueError, OverflowError):
         mend = "write 2026-11-20, 2026-11-20T08:30:00Z or, for a time that long ago, 2d"
         raise InvalidInput(Fault(field, f"{text!r} is no time", mend)) from None
+
+
+async def message_of(gateway: Gateway, message_id: str) -> MessageView:
+    """The message of that id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    view = await gateway.store.message(parse_message_id(message_id))
+    if view is None:
+        raise NotFound(Fault("id", f"there is no message {message_id}", "take it from `postroom queue list`"))
+    return view
 
 
 def account_names(gateway: Gateway) -> dict[LaneId, str]:

@@ -160,22 +160,40 @@ def _change(
     verb: str, ids: list[str] | None, n: int | None, every: bool, account: str, state: Any, data: Any, as_json: bool
 ) -> None:
     """Do `verb` to the messages named, or to all deliveries of a choice."""
+    _report(verb, _asked(verb, ids, n, every, account, state, data, {}), as_json)
+
+
+def _asked(
+    verb: str,
+    ids: list[str] | None,
+    n: int | None,
+    every: bool,
+    account: str,
+    state: Any,
+    data: Any,
+    how: dict[str, Any],
+) -> list[Any]:
+    """The answers; `how` are further parameters of the verb."""
     if not ids and not (every or account or state):
         raise InvalidInput(Fault("id", "nothing is named", "name messages, or --all, --account NAME, --state STATE"))
     if ids and (every or account or state):
         raise InvalidInput(Fault("id", "messages and a choice are named", "name the one or the other"))
     if n is not None and len(ids or ()) != 1:
         raise InvalidInput(Fault("-n", "is the number of a delivery of one message", "name one message"))
-    parameters = [] if n is None else [("n", str(n))]
+    parameters = [(name, str(value)) for name, value in (how if n is None else how | {"n": n}).items()]
 
     async def work(client: GatewayClient) -> list[Any]:
         if not ids:
-            choice = {"account": account, "states": [one.value for one in state or ()]}
+            choice = {"account": account, "states": [one.value for one in state or ()]} | how
             return [await client.ask("POST", f"/v1/queue/{verb}", choice)]
         named = [await _resolved(client, one) for one in ids]
         return [await client.ask("POST", f"/v1/messages/{one}/{verb}", parameters=parameters) for one in named]
 
-    answers = run(data, work)
+    answers: list[Any] = run(data, work)
+    return answers
+
+
+def _report(verb: str, answers: list[Any], as_json: bool) -> None:
     if as_json:
         print_json({"moved": sum(one["moved"] for one in answers), "results": answers})
         return
@@ -240,3 +258,34 @@ def release(
 ) -> None:
     """Release deliveries that are held."""
     _change("release", ids, n, every, account, state, data, as_json)
+
+
+@app.command("reroute")
+def reroute(
+    ids: Ids = None,
+    n: Number = None,
+    to: Annotated[str, typer.Option(metavar="NAME", help="To this account; else by the routes of today.")] = "",
+    every: All = False,
+    account: Account = "",
+    state: State = None,
+    may_duplicate: Annotated[
+        bool, typer.Option("--may-duplicate", help="Also what a relay may have already: it may arrive twice.")
+    ] = False,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move deliveries that wait or are held to another account, or where they would go if they came today."""
+    how: dict[str, Any] = ({"to": to} if to else {}) | ({"may_duplicate": True} if may_duplicate else {})
+    answers = _asked("reroute", ids, n, every, account, state, data, how)
+    _report("reroute", answers, as_json)
+    if as_json:
+        return
+    for answer in answers:
+        for name, count in answer["accounts"].items():
+            typer.echo(f"  to {name}: {count}")
+        for reason, count in answer["left"].items():
+            typer.echo(f"  not moved: {count}: {plain(reason)}")
+        for warning in answer["warnings"]:
+            typer.echo(f"warning: {plain(warning)}", err=True)
+        if not answer["moved"] and not answer["left"]:
+            typer.echo("  nothing of that choice waits or is held")

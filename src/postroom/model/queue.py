@@ -62,7 +62,7 @@ TRANSITIONS: dict[tuple[DeliveryState, DeliveryState], str] = {
     (S.QUEUED, S.HELD): "hold",
     (S.DEFERRED, S.HELD): "hold",
     (S.HELD, S.QUEUED): "release",
-    (S.DEFERRED, S.QUEUED): "retry now",
+    (S.DEFERRED, S.QUEUED): "retry now, or re-route",
     (S.QUEUED, S.CANCELLED): "cancel",
     (S.DEFERRED, S.CANCELLED): "cancel",
     (S.HELD, S.CANCELLED): "cancel",

@@ -247,7 +247,8 @@ class LaneEnds:
 
 @record
 class WaitingDelivery:
-    """A delivery that waits and that no relay can have. `home` is the lane where it belongs, if that is another."""
+    """A delivery that waits, or is held. `home` is the lane where it belongs, if that is another; `is_sure`: no relay
+    can have it."""
 
     message_id: MessageId
     n: int
@@ -257,6 +258,8 @@ class WaitingDelivery:
     reverse_path: str
     application_id: int
     named: bool
+    state: DeliveryState = DeliveryState.QUEUED
+    is_sure: bool = True
 
 
 @record
@@ -387,6 +390,16 @@ class QueueStore(Protocol):
 
     def divert(self, diversions: Sequence[Diversion], now: datetime) -> asyncio.Future[int]:
         """Move deliveries that still wait where they were, and that no relay can have; how many."""
+
+    async def selected(
+        self, selection: Selection, after: Place | None, limit: int
+    ) -> tuple[Sequence[WaitingDelivery], Place | None]:
+        """What waits or is held, of one message or on one lane (whatever the states say), as `divertible`; also what a
+        relay may have."""
+
+    def reroute(self, diversions: Sequence[Diversion], now: datetime, *, even_unsure: bool) -> asyncio.Future[int]:
+        """Move, by a person's hand, deliveries that still wait or are held where they were, what a relay may have only
+        where `even_unsure`; what was deferred is queued, due now; how many."""
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """Keep an event that is not about one message."""

@@ -379,6 +379,16 @@ class Database:
         """See `QueueStore.divert`."""
         return self._submit(Kind.ALONE, diverting.divert(diversions, now))
 
+    async def selected(
+        self, selection: Selection, after: Place | None, limit: int
+    ) -> tuple[Sequence[WaitingDelivery], Place | None]:
+        """See `QueueStore.selected`."""
+        return await self._readers.read(lambda reader: diverting.selected(reader, selection, after, limit))
+
+    def reroute(self, diversions: Sequence[Diversion], now: datetime, *, even_unsure: bool) -> asyncio.Future[int]:
+        """See `QueueStore.reroute`."""
+        return self._submit(Kind.ALONE, diverting.reroute(diversions, now, even_unsure=even_unsure))
+
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """See `QueueStore.record`."""
         return self._submit(Kind.EVENT, (micros(self._now()), kind, None, None, account, detail))
