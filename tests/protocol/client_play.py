@@ -10,10 +10,12 @@ from typing import Any
 from postroom.model.account import Account, Authentication, Security
 from postroom.model.reply import Reply
 from postroom.net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, connect
-from postroom.protocol.sasl import SaslError, client_stepper
+from postroom.protocol.sasl import SaslError
+from postroom.protocol.sasl.choice import client_stepper, left_after, mechanisms, sends_clear_password
 from postroom.protocol.smtp import LocalProtocolError, RemoteProtocolError
 from postroom.protocol.smtp.client import SmtpClient
 from postroom.protocol.smtp.client_events import Answered, ContentWanted, Event, MailAnswered, TransactionEnded
+from postroom.protocol.smtp.client_login import ClientLogin
 from postroom.protocol.smtp.client_states import SessionState
 from postroom.protocol.smtp.transaction import MailTransaction
 from tests.flow.smtp_client.talk import Line, Relay
@@ -43,7 +45,8 @@ class Sender:
     _contents: dict[int, bytes] = field(default_factory=dict)
     _stage: str = "greeting"
     _secure: bool = False
-    _refused: list[str] = field(default_factory=list)
+    _to_try: list[str] | None = None
+    _login: ClientLogin | None = None
 
     def hear(self, octets: bytes) -> bytes:
         """What the client writes when these octets come."""
@@ -110,16 +113,30 @@ class Sender:
                 self._fail("starttls", "tls")
             else:
                 self._log_in()
-        elif stage == "auth" and reply.code == 504:
-            self._log_in()
+        elif stage == "auth":
+            self._auth_answered(reply)
         elif not reply.is_positive:
-            self._fail("ehlo" if stage == "helo" else stage, "auth" if stage == "auth" else "reply")
+            self._fail("ehlo" if stage == "helo" else stage, "reply")
         elif stage == "greeting":
             self._introduce()
-        elif stage == "auth":
-            self._go_on()
         else:
             self._encrypt()
+
+    def _auth_answered(self, reply: Reply) -> None:
+        login = self._login
+        assert login is not None and self._to_try is not None
+        if reply.is_intermediate:
+            self.machine.respond(login.answer(reply))
+            return
+        if reply.is_positive:
+            login.accept()
+        if login.fault:
+            self._fail("auth", "sasl")
+        elif reply.is_positive:
+            self._go_on()
+        else:
+            self._to_try = left_after(login.stepper.mechanism, reply.code, self._to_try, is_verified=self._secure)
+            self._try_next("auth")
 
     def _introduce(self) -> None:
         self._stage = "ehlo"
@@ -141,19 +158,22 @@ class Sender:
             self._go_on()
             return
         self._stage = "auth"
-        offered = self.machine.extensions.get("AUTH", "").split()
-        try:
-            stepper = client_stepper(offered, self.username, self.password, refused=self._refused)
-        except SaslError:
-            self._fail("auth", "auth")
+        offered = mechanisms(self.machine.extensions.get("AUTH", "").split(), is_verified=self._secure)
+        clear_may_go = self._secure or self.allow_clear_password
+        self._to_try = [name for name in offered if clear_may_go or not sends_clear_password(name)]
+        self._try_next("clear-password" if offered else "no-mechanism")
+
+    def _try_next(self, otherwise: str) -> None:
+        assert self._to_try is not None
+        if not self._to_try:
+            self._fail("auth", otherwise)
             return
-        if stepper is None:
-            self._fail("auth", "auth" if self._refused else "no-mechanism")
-        elif stepper.sends_clear_password and not (self._secure or self.allow_clear_password):
-            self._fail("auth", "clear-password")
-        else:
-            self._refused.append(stepper.mechanism)
-            self.machine.authenticate(stepper)
+        try:
+            self._login = ClientLogin(client_stepper(self._to_try.pop(0), self.username, self.password, "nonce"))
+        except SaslError:
+            self._try_next("credentials")
+            return
+        self.machine.authenticate(self._login.command())
 
     def _go_on(self) -> None:
         self._stage = "messages"

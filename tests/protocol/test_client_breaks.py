@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.model.envelope import DsnRequest, Envelope
-from postroom.protocol.sasl import LoginClient, PlainClient
+from postroom.protocol.sasl.clear import LoginClient
 from postroom.protocol.smtp import LocalProtocolError, RemoteProtocolError
 from postroom.protocol.smtp.client import SmtpClient
 from postroom.protocol.smtp.client_events import Answered, ConnectionEnded, ContentWanted, TransactionEnded
+from postroom.protocol.smtp.client_login import ClientLogin
 from postroom.protocol.smtp.client_states import SessionState, Step
 from postroom.protocol.smtp.transaction import MailTransaction
 from tests.protocol.far_side import HEAD, FarSide, content, events, greeted, transaction
@@ -210,22 +211,27 @@ def test_what_was_offered_in_clear_is_forgotten_after_starttls() -> None:
     assert client.extensions == {"AUTH": "PLAIN"}
 
 
-def test_auth_goes_on_with_challenges_and_ends_when_there_is_no_answer() -> None:
+def test_auth_goes_on_with_each_challenge_and_ends_when_there_is_no_answer() -> None:
     client = greeted(FarSide())
     client.take_output()
-    client.authenticate(LoginClient("u", "p"))
-    client.receive(b"334 VXNlcm5hbWU6\r\n334 UGFzc3dvcmQ6\r\n334 \r\n")
-    assert events(client) == []
+    login = ClientLogin(LoginClient("u", "p"))
+    client.authenticate(login.command())
+    for challenge in (b"334 VXNlcm5hbWU6\r\n", b"334 UGFzc3dvcmQ6\r\n", b"334 \r\n"):
+        client.receive(challenge)
+        (asked,) = events(client)
+        assert isinstance(asked, Answered) and not client.may_quit
+        client.respond(login.answer(asked.reply))
     assert client.take_output() == [b"AUTH LOGIN\r\n", b"dQ==\r\n", b"cA==\r\n", b"*\r\n"]
     client.receive(b"501 5.7.0 cancelled\r\n")
     (answered,) = events(client)
     assert isinstance(answered, Answered) and answered.reply.command == "AUTH"
     assert client.is_idle
+    assert login.fault == "the server asks for more than LOGIN has"
 
 
-def test_challenges_without_end_end_the_connection() -> None:
+def test_a_challenge_before_the_answer_to_the_last_one_ends_the_connection() -> None:
     client = greeted(FarSide())
-    client.authenticate(PlainClient("u", "p"))
+    client.authenticate(b"AUTH PLAIN AHUAcA==")
     client.receive(b"334 \r\n" * 2)
     with pytest.raises(RemoteProtocolError):
         events(client)
@@ -289,7 +295,7 @@ def test_whatever_a_server_says_is_events_or_a_remote_protocol_error(said: list[
         client = greeted(FarSide())
     steps: list[Callable[[], object]] = [
         client.starttls,
-        lambda: client.authenticate(PlainClient("u", "p")),
+        lambda: client.authenticate(b"AUTH PLAIN AHUAcA=="),
         lambda: client.begin(transaction(0)),
     ]
     if depth > 1:

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.model.envelope import DsnRequest, Envelope
-from postroom.protocol.sasl import client_stepper
+from postroom.protocol.sasl.choice import client_stepper
 from postroom.protocol.smtp.client import SmtpClient
 from postroom.protocol.smtp.client_events import Answered, ContentWanted, TransactionEnded
+from postroom.protocol.smtp.client_login import ClientLogin
 from postroom.protocol.smtp.client_states import SessionState
 from postroom.protocol.smtp.server import ServerLimits, ServerMachine
 from postroom.protocol.smtp.server_events import Content, Login, MailFrom, RcptTo
@@ -59,6 +60,7 @@ class Pair:
     logins: list[tuple[str, str]] = field(default_factory=list)
     ended: list[MailTransaction] = field(default_factory=list)
     waiting: list[tuple[MailTransaction, bytes]] = field(default_factory=list)
+    login: ClientLogin | None = None
     flights: int = 0
     _contents: dict[int, bytes] = field(default_factory=dict)
     _content: bytes = b""
@@ -111,7 +113,11 @@ class Pair:
             elif isinstance(event, TransactionEnded):
                 self.ended.append(event.transaction)
             else:
-                assert isinstance(event, Answered) and event.reply.is_positive
+                assert isinstance(event, Answered)
+                if event.reply.is_intermediate and self.login is not None:
+                    self.client.respond(self.login.answer(event.reply))
+                else:
+                    assert event.reply.is_positive
             self._begin()
 
     def _begin(self) -> None:
@@ -185,9 +191,8 @@ def test_logins_arrive_as_they_were_sent(mechanism: str, cuts: list[int]) -> Non
     pair.run()
     offered = pair.client.extensions["AUTH"].split()
     assert mechanism in offered
-    stepper = client_stepper([mechanism], "erp", "geheim €")
-    assert stepper is not None
-    pair.client.authenticate(stepper)
+    pair.login = ClientLogin(client_stepper(mechanism, "erp", "geheim €", "nonce"))
+    pair.client.authenticate(pair.login.command())
     pair.run()
     assert pair.logins == [("erp", "geheim €")]
     assert pair.server.logged_in and pair.client.is_idle

@@ -24,7 +24,6 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "template_cache": _ANY,
     "fail_if_template_not_found": _ANY,
     "authentication": (Authentication.OAUTH2, Authentication.POP),
-    "mechanism": _ANY,
     "tls_versions": _ANY,
     "verification": (Verification.FINGERPRINT,),
     "server_name": _ANY,

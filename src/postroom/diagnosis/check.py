@@ -18,7 +18,7 @@ from types import MappingProxyType
 from ..accounts.unbuilt import refusal
 from ..config import ListenerSettings, Settings, unknown_environment
 from ..errors import Fault
-from ..model.account import Account, AccountKind, Security, Verification
+from ..model.account import Account, AccountKind, Mechanism, Security, Verification
 from ..model.application import Application
 from ..model.circuit import Circuit, Health
 from ..model.quantity import format_size
@@ -185,8 +185,10 @@ async def _account(account: Account) -> list[Finding]:
             Finding(Level.WARNING, subject, "may send its password in clear", f"{edit} --no-allow-clear-password")
         )
     elif account.username and account.security is Security.NONE:
-        what = "has a password and no encryption: it will not log in"
-        found.append(Finding(Level.ERROR, subject, what, f"{edit} --security starttls"))
+        is_clear = account.mechanism in (Mechanism.PLAIN, Mechanism.LOGIN)
+        when = "will not log in" if is_clear else "logs in only where the relay offers SCRAM or CRAM-MD5"
+        what = f"has a password and no encryption: it {when}"
+        found.append(Finding(Level.ERROR if is_clear else Level.WARNING, subject, what, f"{edit} --security starttls"))
     found.append(await _resolution(account, subject))
     return found
 

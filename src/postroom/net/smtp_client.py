@@ -8,10 +8,10 @@ import ssl
 
 from ..model.account import Account, AddressFamily, Authentication, Security
 from ..model.reply import Reply
-from ..protocol.sasl import SaslError, client_stepper
 from ..protocol.smtp.errors import LocalProtocolError
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from .smtp_connection import ConnectionLost, SmtpConnection
+from .smtp_login import log_in
 from .smtp_sending import ContentSource, TransactionResult
 from .stream import ConnectFailed, Resolver, open_socket, open_transport, resolve
 from .tls import client_context
@@ -93,7 +93,8 @@ class _Opening:
         if not connection.is_encrypted and account.security is not Security.NONE:
             await self._encrypt()
         if account.authentication is Authentication.PASSWORD:
-            await self._log_in()
+            self.stage = "auth"
+            await log_in(account, connection, self._encrypt_unasked)
         connection.require_open()
 
     def failure(self, error: Exception) -> ConnectFailed:
@@ -128,6 +129,12 @@ class _Opening:
             reply = await self._connection.helo()
         self._require(reply)
 
+    async def _encrypt_unasked(self) -> bool:
+        if self._account.security in (Security.AUTO, Security.STARTTLS_IF_OFFERED):
+            await self._encrypt(unasked=True)
+            self.stage = "auth"
+        return self._connection.is_encrypted
+
     async def _encrypt(self, *, unasked: bool = False) -> None:
         """STARTTLS by the account's rule; `unasked`: the server demands it without offering it."""
         account, connection = self._account, self._connection
@@ -151,48 +158,6 @@ class _Opening:
             await self._introduce()
         elif required:
             raise ConnectFailed(self.stage, "tls", f"STARTTLS was refused: {reply.text}", reply=reply)
-
-    async def _log_in(self) -> None:
-        account, connection = self._account, self._connection
-        refused: list[str] = []
-        last: Reply | None = None
-        while True:
-            self.stage = "auth"
-            offered = connection.extensions.get("AUTH", "").split()
-            try:
-                stepper = client_stepper(offered, account.username, account.password, refused=refused)
-            except SaslError as error:
-                raise ConnectFailed(self.stage, "auth", str(error)) from None
-            if stepper is None:
-                raise self._no_mechanism(offered, last)
-            if stepper.sends_clear_password and not (connection.is_encrypted or account.allow_clear_password):
-                raise ConnectFailed(
-                    self.stage,
-                    "clear-password",
-                    f"the connection to {account.host} is not encrypted, and this account may not send its password in"
-                    " clear",
-                )
-            last = await connection.authenticate(stepper)
-            if last.is_positive:
-                return
-            demands_tls = last.code in (530, 538) and not connection.is_encrypted
-            if demands_tls and account.security in (Security.AUTO, Security.STARTTLS_IF_OFFERED):
-                await self._encrypt(unasked=True)
-                if connection.is_encrypted:
-                    continue
-            if last.code != 504:  # RFC 4954 section 4: this mechanism is not to be had; another one may be
-                raise ConnectFailed("auth", "auth", f"the login was refused: {last.text}", reply=last)
-            refused.append(stepper.mechanism)
-
-    def _no_mechanism(self, offered: list[str], last: Reply | None) -> ConnectFailed:
-        if last is not None:
-            return ConnectFailed(self.stage, "auth", f"the login was refused: {last.text}", reply=last)
-        return ConnectFailed(
-            self.stage,
-            "no-mechanism",
-            "the server offers no authentication method that this account may use"
-            f" (offered: {', '.join(offered) or 'none'}); choose none if it needs no login",
-        )
 
     def _tls_context(self) -> ssl.SSLContext:
         self.stage = "tls"

@@ -6,13 +6,13 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import cast
 
 from ..crashing import reach, written
 from ..model.content import StagedBody
 from ..model.envelope import Envelope
 from ..model.reply import Reply
-from ..protocol.sasl import ClientStepper
 from ..protocol.smtp.client import SmtpClient
 from ..protocol.smtp.client_events import (
     Answered,
@@ -22,6 +22,7 @@ from ..protocol.smtp.client_events import (
     MailAnswered,
     TransactionEnded,
 )
+from ..protocol.smtp.client_login import ClientLogin
 from ..protocol.smtp.client_states import SessionState, Step
 from ..protocol.smtp.errors import LocalProtocolError, RemoteProtocolError
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
@@ -236,9 +237,22 @@ class SmtpConnection(asyncio.Protocol):
             self.note_encryption()
         return reply
 
-    async def authenticate(self, stepper: ClientStepper) -> Reply:
-        """The reply that ends the exchange."""
-        return await self._answer(lambda: self.machine.authenticate(stepper))
+    async def authenticate(self, login: ClientLogin) -> Reply:
+        """The reply that ends the exchange; a yes that must not be believed leaves its reason in `login.fault`."""
+        reply = await self._answer(lambda: self.machine.authenticate(login.command()))
+        while reply.is_intermediate:
+            line = await self._response(login, reply)
+            for secret in login.stepper.secrets:
+                self.recorded.hide(secret)
+            reply = await self._answer(partial(self.machine.respond, line))
+        if reply.is_positive:
+            login.accept()
+        return reply
+
+    async def _response(self, login: ClientLogin, challenge: Reply) -> bytes:
+        if login.stepper.takes_long:
+            return await asyncio.to_thread(login.answer, challenge)
+        return login.answer(challenge)
 
     def require_open(self) -> None:
         """Raise ConnectionLost if it is closed by now."""
@@ -317,8 +331,10 @@ class SmtpConnection(asyncio.Protocol):
             else:
                 self._write_content(cast(Sending, event.transaction))
         elif isinstance(event, Answered):
-            reply = self.recorded.clean(event.reply)
-            self.recorded.received(reply)
+            reply = event.reply
+            if self.machine.state is not SessionState.CHALLENGED:  # of challenges not a word is kept, nor changed
+                reply = self.recorded.clean(reply)
+                self.recorded.received(reply)
             waiter, self._waiter = self._waiter, None
             if waiter is None:
                 self._early = reply

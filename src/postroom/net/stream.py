@@ -23,9 +23,9 @@ class ConnectFailed(Exception):
     """No connection that mail may go over.
 
     `stage` is "resolve", "connect", "tls", "greeting", "ehlo", "starttls" or "auth"; `kind` one of "network", "tls",
-    "certificate" (it was refused), "auth", "reply", "protocol", "no-mechanism", "clear-password" and "local-address"
-    (which is not this machine's); `reply` what the server said, if it did. `transcript` has what was said, without
-    secrets.
+    "certificate" (it was refused), "auth", "reply", "protocol", "no-mechanism", "clear-password", "credentials" (the
+    mechanism cannot carry them), "sasl" (the exchange was broken off) and "local-address" (which is not this
+    machine's); `reply` what the server said, if it did. `transcript` has what was said, without secrets.
     """
 
     def __init__(self, stage: str, kind: str, reason: str, *, reply: Reply | None = None) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hmac
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import scramp
 import trustme
 
-from postroom.model.account import Authentication, Security
+from postroom.model.account import Authentication, Mechanism, Security, Verification
 from postroom.net.smtp_client import ConnectFailed, SmtpConnection, connect
 from tests.flow.smtp_client.talk import Line, Relay
 from tests.flow.smtp_client.test_encryption import context
@@ -143,4 +146,204 @@ async def test_a_server_that_demands_tls_without_offering_it_is_asked_once() -> 
         bundle = authority.cert_pem.bytes().decode()
         connection = await logged_in(relay, security=Security.AUTO, ca_bundle=bundle)
         assert connection.is_encrypted
+        await connection.quit()
+
+
+def scram_server(mechanism: str, password: str = "hunter2") -> Any:
+    """Another implementation's server, that knows erp by `password`."""
+    made = scramp.ScramMechanism(mechanism)
+    return made.make_server({"erp": made.make_auth_info(password)}.__getitem__)
+
+
+async def scram(line: Line, server: Any, *, signature: str = "") -> list[str]:
+    """The server's side up to its signature (`signature`: another one), and what was said in base64."""
+    first = (await line.line()).decode().split(" ")[2].strip()
+    server.set_client_first(base64.b64decode(first).decode())
+    line.say("334 " + base64.b64encode(server.get_server_first().encode()).decode())
+    final = (await line.line()).decode().strip()
+    server.set_client_final(base64.b64decode(final).decode())
+    line.say("334 " + base64.b64encode((signature or server.get_server_final()).encode()).decode())
+    return [first, final, base64.b64decode(final).decode().rpartition(",p=")[2]]
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-1"])
+async def test_scram_proves_both_sides_and_none_of_it_is_shown(mechanism: str) -> None:
+    said: list[str] = []
+
+    async def then(line: Line) -> None:
+        said.extend(await scram(line, scram_server(mechanism)))
+        await line.expect("")
+        line.say(f"235 2.7.0 welcome, you said {said[1]} and {said[2]}")
+        await line.expect("QUIT")
+
+    async with Relay(offering("PLAIN", mechanism, "CRAM-MD5", then=then)) as relay:
+        connection = await logged_in(relay, allow_clear_password=False)
+        transcript = connection.transcript()
+        assert f"C: AUTH {mechanism} [hidden]" in transcript
+        assert "235 2.7.0 welcome, you said [hidden] and [hidden]" in transcript
+        assert not any(secret in transcript for secret in [*said, "hunter2"])
+        await connection.quit()
+
+
+@pytest.mark.parametrize("then_says", ["235 2.7.0 welcome", "501 5.7.0 cancelled"])
+async def test_a_wrong_signature_ends_the_connection(then_says: str) -> None:
+    """Whatever the server says to it, and with no other mechanism."""
+
+    async def then(line: Line) -> None:
+        await scram(line, scram_server("SCRAM-SHA-256"), signature="v=" + base64.b64encode(b"x" * 32).decode())
+        await line.expect("*")
+        line.say(then_says)
+        await line.expect("QUIT")
+        assert await line.end() == b""
+
+    async with Relay(offering("SCRAM-SHA-256", "PLAIN", then=then)) as relay:
+        with pytest.raises(ConnectFailed, match="signature doesn't match") as failed:
+            await logged_in(relay)
+        assert (failed.value.stage, failed.value.kind, failed.value.reply) == ("auth", "sasl", None)
+
+
+async def test_a_login_that_is_taken_without_the_servers_proof_is_not_used() -> None:
+    async def then(line: Line) -> None:
+        await line.line()
+        line.say("235 2.7.0 welcome")
+        await line.expect("QUIT")
+
+    async with Relay(offering("SCRAM-SHA-256", then=then)) as relay:
+        with pytest.raises(ConnectFailed, match="no signature"):
+            await logged_in(relay)
+
+
+async def test_cram_md5_and_its_digest_is_hidden() -> None:
+    digest = hmac.digest(b"hunter2", b"<1@relay.test>", "md5").hex()
+
+    async def then(line: Line) -> None:
+        await line.expect("AUTH CRAM-MD5")
+        line.say("334 " + base64.b64encode(b"<1@relay.test>").decode())
+        await line.expect(base64.b64encode(f"erp {digest}".encode()).decode())
+        line.say(f"235 2.7.0 welcome, {digest}")
+        await line.expect("QUIT")
+
+    async with Relay(offering("LOGIN", "CRAM-MD5", "PLAIN", then=then)) as relay:
+        connection = await logged_in(relay)
+        assert digest not in connection.transcript()
+        await connection.quit()
+
+
+async def test_one_mechanism_is_the_only_one() -> None:
+    async def then(line: Line) -> None:
+        await line.expect("AUTH LOGIN")
+        line.say("535 5.7.8 no")
+        await line.expect("QUIT")
+
+    async with Relay(offering("PLAIN", "LOGIN", "SCRAM-SHA-256", then=then)) as relay:
+        with pytest.raises(ConnectFailed, match="refused"):
+            await logged_in(relay, mechanism=Mechanism.LOGIN)
+
+    async def nothing(line: Line) -> None:
+        await line.expect("QUIT")
+
+    async with Relay(offering("PLAIN", then=nothing)) as relay:
+        with pytest.raises(ConnectFailed, match="offered: PLAIN"):
+            await logged_in(relay, mechanism=Mechanism.CRAM_MD5)
+
+
+def over_tls(
+    tls: ssl.SSLContext, *mechanisms: str, then: Callable[[Line], Awaitable[None]]
+) -> Callable[[Line], Awaitable[None]]:
+    """A talk that offers STARTTLS, and these mechanisms after it."""
+
+    async def talk(line: Line) -> None:
+        await line.greet("STARTTLS")
+        await line.expect("STARTTLS")
+        line.say("220 go")
+        await line.start_tls(tls)
+        await line.expect("EHLO client.test")
+        line.offer(f"AUTH {' '.join(mechanisms)}")
+        await then(line)
+
+    return talk
+
+
+@pytest.mark.parametrize("code", ["535 5.7.8", "534 5.7.9", "504 5.5.4"])
+async def test_a_refused_challenge_gives_way_to_plain_once_where_the_relay_is_verified(code: str) -> None:
+    authority = trustme.CA()
+
+    async def then(line: Line) -> None:
+        assert (await line.line()).startswith(b"AUTH SCRAM-SHA-256 ")
+        line.say(f"{code} not so")
+        await line.expect(f"AUTH PLAIN {PLAIN}")
+        line.say("235 2.7.0 welcome")
+        await line.expect("QUIT")
+
+    talk = over_tls(context(authority), "SCRAM-SHA-256", "PLAIN", "LOGIN", then=then)
+    async with Relay(talk) as relay:
+        bundle = authority.cert_pem.bytes().decode()
+        connection = await logged_in(relay, security=Security.AUTO, ca_bundle=bundle, allow_clear_password=False)
+        await connection.quit()
+
+
+async def test_a_relay_that_hangs_up_behind_the_refusal_leaves_the_refusal_as_the_reason() -> None:
+    authority = trustme.CA()
+
+    async def then(line: Line) -> None:
+        await line.line()
+        line.say("535 5.7.8 no such user")
+        line.close()
+
+    async with Relay(over_tls(context(authority), "SCRAM-SHA-256", "PLAIN", then=then)) as relay:
+        with pytest.raises(ConnectFailed, match="no such user") as failed:
+            await logged_in(relay, security=Security.AUTO, ca_bundle=authority.cert_pem.bytes().decode())
+        assert failed.value.reply is not None and failed.value.reply.code == 535
+
+
+async def test_nothing_follows_a_refused_challenge_where_the_relay_is_not_verified() -> None:
+    async def then(line: Line) -> None:
+        assert (await line.line()).startswith(b"AUTH SCRAM-SHA-256 ")
+        line.say("535 5.7.8 no")
+        await line.expect("QUIT")
+        assert await line.end() == b""
+
+    in_clear = offering("SCRAM-SHA-256", "PLAIN", then=then)
+    unverified = over_tls(context(trustme.CA()), "SCRAM-SHA-256", "PLAIN", then=then)
+    for talk, security in ((in_clear, Security.NONE), (unverified, Security.STARTTLS)):
+        async with Relay(talk) as relay:
+            with pytest.raises(ConnectFailed, match="refused"):
+                await logged_in(relay, security=security, verification=Verification.OFF)
+
+
+async def test_a_password_that_a_mechanism_cannot_carry_goes_by_the_next() -> None:
+    password = "p\N{GRINNING FACE}ss"
+
+    async def then(line: Line) -> None:
+        await line.expect("AUTH PLAIN " + base64.b64encode(f"\0erp\0{password}".encode()).decode())
+        line.say("235 2.7.0 welcome")
+        await line.expect("QUIT")
+
+    async with Relay(offering("SCRAM-SHA-256", "PLAIN", then=then)) as relay:
+        await (await logged_in(relay, password=password)).quit()
+
+    async def nothing(line: Line) -> None:
+        await line.expect("QUIT")
+
+    async with Relay(offering("SCRAM-SHA-256", "PLAIN", then=nothing)) as relay:
+        with pytest.raises(ConnectFailed, match="SCRAM-SHA-256: unassigned") as failed:
+            await logged_in(relay, password=password, mechanism=Mechanism.SCRAM_SHA_256)
+        assert failed.value.kind == "credentials"
+
+
+async def test_a_password_too_long_for_the_command_goes_with_the_first_challenge() -> None:
+    """RFC 4954 section 4: an AUTH line of more than 512 octets has no initial response."""
+    password = "secret" * 100
+    response = base64.b64encode(f"\0erp\0{password}".encode()).decode()
+
+    async def then(line: Line) -> None:
+        await line.expect("AUTH PLAIN")
+        line.say("334 ")
+        await line.expect(response)
+        line.say("235 2.7.0 welcome")
+        await line.expect("QUIT")
+
+    async with Relay(offering("PLAIN", then=then)) as relay:
+        connection = await logged_in(relay, password=password)
+        assert response not in connection.transcript() and "C: [hidden]" in connection.transcript()
         await connection.quit()

@@ -14,7 +14,7 @@ import trustme
 from postroom.config import Settings
 from postroom.diagnosis.check import Finding, Level, check
 from postroom.diagnosis.ports import describe_holder, port_holders
-from postroom.model.account import Account, AccountKind, Security, Verification
+from postroom.model.account import Account, AccountKind, Mechanism, Security, Verification
 from postroom.model.application import Application
 from postroom.model.circuit import Circuit, Health
 from postroom.secrets import Keyring
@@ -132,8 +132,13 @@ async def test_accounts(settings: Settings) -> None:
         password="marked",
     )
     found = await _found(settings, [clear])
-    assert [level for level, _ in _about(found, "account clear")] == [Level.NOTE, Level.WARNING, Level.ERROR]
+    assert [level for level, _ in _about(found, "account clear")] == [Level.NOTE, Level.WARNING, Level.WARNING]
+    assert "only where the relay offers SCRAM" in repr(found)
     assert "marked" not in repr(found)
+    fixed = await _found(settings, [replace(clear, mechanism=Mechanism.PLAIN)])
+    assert _about(fixed, "account clear")[-1] == (
+        Level.ERROR, "has a password and no encryption: it will not log in",
+    )  # fmt: skip
 
 
 async def test_applications(settings: Settings) -> None:

@@ -11,7 +11,6 @@ import re
 from collections import deque
 
 from ...model.reply import Reply
-from ..sasl import ClientStepper, SaslError, from_base64, to_base64
 from .client_events import Answered, ConnectionEnded, ContentWanted, Event, MailAnswered, TransactionEnded
 from .client_limits import OfferedLimits
 from .client_states import ALLOWED, SESSION_MOVES, TRANSACTION_MOVES, Cause, SessionState, Step
@@ -50,7 +49,6 @@ class SmtpClient:
         "_output",
         "_queued",
         "_reader",
-        "_stepper",
         "extensions",
         "helo_name",
         "limits",
@@ -70,7 +68,6 @@ class SmtpClient:
         self._begun = False
         self._eof = False
         self._error: RemoteProtocolError | None = None
-        self._stepper: ClientStepper | None = None
         self._encoder: ContentEncoder | None = None
         self._goes_ahead = False
         self.state = SessionState.GREETING
@@ -187,15 +184,14 @@ class SmtpClient:
         self.state = self._moved(Cause.TLS_STARTED)
         self._forget()
 
-    def authenticate(self, stepper: ClientStepper) -> None:
-        """Send AUTH (RFC 4954) and answer its challenges; the event is the reply that ends the exchange."""
+    def authenticate(self, command: bytes) -> None:
+        """Send AUTH (RFC 4954), as `client_login` has it. Each 334 is an event, and `respond` its answer."""
         self._require_no_transaction()
-        initial = stepper.initial_response()
-        line = b"AUTH " + stepper.mechanism.encode("ascii")
-        if initial is not None:
-            line += b" " + (to_base64(initial) or b"=")
-        self._send(Cause.AUTH, line)
-        self._stepper = stepper
+        self._send(Cause.AUTH, command)
+
+    def respond(self, line: bytes) -> None:
+        """Answer the challenge that AUTH, or the response before, was answered with."""
+        self._send(Cause.RESPONSE, line)
 
     def quit(self) -> None:
         """Send QUIT, with nothing under way."""
@@ -378,9 +374,6 @@ class SmtpClient:
             if self._current is not None:
                 self._write_envelope(self._current)
             return None
-        if state is SessionState.CHALLENGED:
-            self._respond(reply)
-            return None
         if at is SessionState.EHLO or at is SessionState.HELO:
             self._forget()
             if state is _READY:
@@ -388,16 +381,6 @@ class SmtpClient:
         elif state is _HANDSHAKE and self._reader.has_unread:
             raise RemoteProtocolError("octets in clear behind the reply to STARTTLS")
         return Answered(reply)
-
-    def _respond(self, challenge: Reply) -> None:
-        if self._stepper is None:
-            raise RemoteProtocolError("a challenge that nothing asked for")
-        try:
-            line = to_base64(self._stepper.respond(from_base64(challenge.lines[0].encode())))
-        except SaslError:
-            line = b"*"  # RFC 4954 section 4: the exchange is cancelled; the server says 501
-            self._stepper = None
-        self._send(Cause.RESPONSE, line)
 
     def _learn(self, reply: Reply, *, extended: bool) -> None:
         self.remote_name = reply.lines[0].split(" ", 1)[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..sasl import Credentials, LoginServer, PlainServer, SaslError, from_base64, server_stepper, to_base64
+from ..sasl import Credentials, SaslError, from_base64, to_base64
+from ..sasl.clear import LoginServer, PlainServer, server_stepper
 from .server_replies import reply_line
 
 #: As EHLO lists them.

@@ -1,62 +1,8 @@
-"""SASL mechanisms (RFC 4422) as steppers, client and server: one message in, the next one out; base64 is not theirs."""
+"""PLAIN and LOGIN, both sides: the password itself goes over the wire."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
-
-
-class SaslError(Exception):
-    """The exchange cannot go on: the other side sent what the mechanism does not know, or a value cannot be sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What a client proved to know: `login` acts for `authorization` where that is another name (RFC 4422, 3.4.1)."""
-
-    login: str
-    password: str = field(repr=False)
-    authorization: str = ""
-
-
-class ClientStepper(Protocol):
-    """The client's side of one mechanism."""
-
-    @property
-    def mechanism(self) -> str:
-        """The registered name."""
-
-    @property
-    def sends_clear_password(self) -> bool:
-        """Whether who reads the exchange knows the password."""
-
-    def initial_response(self) -> bytes | None:
-        """What may go with the AUTH command; None if the server speaks first."""
-
-    def respond(self, challenge: bytes) -> bytes:
-        """The answer to `challenge`.
-
-        Raises:
-            SaslError: the mechanism has no answer to it.
-        """
-
-
-class ServerStepper(Protocol):
-    """The server's side of one mechanism."""
-
-    @property
-    def mechanism(self) -> str:
-        """The registered name."""
-
-    def step(self, response: bytes | None) -> bytes | Credentials:
-        """The next challenge, or what the client sent in the end. None: AUTH came without an initial response.
-
-        Raises:
-            SaslError: it is not what the mechanism asks for.
-        """
+from . import Credentials, SaslError, ServerStepper
 
 
 class PlainClient:
@@ -64,6 +10,8 @@ class PlainClient:
 
     mechanism = "PLAIN"
     sends_clear_password = True
+    takes_long = False
+    secrets = ()
 
     def __init__(self, login: str, password: str) -> None:
         # RFC 4616 section 2: NUL separates, and neither may be empty.
@@ -86,12 +34,17 @@ class PlainClient:
         self._sent = True
         return self._message
 
+    def accepted(self) -> None:
+        """Nothing is asked of the server."""
+
 
 class LoginClient:
     """LOGIN (draft-murchison-sasl-login): user name, then password, each to a challenge of any wording."""
 
     mechanism = "LOGIN"
     sends_clear_password = True
+    takes_long = False
+    secrets = ()
 
     def __init__(self, login: str, password: str) -> None:
         self._answers = [login.encode(), password.encode()]
@@ -105,6 +58,9 @@ class LoginClient:
         if not self._answers:
             raise SaslError("the server asks for more than LOGIN has")
         return self._answers.pop(0)
+
+    def accepted(self) -> None:
+        """Nothing is asked of the server."""
 
 
 class PlainServer:
@@ -145,22 +101,6 @@ class LoginServer:
         return Credentials(self._login, _text(response))
 
 
-def client_stepper(
-    offered: Sequence[str], login: str, password: str, *, refused: Sequence[str] = ()
-) -> ClientStepper | None:
-    """The first mechanism of ours, best first, that the server offers and has not `refused`; None if there is none.
-
-    Raises:
-        SaslError: user name or password cannot be sent.
-    """
-    names = {name.upper() for name in offered} - {name.upper() for name in refused}
-    if PlainClient.mechanism in names:
-        return PlainClient(login, password)
-    if LoginClient.mechanism in names:
-        return LoginClient(login, password)
-    return None
-
-
 def server_stepper(mechanism: str) -> ServerStepper | None:
     """A new exchange of `mechanism` (in any case), None if it is not served."""
     match mechanism.upper():
@@ -169,25 +109,6 @@ def server_stepper(mechanism: str) -> ServerStepper | None:
         case "LOGIN":
             return LoginServer()
     return None
-
-
-def to_base64(message: bytes) -> bytes:
-    """A message as AUTH carries it behind the command or a 334 (RFC 4954 section 4)."""
-    return base64.b64encode(message)
-
-
-def from_base64(line: bytes) -> bytes:
-    """The message that an AUTH line carries; `=` alone is the empty one (RFC 4954 section 4).
-
-    Raises:
-        SaslError: it is not base64.
-    """
-    if line == b"=":
-        return b""
-    try:
-        return binascii.a2b_base64(line, strict_mode=True)
-    except binascii.Error:
-        raise SaslError("not base64") from None
 
 
 def _text(octets: bytes) -> str:

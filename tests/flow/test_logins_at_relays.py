@@ -1,0 +1,98 @@
+"""A login that a relay refuses is the account's failure: mail waits with the advice, its tries untouched."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postroom.config import Settings
+from postroom.gateway import Gateway
+from postroom.model.content import Content
+from postroom.model.envelope import Envelope
+from postroom.model.queue import MessageId
+from postroom.model.submission import Door, Submission
+from tests.smarthost import Behaviour, Smarthost
+
+
+@pytest.fixture
+async def smarthost() -> AsyncIterator[Smarthost]:
+    """A relay; its answers to AUTH are the test's."""
+    relay = Smarthost(Behaviour())
+    await relay.start()
+    yield relay
+    await relay.stop()
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway]:
+    """A gateway whose account has a password that may go in clear; delivering."""
+    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
+    relay = {"name": "relay", "host": "127.0.0.1", "port": smarthost.port, "security": "none"}
+    await gateway.accounts.add(relay | {"username": "erp", "password": "hunter2", "allow_clear_password": True})
+    await gateway.applications.add({"name": "erp", "senders": "*"})
+    await gateway.start()
+    yield gateway
+    await gateway.stop()
+
+
+async def submitted(gateway: Gateway) -> MessageId:
+    """A message for the relay."""
+    accepted = await gateway.submit(
+        Submission(
+            door=Door.SMTP,
+            application=gateway.applications.get("erp"),
+            envelope=Envelope("a@x.test", ("b@y.test",)),
+            content=Content(b"From: a@x.test\r\nSubject: hi\r\n\r\n", b"hello\r\n"),
+            received=datetime.now(UTC),
+            peer="127.0.0.1",
+        )
+    )
+    return accepted.id
+
+
+async def account_that(gateway: Gateway, health: str) -> dict[str, Any]:
+    """The account, once it is `health`; pytest's limit is the patience."""
+    while True:
+        rows: Any = (await gateway.status())["accounts"]
+        found: dict[str, Any] = rows[0]
+        if found["health"] == health:
+            return found
+
+
+@pytest.mark.parametrize(
+    ("offers", "reply", "reason", "advice", "mend"),
+    [
+        ("AUTH PLAIN", "535 5.7.8 no", "auth: 535 5.7.8 no", "check the user name and the password",
+         {"password": "better"}),
+        ("AUTH GSSAPI", "", "(offered: GSSAPI); choose none if it needs no login", "choose no authentication",
+         {"username": None}),
+        ("AUTH SCRAM-SHA-256", "235 2.7.0 welcome", "without proof that it knows the password", "look who answers",
+         {"mechanism": "plain"}),
+        ("AUTH PLAIN", "334 bW9yZT8=", "asks for more than PLAIN has", "set another mechanism", None),
+    ],
+)  # fmt: skip
+async def test_mail_waits_for_a_login(
+    gateway: Gateway, smarthost: Smarthost, offers: str, reply: str, reason: str, advice: str, mend: Any
+) -> None:
+    smarthost.behaviour.offers = (offers,)
+    smarthost.behaviour.replies = {"AUTH": reply, "*": "501 5.7.0 cancelled"}
+    message = await submitted(gateway)
+    # What may be a passing fault of the relay makes the account sleep only.
+    failed = await account_that(gateway, "needs attention" if mend is not None else "sleeping")
+    assert reason in failed["reason"]
+    (why,) = await gateway.why(message)
+    assert reason in why.reason and advice in why.advice
+    view = await gateway.store.message(message)
+    assert view is not None
+    assert [(row.state.value, row.tries) for row in view.deliveries] == [("queued", 0)]
+    assert not any(command.startswith("MAIL") for command in smarthost.commands)
+    if mend is not None:
+        smarthost.behaviour.offers = ("AUTH PLAIN",)
+        smarthost.behaviour.replies = {"AUTH": "235 2.7.0 welcome"}
+        await gateway.accounts.edit("relay", mend)
+        assert await gateway.wait_drained()
+        assert [taken.recipients for taken in smarthost.taken] == [["b@y.test"]]
