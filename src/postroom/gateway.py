@@ -48,6 +48,7 @@ from .policy.retry import own_terms
 from .queue import indexing, maintenance, retention
 from .queue.admission import Admission
 from .queue.alerts import Alerts, House
+from .queue.as_sent import AsSent, as_sent
 from .queue.bounce import Reporter
 from .queue.clock_watch import ClockWatch
 from .queue.deadlines import Deadlines
@@ -413,6 +414,11 @@ class Gateway:
             )
             for row in view.deliveries
         ]
+
+    async def as_sent(self, view: MessageView) -> list[AsSent | None]:
+        """How each delivery of `view` leaves, or left; see `queue.as_sent`."""
+        known_from = self.clock.now() - self.settings.retention
+        return await as_sent(view, self.accounts.snapshot(), self.settings.forced_postmaster, self.store, known_from)
 
     @staticmethod
     def marks(view: MessageView) -> list[tuple[str, ...]]:

@@ -18,7 +18,7 @@ from ..mime.typed import typed_mailbox
 from ..model.application import Application
 from ..model.content import Content
 from ..model.envelope import Envelope
-from ..model.ids import message_id_text, parse_message_id
+from ..model.ids import message_id_text
 from ..model.queue import FINAL, DeliveryState
 from ..model.submission import Submission, check_tag, parse_priority
 from ..store import Selection
@@ -267,11 +267,13 @@ async def _submission(
 @routes.get("/{message_id}")
 async def get_message(gateway: TheGateway, message_id: str) -> dict[str, Any]:
     """One message with its deliveries, attempts and events; its content apart. `marks` of a delivery say what is not
-    known of it: whether the relay has it, or has it twice."""
+    known of it: whether the relay has it, or has it twice; `as_sent` what its account changes, or changed, in it."""
     view = await message_of(gateway, message_id)
     shown: dict[str, Any] = to_json(view)
-    marked = zip(view.deliveries, gateway.marks(view), strict=True)
-    shown["deliveries"] = [show_delivery(gateway, row) | {"marks": list(marks)} for row, marks in marked]
+    told = zip(view.deliveries, gateway.marks(view), await gateway.as_sent(view), strict=True)
+    shown["deliveries"] = [
+        show_delivery(gateway, row) | {"marks": list(marks), "as_sent": to_json(sent)} for row, marks, sent in told
+    ]
     return shown
 
 
@@ -287,9 +289,10 @@ async def get_content(gateway: TheGateway, message_id: str) -> Response:
 
 @routes.get("/{message_id}/why")
 async def explain_message(gateway: TheGateway, message_id: str) -> dict[str, Any]:
-    """What each delivery waits for, until when, and the command that would release it."""
-    explanations = await gateway.why(parse_message_id(message_id))
-    shown = [to_json(one) | show_times(one.times) for one in explanations]
+    """What each delivery waits for, until when, the command that would release it, and as whom it is sent."""
+    view = await message_of(gateway, message_id)
+    told = zip(await gateway.why(view.id), await gateway.as_sent(view), strict=True)
+    shown = [to_json(one) | show_times(one.times) | {"as_sent": to_json(sent)} for one, sent in told]
     for one in shown:
         del one["times"]
     return {"id": message_id, "deliveries": shown}

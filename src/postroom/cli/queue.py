@@ -104,10 +104,41 @@ def show_message(
         for one in message["deliveries"]:
             for mark in one["marks"]:
                 typer.echo(f"{plain(one['recipient'])}: {plain(mark)}")
+        _print_as_sent(message["deliveries"])
         typer.echo("\nattempts")
         print_table(_ATTEMPTS, message["attempts"])
         typer.echo("\nevents")
         print_table(("at", "kind", "n", "account", "detail"), message["events"])
+
+
+def _print_as_sent(deliveries: list[Any]) -> None:
+    """What accounts change, each once with the numbers of its deliveries."""
+    numbers: dict[tuple[str, ...], list[int]] = {}
+    for one in deliveries:
+        if lines := as_sent_lines(one["as_sent"]):
+            numbers.setdefault(tuple(lines), []).append(one["n"])
+    for (heading, *changes), of in numbers.items():
+        typer.echo(f"\n{heading} (delivery {', '.join(map(str, of))}):")
+        for change in changes:
+            typer.echo(f"  {change}")
+
+
+def as_sent_lines(told: dict[str, Any] | None) -> list[str]:
+    """A heading, and a line for each thing that the account changes; nothing where it changes nothing."""
+    if told is None:
+        return []
+    if told["why"]:
+        return [f"as sent by account {plain(told['account'])}: not known", plain(told["why"])]
+    lines = [
+        f"{one['field']}: {plain(one['before']) or '(none)'} -> {plain(one['after']) or '(none)'}"
+        for one in told["rewrites"]
+    ]
+    lines += [
+        f"DKIM signature: {one['domain']}, selector {one['selector']} ({one['algorithm']})"
+        for one in told["signatures"]
+    ]
+    tense = "would be sent" if told["tense"] == "would" else "was sent"
+    return [f"{tense} by account {plain(told['account'])} so", *lines] if lines else []
 
 
 def _print_transcripts(attempts: list[Any]) -> None:
@@ -147,6 +178,8 @@ def why(message_id: Id, data: Data = None, as_json: AsJson = False) -> None:
         shown |= {"advice": one["advice"], "command": one["command"], "next try": one["next_try"]}
         shown |= {"window ends": _window(one), "gives up": one["gives_up"]}
         print_fields({f"  {name}": value for name, value in shown.items()})
+        for place, line in enumerate(as_sent_lines(one["as_sent"])):
+            typer.echo(f"    {line}" if place else f"  {line}:")
 
 
 def _window(one: dict[str, Any]) -> str:

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..mime.dkim import SigningKey, load_key
 from ..model.account import Account
 
 #: Relays, by the end of their names, that replace header fields: what is signed of these would be broken on the way.
 _REPLACED = {".amazonaws.com": frozenset({b"date", b"message-id"})}  # SES says so of its manual DKIM signing
 _NONE: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a signature names: who is asked for the key, and which one."""
+
+    domain: str
+    selector: str
+    algorithm: str
+
+
+def signed_with(account: Account) -> tuple[Signature, ...]:
+    """What the signatures of `account` name, in their order; the keys themselves are not looked at."""
+    dkim = account.dkim
+    found = []
+    if dkim.rsa_key:
+        found.append(Signature(dkim.domain, dkim.selector, "rsa-sha256"))
+    if dkim.ed25519_key:
+        found.append(Signature(dkim.domain, dkim.ed25519_selector or dkim.selector, "ed25519-sha256"))
+    return tuple(found)
 
 
 def signs(account: Account) -> bool:
