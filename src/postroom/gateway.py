@@ -67,6 +67,8 @@ from .secrets import Keyring, KeyRotation, made_keys_go_again
 from .settings.service import SettingsService
 from .store import EventFilter, EventPage, MessageView, Selection, Store
 from .store.database import open_store
+from .suppressions.service import Given as GivenSuppression
+from .suppressions.service import SuppressionService
 from .transports.by_kind import Transports
 
 _log = structlog.get_logger()
@@ -97,6 +99,7 @@ class Gateway:
         self.store = store
         self.accounts = accounts
         self.applications = applications
+        self.suppressions = SuppressionService(store.suppressions, clock.now)
         self.clock = clock
         self.hostname = hostname
         settings = configuration.current
@@ -485,6 +488,7 @@ __all__ = [
     "Composing",
     "Gateway",
     "GatewayError",
+    "GivenSuppression",
     "InvalidInput",
     "Rerouted",
     "SystemClock",

@@ -373,3 +373,45 @@ def test_an_account_sleeps_and_wakes_by_hand(postroom: Commands) -> None:
     awake = postroom.json("accounts", "wake", "relay")
     assert (awake["health"], awake["until"]) == ("healthy", None)
     assert "sleeping" not in postroom.run("accounts", "list")
+
+
+def test_suppressions(postroom: Commands, tmp_path: Path) -> None:
+    postroom.run("applications", "edit", "local", "--apply-suppressions")
+    assert "no entries" in postroom.run("suppressions", "list")
+    said = postroom.run("suppressions", "add", "Ann@example.org", "gone.test", "--reason", "left")
+    assert said == "added address ann@example.org: left\nadded domain gone.test: left\n"
+    send = ("send", "--from", "a@example.org", "--to", "ANN@example.org", "--to", "b@gone.test", "--text", "hi")
+    postroom.run(*send)
+    rows = postroom.json("queue", "show", "last")["deliveries"]
+    assert [(row["state"], row["status"], row["reply"]) for row in rows] == [
+        ("bounced", "5.7.1", "ann@example.org is on the suppression list: left"),
+        ("bounced", "5.7.1", "gone.test is on the suppression list: left"),
+    ]
+    assert "postroom suppressions remove ann@example.org" in postroom.run("why", "last")
+    assert postroom.run("suppressions", "remove", "ann@EXAMPLE.org") == "removed ann@EXAMPLE.org\n"
+    status, told = postroom.fails("suppressions", "show", "ann@example.org")
+    assert (status, "ann@example.org is not on the suppression list" in told) == (66, True)
+
+    file = tmp_path / "list.csv"
+    file.write_text('\ufeffemail,reason,expires\nann@example.org,"a, b",2030-01-31\n\nBob@example.org,,\n')
+    assert postroom.run("suppressions", "import", str(file), "--reason", "May") == "imported 2 entries, 2 of them new\n"
+    exported = postroom.run("suppressions", "export").splitlines()
+    assert [line.split(",import,")[0] for line in exported[:3]] == [
+        "entry,reason,expires,source,created",
+        'ann@example.org,"a, b",2030-01-31T00:00:00.000Z',
+        "bob@example.org,May,",
+    ]
+    copy = tmp_path / "list.jsonl"
+    postroom.run("suppressions", "export", "--output", str(copy))
+    assert copy.stat().st_mode & 0o777 == 0o600
+    told = postroom.run("suppressions", "import", "-", "--format", "jsonl", stdin=copy.read_text())
+    assert told == "imported 3 entries, 0 of them new\n"
+    assert [one["reason"] for one in postroom.json("suppressions", "list", "--limit", "2")["suppressions"]] == [
+        "a, b", "May",
+    ]  # fmt: skip
+    file.write_text("carol@example.org\nnobody\nx.test,r,soon\n")
+    status, told = postroom.fails("suppressions", "import", str(file))
+    assert status == 64
+    assert "line 2, entry: 'nobody' is neither" in told
+    assert "line 3, expires: 'soon' is no duration" in told
+    assert postroom.fails("suppressions", "show", "carol@example.org")[0] == 66, "nothing was imported"

@@ -79,9 +79,9 @@ async def test_mail_waits_with_the_reason_and_goes_when_the_account_can_be_obeye
 
 
 async def test_an_application_that_asks_for_what_is_not_built_is_refused_for_the_time_being(gateway: Gateway) -> None:
-    await gateway.applications.edit("erp", {"apply_suppressions": True})
-    with pytest.raises(Refused, match="cannot obey yet: apply_suppressions") as refused:
+    await gateway.applications.edit("erp", {"header_doors": "template"})
+    with pytest.raises(Refused, match="cannot obey yet: header_doors") as refused:
         await gateway.submit(_submission(gateway))
     assert (refused.value.reply_code, refused.value.status) == (451, "4.3.5")
-    await gateway.applications.edit("erp", {"apply_suppressions": None})
+    await gateway.applications.edit("erp", {"header_doors": None})
     assert (await gateway.submit(_submission(gateway))).accounts == ("relay",)

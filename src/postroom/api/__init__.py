@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from ..model.submission import Door
-from . import accounts, applications, deliveries, events, explain, messages, problems, rerouting, settings, status
+from . import (
+    accounts,
+    applications,
+    deliveries,
+    events,
+    explain,
+    messages,
+    problems,
+    rerouting,
+    settings,
+    status,
+    suppressions,
+)
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -20,6 +32,7 @@ def create_app(gateway: Gateway, door: Door = Door.REST) -> FastAPI:
     app.state.door = door
     app.state.is_ending = lambda: False
     problems.install(app)
-    for part in (accounts, applications, rerouting, messages, deliveries, events, explain, settings, status):
+    parts = (accounts, applications, rerouting, messages, deliveries, events, explain, settings, status, suppressions)
+    for part in parts:
         app.include_router(part.routes)
     return app

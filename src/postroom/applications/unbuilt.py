@@ -16,7 +16,6 @@ from .fields import APPLICATION_FIELDS, DEFAULTS
 UNBUILT: Mapping[str, tuple[object, ...]] = {
     "owner": (),
     "header_doors": (HeaderDoor.TEMPLATE, HeaderDoor.SEND_AT, HeaderDoor.IDEMPOTENCY_KEY),
-    "apply_suppressions": (),
 }
 
 

@@ -8,7 +8,21 @@ import sys
 import typer
 
 from ..errors import GatewayError, InvalidInput, edge
-from . import accounts, applications, backup, check, circuits, docs, events, explain, queue, send, serve, settings
+from . import (
+    accounts,
+    applications,
+    backup,
+    check,
+    circuits,
+    docs,
+    events,
+    explain,
+    queue,
+    send,
+    serve,
+    settings,
+    suppressions,
+)
 
 app = typer.Typer(
     name="postroom",
@@ -26,6 +40,7 @@ accounts.app.command("wake")(circuits.wake)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(applications.app, name="applications")
 app.add_typer(queue.app, name="queue")
+app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(settings.app, name="settings")
 app.command("why")(queue.why)
 app.command("explain")(explain.explain)

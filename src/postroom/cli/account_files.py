@@ -37,7 +37,7 @@ def export_accounts(
         order["passphrase"] = _passphrase(passphrase_file, confirm=True)
     answer = ask(data, "POST", "/v1/accounts/export", order)
     if output is not None:
-        _write(output, answer["toml"])
+        write_file(output, answer["toml"])
         typer.echo(f"wrote {output}")
     elif as_json:
         print_json(answer)
@@ -45,7 +45,12 @@ def export_accounts(
         typer.echo(answer["toml"], nl=False)
 
 
-def _write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
+    """Write a file for its owner alone.
+
+    Raises:
+        InvalidInput: it can't be written.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

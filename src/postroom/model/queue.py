@@ -59,6 +59,7 @@ TRANSITIONS: dict[tuple[DeliveryState, DeliveryState], str] = {
     (S.SENDING, S.EXPIRED): "complete, when the retry window has ended",
     (S.SENDING, S.HELD): "complete, at the third unknown",
     (S.SENDING, S.QUEUED): "unclaim, when nothing was written",
+    (S.QUEUED, S.BOUNCED): "intake, for a recipient on the suppression list",
     (S.QUEUED, S.HELD): "hold",
     (S.DEFERRED, S.HELD): "hold",
     (S.HELD, S.QUEUED): "release",
@@ -112,6 +113,7 @@ class NewMessage:
     """A message about to be stored, as intake made it. Everything in it becomes durable in one transaction.
 
     `named`: it named its account, and takes no other; `usage` is what it adds to limits that count at intake.
+    `suppressible` are the keys of entries of the suppression list that would end each delivery; empty: it is not asked.
     """
 
     id: MessageId
@@ -132,6 +134,7 @@ class NewMessage:
     usage: tuple[Usage, ...] = ()
     repeats: RepeatCheck | None = None
     retry: Retry | None = None
+    suppressible: tuple[tuple[str, ...], ...] = ()
 
 
 @record

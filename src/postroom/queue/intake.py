@@ -23,6 +23,7 @@ from ..model.submission import Accepted, Door, Submission
 from ..pending import Pending
 from ..policy.patterns import matches_any
 from ..policy.routing import RoutingTable
+from ..policy.suppressions import keys_of
 from ..store import QueueStore
 from . import header_doors
 from .admission import Admission, Admitted
@@ -113,10 +114,10 @@ class Intake:
             raise Refused(f"application {application.name!r} may not send urgent mail: {mend}")
         return self._message(submission, fields)
 
-    def hand_over(self, message: NewMessage, held: Container[int] = ()) -> None:
-        """Tell the scheduler of a message that has become durable, but for the deliveries that are held."""
-        if held:
-            message = replace(message, deliveries=tuple([one for one in message.deliveries if one.n not in held]))
+    def hand_over(self, message: NewMessage, aside: Container[int] = ()) -> None:
+        """Tell the scheduler of a message that has become durable, but for the deliveries that do not go on."""
+        if aside:
+            message = replace(message, deliveries=tuple([one for one in message.deliveries if one.n not in aside]))
         if message.deliveries:
             for due in _due(message):
                 self._offer(due)
@@ -167,6 +168,7 @@ class Intake:
             tag=submission.tag,
             retry=submission.retry,
             named=bool(submission.account),
+            suppressible=_suppressible(submission, recipients) if application.apply_suppressions else (),
         )
         return message, accounts
 
@@ -240,6 +242,11 @@ class Intake:
             own = sum(1 for value in fields.all(b"received") if self._own_by in value)
         if received >= MAX_RECEIVED or own >= MAX_OWN_RECEIVED:
             raise Refused("the message goes in circles (too many Received fields)", status="5.4.6", reply_code=554)
+
+
+def _suppressible(submission: Submission, recipients: Sequence[Address]) -> tuple[tuple[str, ...], ...]:
+    """What the suppression list is asked of each recipient; nothing for what Postroom itself has to say."""
+    return () if submission.door is _NOTIFICATION else tuple(map(keys_of, recipients))
 
 
 def _further(fields: HeadFields, name: bytes) -> bytes | None:

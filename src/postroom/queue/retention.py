@@ -13,7 +13,7 @@ import structlog
 
 from ..errors import GatewayError
 from ..model.clock import Clock
-from ..store import QueueStore
+from ..store import Store
 from .maintenance import sleep
 
 _log = structlog.get_logger()
@@ -34,7 +34,7 @@ class Ages:
     content: timedelta
 
 
-async def run(store: QueueStore, clock: Clock, ages: Callable[[], Ages], is_believed: Callable[[], bool]) -> None:
+async def run(store: Store, clock: Clock, ages: Callable[[], Ages], is_believed: Callable[[], bool]) -> None:
     """Remove until cancelled, but nothing while the clock is doubted; a step that fails is logged and tried again."""
     while True:
         began = clock.monotonic()
@@ -48,10 +48,12 @@ async def run(store: QueueStore, clock: Clock, ages: Callable[[], Ages], is_beli
         await sleep(clock, max(REST * spent, LEAST_REST) if is_more else INTERVAL)
 
 
-async def step(store: QueueStore, now: datetime, ages: Ages) -> bool:
+async def step(store: Store, now: datetime, ages: Ages) -> bool:
     """One small step at the time of day `now`; whether there may be more to do. Room is given back last."""
     if await store.reap(now - ages.records, now - STAGED_FOR):
         return True
     if ages.content < ages.records and await store.reap_content(now - ages.content):
+        return True
+    if await store.suppressions.forget(now - ages.records):
         return True
     return await store.shrink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -136,4 +137,12 @@ def _ended(view: MessageView, row: DeliveryRow, message: str) -> _Cause:
         return f"the relay took it: {row.reply}", row.ended, advice, ""
     words = {"bounced": "refused for good", "expired": "given up", "cancelled": "cancelled by a person"}[row.state]
     reason = f"{words}: {row.reply}" if row.reply else words
-    return reason, row.ended, "", f"postroom queue retry {message}"
+    return reason, row.ended, _freed(view, row), f"postroom queue retry {message}"
+
+
+def _freed(view: MessageView, row: DeliveryRow) -> str:
+    """What must come before a retry of what the suppression list ended, which no attempt did."""
+    entry, ended, _ = row.reply.partition(" is on the suppression list")
+    if not ended or any(attempt.n == row.n for attempt in view.attempts):
+        return ""
+    return f"take it off the list first: postroom suppressions remove {shlex.quote(entry)}"

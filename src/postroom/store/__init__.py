@@ -31,6 +31,7 @@ from ..model.queue import (
     PriorityClass,
 )
 from ..model.record import record
+from ..model.suppression import SuppressionStore
 from ..model.usage import Usage
 from ..pending import Pending
 from ..policy.standstill import Standstill
@@ -286,9 +287,9 @@ class QueueStore(Protocol):
         """Keep chunk `index` of content that no message owns yet; collected after an hour if none ever does."""
 
     def enqueue(self, message: NewMessage) -> Pending[tuple[int, ...]]:
-        """Keep the message, its deliveries (`queued`, due at once; `held` where the repeat guard says so: the numbers
-        of these) and an `accepted` event. A staged body is checked: count, length and SHA-256 of its chunks;
-        StorageFailed if they differ."""
+        """Keep the message, its deliveries (`queued`, due at once, but for those whose numbers come back: `held` where
+        the repeat guard says so, `bounced` where the suppression list does) and an `accepted` event. A staged body is
+        checked: count, length and SHA-256 of its chunks; StorageFailed if they differ."""
 
     def claim(self, claim: Claim) -> Pending[tuple[int, ...]]:
         """Move deliveries that are still `queued` or `deferred` to `sending` under the token; the numbers moved."""
@@ -481,6 +482,8 @@ class DefinitionStore(Protocol):
 
 class Store(QueueStore, ViewStore, DefinitionStore, Protocol):
     """The whole store."""
+
+    suppressions: SuppressionStore
 
     async def close(self) -> None:
         """Finish what was submitted, checkpoint and close."""

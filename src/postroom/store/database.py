@@ -26,6 +26,7 @@ from ..model.queue import (
     NewMessage,
     PriorityClass,
 )
+from ..model.suppression import SuppressionStore
 from ..model.usage import Usage
 from ..pending import Pending
 from ..policy.standstill import Standstill
@@ -70,6 +71,7 @@ from .removal import Removal
 from .schema import micros
 from .search_index import SearchIndex
 from .selections import Move
+from .suppressions import SuppressionTable
 from .writer import Group, Transaction, Writer
 
 T = TypeVar("T")
@@ -184,6 +186,7 @@ class Database:
         alone = partial(writer.submit, Kind.ALONE)
         self._removal = Removal(readers.read, alone)
         self._search_index = SearchIndex(readers.read, alone)
+        self.suppressions: SuppressionStore = SuppressionTable(readers.read, alone, clock_now)
 
     @property
     def commits(self) -> int:

@@ -17,7 +17,7 @@ from ..model.account import Retry
 from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
 from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
-from . import Claim, usage
+from . import Claim, suppressions, usage
 from .repetitions import hold_repeated
 from .rows import Rows
 from .schema import MICROSECOND, micros
@@ -81,6 +81,8 @@ _INSERT_ATTEMPT = Rows(
 
 DETAIL_CHARACTERS = 200
 
+_NONE: frozenset[int] = frozenset()
+
 NOTE = "INSERT INTO notice (message_id, n, kind, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 
@@ -106,7 +108,7 @@ def stage(transaction: Transaction, chunks: Sequence[StagedChunk]) -> Sequence[N
 
 
 def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequence[tuple[int, ...]]:
-    """Insert messages with content, deliveries and events; which deliveries of each the repeat guard holds.
+    """Insert messages with content, deliveries and events; which deliveries of each do not go on (`_aside`).
 
     Raises:
         StorageFailed: a staged body is not what the message says.
@@ -163,11 +165,18 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
             raw.execute("UPDATE message SET tag = ? WHERE id = ?", (message.tag, message.id))
         if message.retry is not None:
             _keep_retry(transaction, message, message.retry)
-    held = [
-        () if message.repeats is None else hold_repeated(transaction, message, message.repeats) for message in messages
-    ]
+    checked = [message for message in messages if message.suppressible]
+    ended = suppressions.bounce_suppressed(transaction, checked) if checked else {}
+    aside = [_aside(transaction, message, ended.get(message.id, _NONE)) for message in messages]
     reach("A2")
-    return held
+    return aside
+
+
+def _aside(transaction: Transaction, message: NewMessage, ended: frozenset[int]) -> tuple[int, ...]:
+    """The deliveries of a message that do not go on: `ended` by the suppression list, or held by the repeat guard."""
+    if message.repeats is None:
+        return tuple(ended)
+    return (*ended, *hold_repeated(transaction, message, message.repeats, ended))
 
 
 def _keep_request(transaction: Transaction, message: NewMessage, dsn: DsnRequest) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from ..model.queue import NewMessage, RepeatCheck
 from .schema import micros
 from .writer import Transaction
@@ -15,11 +17,16 @@ _HOLD = "UPDATE delivery SET state = 'held', due = NULL WHERE message_id = ? AND
 _EVENT = "INSERT INTO event (at, kind, message_id, n, account, detail) VALUES (?, ?, ?, ?, '', ?)"
 
 
-def hold_repeated(transaction: Transaction, message: NewMessage, check: RepeatCheck) -> tuple[int, ...]:
-    """Count the deliveries of a message that has just been inserted, and hold those that come too often; which."""
+def hold_repeated(
+    transaction: Transaction, message: NewMessage, check: RepeatCheck, ended: Container[int] = ()
+) -> tuple[int, ...]:
+    """Count the deliveries of a message that has just been inserted, and hold those that come too often; which. Those
+    that have `ended` do not count."""
     raw = transaction.raw
     held = []
     for delivery, digest in zip(message.deliveries, check.digests, strict=True):
+        if delivery.n in ended:
+            continue
         raw.change(_ADD, (message.application_id, digest, check.bucket, check.ends))
         (count,) = raw.execute(_COUNT, (message.application_id, digest, check.now)).fetchone()
         if count >= check.most:

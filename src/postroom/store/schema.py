@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0010"
+HEAD = "0011"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -291,6 +291,19 @@ repetition = Table(
     sqlite_with_rowid=False,
 )
 
+# Recipients that mail is not sent to (`store.suppressions`); compared octet by octet.
+suppression = Table(
+    "suppression",
+    metadata,
+    Column("key", Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger),
+    Column("message_id", LargeBinary(16)),
+    sqlite_with_rowid=False,
+)
+
 account = Table(
     "account",
     metadata,
@@ -394,6 +407,7 @@ INDEXES = (
     _partial("delivery_lane", delivery, ("lane", "message_id", "n"), SEARCHABLE_SQL),
     Index("staging_staged", staging.c.staged),
     Index("repetition_ends", repetition.c.ends),
+    _partial("suppression_expires", suppression, ("expires",), "expires IS NOT NULL"),
     Index("account_name", account.c.name_key, unique=True),
     Index("application_name", application.c.name_key, unique=True),
 )
