@@ -136,10 +136,11 @@ class Gateway:
         self._reporter = Reporter(store, clock, self._intake, reporting, applications.find, os.urandom)
         house = House(
             accounts.snapshot,
-            lambda lane: self.scheduler.circuit(lane),
+            lambda lane: self.circuit(accounts.routes().by_id(lane)),
             lambda: self.scheduler.ended(),
             lambda: expiries(configuration.current, accounts.snapshot()),
             lambda: shutil.disk_usage(configuration.current.data).free,
+            self._admission.watched,
         )
         self._alerts = Alerts(
             store, clock, self._intake, lambda: alert_rules(configuration.current, hostname), house, os.urandom,

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from postroom.model.account import Fallback
+from postroom.model.application import RepeatGuard
 from postroom.model.outcome import Bounced, Deferred, Remedy, Scope
 from postroom.model.reply import Reply
+from postroom.queue.admission import Admission
 from postroom.queue.alerts import AlertRules, Alerts, Expiry, House
 from postroom.store import EventFilter
 from postroom.transports import AccountUnavailable, Transaction
-from tests.flow.conftest import Room, relay
+from tests.flow.conftest import Room, digest, relay
 
 RULES = AlertRules(
     to="admin@x.test", sender="", account="", hostname="mx.test", oldest=timedelta(hours=1), bounce_percent=20,
@@ -48,8 +50,9 @@ class Watch:
         """As at a start of the gateway."""
         scheduler, store = self.room.scheduler, self.room.store
         house = House(
-            lambda: self.room.accounts, scheduler.circuit, scheduler.ended, self._expiries, lambda: self.free_bytes
-        )
+            lambda: self.room.accounts, scheduler.circuit, scheduler.ended, self._expiries, lambda: self.free_bytes,
+            self.room.admission.watched,
+        )  # fmt: skip
         self.alerts = Alerts(
             store, self.room.clock, self.room.intake, lambda: self.rules, house, os.urandom, self._keep, self.kept
         )
@@ -206,3 +209,55 @@ async def test_the_account_that_is_set_is_used_while_it_can_send(room: Room) -> 
     watch.free_bytes = 10 * 1024**3
     assert len(await watch.look()) == 1
     assert watch.last("relay1")["Subject"] == "All clear: the disk of the data folder has less than 1GiB free"
+
+
+async def test_an_alert_about_an_account_never_goes_through_it(room: Room) -> None:
+    watch = Watch(room, rules=dataclasses.replace(RULES, account="relay1"))
+    await room.scheduler.put_to_sleep(room.accounts[1], timedelta(hours=1))
+    room.transports["relay1"].answers.append(AccountUnavailable(WRONG))
+    await room.submit()
+    await room.until_event("account.needs_attention")
+    await watch.alerts.look()
+    assert watch.sent == []  # it waits for the other one, which sleeps
+    room.clock.advance(timedelta(hours=1))
+    await room.store.until(lambda: watch._are_sent(1))
+    assert [name for name, _ in watch.sent] == ["relay2"]
+
+
+async def test_where_there_is_no_other_account_it_is_an_event_and_the_all_clear_is_mail(room: Room) -> None:
+    watch = Watch(room)
+    room.accounts.pop()
+    room.scheduler.follow(room.accounts)
+    room.transports["relay1"].answers.append(AccountUnavailable(WRONG))
+    await room.submit()
+    await room.until_event("account.needs_attention")
+    for _ in range(2):
+        await watch.alerts.look()
+    (told,) = await watch._told()
+    assert told.endswith("(told nobody: there is no other account)")
+    assert watch.sent == []
+    await room.scheduler.wake(room.accounts[0])
+    await watch.alerts.look()
+    await room.store.until(lambda: watch._are_sent(1))
+    assert watch.last("relay1")["Subject"].startswith("All clear: account relay1 needs attention")
+
+
+async def test_what_a_repeat_guard_holds_is_told_of_until_the_program_stops(room: Room) -> None:
+    guard = RepeatGuard(count=3, within=timedelta(minutes=10))
+    room.application = dataclasses.replace(room.application, repeat_guard=guard)
+    watch = Watch(room)
+    for state in ("delivered", "delivered"):
+        await room.until(await room.submit(), state)
+    assert await watch.look() == []
+    await room.until(await room.submit(), "held")
+    what = "application erp sends the same again and again, and its repeat guard holds it (3 or more within 10m)"
+    assert await watch.look() == [f"alert.raised: {what}"]
+    assert "postroom queue list --application erp --state held" in watch.last("relay1").get_content()
+    await room.until(await room.submit(), "held")
+    assert await watch.look(after=timedelta(minutes=9)) == []
+    room.admission = Admission(room.scheduler.limiter, lambda: room.applications, lambda: room.accounts, digest)
+    room.admission.follow()  # as at a start: what was held before counts still
+    watch.start()
+    assert await watch.look() == []
+    assert await watch.look(after=timedelta(minutes=2)) == [f"alert.cleared: {what}"]
+    assert await watch.look() == []

@@ -18,9 +18,10 @@ from ..model.queue import LaneId, NewMessage, RepeatCheck
 from ..model.usage import Usage
 from ..policy.limits import Counted, Meter, Metered, Reached, metered
 from .limiter import Limiter, meter_name
-from .repeat_guard import Digest, check_of
+from .repeat_guard import Digest, Watched, check_of
 
 _MICROSECONDS = 1_000_000
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class IntakeLimit:
@@ -68,6 +69,9 @@ class Admission:
         self._all_accounts = accounts
         self._digest = digest
         self._guards: Mapping[int, RepeatGuard] = {}
+        self._names: Mapping[int, str] = {}
+        # Until when what guards held counts; those that were not asked yet may have held something before this start.
+        self._held_until: dict[int, int] = {}
         self._applications: Mapping[int, IntakeLimit] = {}
         self._accounts: Mapping[LaneId, IntakeLimit] = {}
         #: Whether anything counts at intake: else it need not be asked.
@@ -81,7 +85,12 @@ class Admission:
             if (limits := metered(one.limits))
         }
         self._accounts = {LaneId(account.id): limit for account, limit in self._of_accounts(self._all_accounts())}
-        self._guards = {one.id: one.repeat_guard for one in self._all_applications() if one.repeat_guard.count}
+        guarded = [one for one in self._all_applications() if one.repeat_guard.count]
+        self._guards = {one.id: one.repeat_guard for one in guarded}
+        self._names = {one.id: one.name for one in guarded}
+        now = self._limiter.clock.now()
+        for number, guard in self._guards.items():
+            self._held_until.setdefault(number, now + guard.within // _MICROSECOND)
         self.counts = bool(self._applications or self._accounts or self._guards)
 
     def _of_accounts(self, accounts: Sequence[Account]) -> Iterable[tuple[Account, IntakeLimit]]:
@@ -105,6 +114,20 @@ class Admission:
         """What the repeat guard asks of a message that is let in."""
         guard = self._guards.get(message.application_id)
         return None if guard is None else check_of(guard, message, self._digest, self._limiter.clock.now())
+
+    def held(self, message: NewMessage) -> None:
+        """The repeat guard held some of it."""
+        if message.repeats is not None:
+            self._held_until[message.application_id] = message.repeats.ends
+
+    def watched(self) -> list[Watched]:
+        """The guards that may be holding what comes now."""
+        now = self._limiter.clock.now()
+        return [
+            Watched(number, self._names[number], guard, now)
+            for number, guard in self._guards.items()
+            if self._held_until[number] > now
+        ]
 
     def admit(self, message: NewMessage) -> Admitted:
         """Count a message.

@@ -29,6 +29,7 @@ from ..model.queue import LaneId
 from ..model.submission import Door, Submission
 from ..store import QueueStore
 from .intake import Intake
+from .repeat_guard import Watched
 
 _log = structlog.get_logger()
 
@@ -81,13 +82,14 @@ class Cause:
 @dataclass(slots=True)
 class House:
     """What is looked at: accounts and how they are, what was delivered and bounced by each since the start, what
-    expires, octets free on disk."""
+    expires, octets free on disk, repeat guards that may be holding mail."""
 
     accounts: Callable[[], Sequence[Account]]
     circuit: Callable[[LaneId], Circuit]
     ended: Callable[[], Mapping[LaneId, tuple[int, int]]]
     expiries: Callable[[], Awaitable[Sequence[Expiry]]]
     free_bytes: Callable[[], int]
+    guards: Callable[[], Sequence[Watched]]
 
 
 @dataclass(slots=True)
@@ -171,6 +173,28 @@ class Alerts:
     # Causes -------------------------------------------------------------------------------------------------------
 
     async def _causes(self, rules: AlertRules) -> AsyncIterator[Cause]:
+        async for cause in self._of_accounts(rules):
+            yield cause
+        free = self._house.free_bytes()
+        if free < rules.free_bytes:
+            what = f"the disk of the data folder has less than {format_size(rules.free_bytes)} free"
+            yield Cause("disk", what, "make room: mail is refused when it is full")
+        for one in self._house.guards():
+            if one.guard.count and await self._store.repeats(one.application_id, one.guard.count, one.now):
+                over = f"{one.guard.count} or more within {format_duration(one.guard.within)}"
+                what = f"application {one.application} sends the same again and again, and its repeat guard holds it"
+                mend = f"stop it; postroom queue list --application {one.application} --state held shows what is held"
+                yield Cause(f"repeats {one.application}", f"{what} ({over})", mend)
+        now = self._clock.now()
+        for expiry in await self._house.expiries():
+            left = expiry.at - now
+            days = min((days for days in EXPIRY_DAYS if left <= timedelta(days=days)), default=None)
+            if days is not None:
+                verb = "has expired" if left <= timedelta(0) else "expires"
+                what = f"{expiry.what} {verb} on {expiry.at.date().isoformat()}"
+                yield Cause(f"expiry {expiry.what}", what, expiry.mend, step=-days)
+
+    async def _of_accounts(self, rules: AlertRules) -> AsyncIterator[Cause]:
         now = self._clock.now()
         ended = self._house.ended()
         for account in self._house.accounts():
@@ -190,17 +214,6 @@ class Alerts:
                 what = f"{rate} % of what account {account.name} sent within {over} was refused for good"
                 mend = f"postroom queue list --state bounced --account {account.name} shows what the relays said"
                 yield Cause(f"bounces {account.name}", what, mend, account.name)
-        free = self._house.free_bytes()
-        if free < rules.free_bytes:
-            what = f"the disk of the data folder has less than {format_size(rules.free_bytes)} free"
-            yield Cause("disk", what, "make room: mail is refused when it is full")
-        for expiry in await self._house.expiries():
-            left = expiry.at - now
-            days = min((days for days in EXPIRY_DAYS if left <= timedelta(days=days)), default=None)
-            if days is not None:
-                verb = "has expired" if left <= timedelta(0) else "expires"
-                what = f"{expiry.what} {verb} on {expiry.at.date().isoformat()}"
-                yield Cause(f"expiry {expiry.what}", what, expiry.mend, step=-days)
 
     def _rate(self, lane: LaneId, delivered: int, bounced: int) -> int:
         samples = self._samples.setdefault(lane, _Samples())
@@ -209,27 +222,34 @@ class Alerts:
     # Telling ------------------------------------------------------------------------------------------------------
 
     async def _tell(self, rules: AlertRules, cause: Cause, word: str) -> bool:
-        """Whether it could be told."""
-        account = self._another(rules, cause)
-        try:
-            accepted = await self._intake.submit(self._submission(rules, cause, word, account))
-        except GatewayError as error:
-            _log.error("alert_not_told", cause=cause.what, reason=str(error))
-            return False
+        """Whether it could be told, or never can be."""
         kind = "alert.raised" if word == "Alert" else "alert.cleared"
-        through = ", ".join(sorted(set(accepted.accounts)))
-        await self._store.record(kind, account=cause.account, detail=f"{cause.what} (told through {through})")
-        _log.warning(kind.replace(".", "_"), cause=cause.what, to=rules.to)
+        account = self._another(rules, cause)
+        if account is None:
+            through = "told nobody: there is no other account"
+        else:
+            try:
+                accepted = await self._intake.submit(self._submission(rules, cause, word, account))
+            except GatewayError as error:
+                _log.error("alert_not_told", cause=cause.what, reason=str(error))
+                return False
+            through = f"told through {', '.join(sorted(set(accepted.accounts)))}"
+        await self._store.record(kind, account=cause.account, detail=f"{cause.what} ({through})")
+        _log.warning(kind.replace(".", "_"), cause=cause.what, to=rules.to, how=through)
         return True
 
-    def _another(self, rules: AlertRules, cause: Cause) -> str:
-        """The account to go through: the one that is set, unless it is the cause or can't send; else one that can."""
+    def _another(self, rules: AlertRules, cause: Cause) -> str | None:
+        """The account to go through, never the one that is the cause: the one that is set if it can send, else one that
+        can, else one for which it waits. "": by routing, where all are sandboxes; None: there is no other."""
         accounts = [one for one in self._house.accounts() if one.kind is not AccountKind.SANDBOX]
-        wanted = [one for one in accounts if one.name.lower() == rules.account.lower()]
-        for one in (*wanted, *accounts):
-            if one.name != cause.account and one.enabled and self._house.circuit(LaneId(one.id)).may_send:
+        others = [one for one in accounts if one.name != cause.account]
+        others.sort(key=lambda one: one.name.lower() != rules.account.lower())
+        for one in others:
+            if one.enabled and self._house.circuit(LaneId(one.id)).may_send:
                 return one.name
-        return wanted[0].name if wanted else ""
+        if others:
+            return next((one.name for one in others if one.enabled), others[0].name)
+        return None if accounts else ""
 
     def _submission(self, rules: AlertRules, cause: Cause, word: str, account: str) -> Submission:
         now = self._clock.now()

@@ -135,7 +135,10 @@ class Intake:
                 accepted.set_exception(error)
                 return
             accepted.set_result(Accepted(message.id, accounts))
-            self.hand_over(message, stored.result())
+            held = stored.result()
+            if held and self._admission is not None:
+                self._admission.held(message)
+            self.hand_over(message, held)
 
         self._store.enqueue(message).add_done_callback(is_durable)
         return accepted

@@ -6,6 +6,7 @@ Counted by a keyed hash of recipient and body, in the transaction of the message
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from ..mime.body_digest import body_digest
@@ -16,6 +17,16 @@ from ..policy.limits import Counted, Span
 
 #: A keyed hash of 16 octets.
 Digest = Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A guard that may be holding what comes, and the time by the clock of limits."""
+
+    application_id: int
+    application: str
+    guard: RepeatGuard
+    now: int
 
 
 def check_of(guard: RepeatGuard, message: NewMessage, digest: Digest, now: int) -> RepeatCheck | None:

@@ -309,6 +309,9 @@ class QueueStore(Protocol):
     async def usage(self) -> Sequence[Usage]:
         """What limits have counted."""
 
+    async def repeats(self, application_id: int, most: int, now: int) -> bool:
+        """Whether `most` or more messages of the application with the same recipient and body count at that time."""
+
     def forget_usage(self, before: int) -> asyncio.Future[int]:
         """Remove what limits and repeat guards have counted and is worthless before that time, some of it at a time;
         how many rows."""

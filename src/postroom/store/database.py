@@ -55,6 +55,7 @@ from . import (
     hot,
     lists,
     notices,
+    repetitions,
     selections,
     sqlite,
     sqlite_connection,
@@ -238,6 +239,10 @@ class Database:
     async def usage(self) -> Sequence[Usage]:
         """See `QueueStore.usage`."""
         return await self._readers.read(usage.read_usage)
+
+    async def repeats(self, application_id: int, most: int, now: int) -> bool:
+        """See `QueueStore.repeats`."""
+        return await self._readers.read(lambda reader: repetitions.repeats(reader, application_id, most, now))
 
     def forget_usage(self, before: int) -> asyncio.Future[int]:
         """See `QueueStore.forget_usage`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from ..model.queue import NewMessage, RepeatCheck
+from .readers import Reader
 from .schema import micros
 from .writer import Transaction
 
@@ -13,6 +14,7 @@ _ADD = (
     " ON CONFLICT (application_id, digest, bucket) DO UPDATE SET count = repetition.count + 1"
 )
 _COUNT = "SELECT sum(count) FROM repetition WHERE application_id = ? AND digest = ? AND ends > ?"
+_ANY = "SELECT 1 FROM repetition WHERE application_id = ? AND ends > ? GROUP BY digest HAVING sum(count) >= ? LIMIT 1"
 _HOLD = "UPDATE delivery SET state = 'held', due = NULL WHERE message_id = ? AND n = ?"
 _EVENT = "INSERT INTO event (at, kind, message_id, n, account, detail) VALUES (?, ?, ?, ?, '', ?)"
 
@@ -38,6 +40,11 @@ def hold_repeated(
         for kind in ("repeat_guard", "held"):
             raw.change(_EVENT, (at, kind, message.id, delivery.n, check.reason))
     return tuple(delivery.n for delivery in held)
+
+
+def repeats(reader: Reader, application_id: int, most: int, now: int) -> bool:
+    """See `QueueStore.repeats`."""
+    return reader.raw.execute(_ANY, (application_id, now, most)).fetchone() is not None
 
 
 def forget(transaction: Transaction, before: int, most: int) -> int:

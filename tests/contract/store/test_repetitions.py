@@ -60,3 +60,13 @@ async def test_what_is_too_old_counts_no_more_and_is_forgotten(store: Database) 
     assert await store.enqueue(_checked(make_message(), ONE, now=107)) == (0,)
     assert await store.forget_usage(105) == 1
     assert await store.forget_usage(105) == 0
+
+
+async def test_whether_an_application_repeats_itself_is_known_while_it_counts(store: Database) -> None:
+    for n in range(3):
+        await store.enqueue(_checked(make_message("b@y.test", "c@y.test"), ONE, bytes([n]) * 16))
+    assert await store.repeats(3, 3, 5)
+    assert not await store.repeats(3, 4, 5)  # of several recipients none came so often
+    assert not await store.repeats(2, 3, 5)
+    assert await store.repeats(3, 3, 104)
+    assert not await store.repeats(3, 3, 105)
