@@ -150,6 +150,16 @@ def failure_rules_table() -> str:
     return table(("error", "the account", "cause", "what to do"), rows)
 
 
+def nobody_rules_table() -> str:
+    """A row for each reply that says that a recipient does not exist."""
+    rows = [
+        (f"`{' '.join(rule.reply.split())}`", f"`{rule.enhanced.pattern}`" if rule.enhanced is not None else "any")
+        for rule in classify.nobody_rules()
+    ]
+    shown = [(reply, "none" if enhanced == "``" else enhanced.replace("|", "\\|")) for reply, enhanced in rows]
+    return table(("made for the reply", "enhanced status"), shown)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": lambda: printed("docs", "settings"),
     "commands.md": lambda: printed("docs", "commands"),
@@ -165,6 +175,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "server": server_table,
     "rules": rules_table,
     "failure-rules": failure_rules_table,
+    "nobody-rules": nobody_rules_table,
 }
 
 

@@ -287,6 +287,14 @@ class Settings(BaseSettings):
     content_retention: Duration = Field(
         duration("30d"), description="how long the content of ended messages is kept; not longer than `retention`"
     )
+    suppress_hard_bounces: bool = Field(
+        False,
+        description="put recipients on the suppression list of whom a relay says that they do not exist; what is about "
+        "policy, spam, size, sender or a full mailbox puts nobody there",
+    )
+    suppress_hard_bounces_for: Duration = Field(
+        duration("90d"), description="how long they stay on it; 0s: until somebody takes them off"
+    )
     max_connections_in_all: Count = Field(200, description="most open outgoing connections")
 
     @field_validator("force_postmaster")

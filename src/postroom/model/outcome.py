@@ -83,7 +83,9 @@ class Deferred(Failure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounced(Failure):
-    """Refused for good."""
+    """Refused for good; `nobody`: the other side says that the recipient does not exist."""
+
+    nobody: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

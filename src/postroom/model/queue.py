@@ -10,6 +10,7 @@ from .account import Retry
 from .content import Content
 from .envelope import Address, Envelope
 from .record import record
+from .suppression import Suppression
 from .usage import Usage
 
 #: A message's id: the 16 octets of a UUIDv7 (RFC 9562).
@@ -182,7 +183,8 @@ class DeliveryResult:
 
     `due` is set for DEFERRED; `counts` is False when the try must not be counted (account failures, SPEC 2.8);
     `outcome` is the name of the outcome's class in small letters; `reply` the words of the remote side or of Postroom.
-    `notice` is a `NoticeKind`'s value where the sender shall be told.
+    `notice` is a `NoticeKind`'s value where the sender shall be told. `suppression`: the recipient goes on the
+    suppression list.
     """
 
     n: int
@@ -196,6 +198,7 @@ class DeliveryResult:
     counts: bool = True
     unknown: bool = False
     notice: str = ""
+    suppression: Suppression | None = None
 
 
 @record

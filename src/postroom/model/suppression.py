@@ -7,8 +7,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from .queue import MessageId
 from .record import record
+
+#: Of a reason, as many characters are kept.
+REASON_CHARACTERS = 200
 
 
 class SuppressionSource(StrEnum):
@@ -22,14 +24,15 @@ class SuppressionSource(StrEnum):
 @record
 class Suppression:
     """One entry: `key` is an address or a domain as `policy.suppressions` folds it, and holds until `expires` (None:
-    until it is removed). `message_id` is the message that bounced, where one did."""
+    until it is removed). `message_id` is that of
+    the message that bounced, where one did."""
 
     key: str
     reason: str
     source: SuppressionSource
     created: datetime
     expires: datetime | None = None
-    message_id: MessageId | None = None
+    message_id: bytes | None = None
 
     @property
     def is_domain(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import cache
@@ -18,6 +18,9 @@ from ..model.reply import Reply
 
 #: Of a reply, so many characters are looked at; rules are bounded, so that a look costs a multiple of that at most.
 LOOKED_AT = 8192
+
+#: An address in a reply: what the sender wrote, not what the relay says.
+_ADDRESSES = re.compile("<[^<>]{0,320}>")
 
 #: A time that the other side names is believed within these bounds.
 SHORTEST_WAIT = timedelta(seconds=1)
@@ -71,7 +74,10 @@ SCOPES: dict[Action, Scope | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do and who is to blame; `wait` is the time that the reply or the rule names (None: by schedule)."""
+    """What to do and who is to blame; `wait` is the time that the reply or the rule names (None: by schedule).
+
+    `nobody`: the recipient does not exist.
+    """
 
     action: Action
     scope: Scope
@@ -79,6 +85,7 @@ class Verdict:
     advice: str = ""
     wait: timedelta | None = None
     rule: str = ""
+    nobody: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,28 @@ class WaitRule:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class NobodyRule:
+    """What a refusal says of a recipient that does not exist; `reply` is the real one."""
+
+    name: str
+    code: re.Pattern[str]
+    enhanced: re.Pattern[str] | None
+    text: re.Pattern[str] | None
+    unless: re.Pattern[str] | None
+    reply: str
+    source: str
+
+    def matches(self, reply: Reply, text: str) -> bool:
+        """Whether it says so; `text` is that of the reply without what the sender wrote."""
+        return (
+            self.code.fullmatch(str(reply.code)) is not None
+            and (self.enhanced is None or self.enhanced.fullmatch(reply.enhanced) is not None)
+            and (self.text is None or self.text.search(text) is not None)
+            and (self.unless is None or self.unless.search(text) is None)
+        )
+
+
 @cache
 def _data() -> dict[str, list[dict[str, Any]]]:
     return tomllib.loads(files(__package__).joinpath("classify.toml").read_text("utf-8"))
@@ -165,6 +194,23 @@ def wait_rules() -> tuple[WaitRule, ...]:
     """How replies name times."""
     return tuple(
         WaitRule(re.compile(entry["text"], re.IGNORECASE), entry["reply"], entry["source"]) for entry in _data()["wait"]
+    )
+
+
+@cache
+def nobody_rules() -> tuple[NobodyRule, ...]:
+    """How replies say that a recipient does not exist."""
+    return tuple(
+        NobodyRule(
+            entry["name"],
+            re.compile(entry["code"]),
+            _pattern(entry, "enhanced"),
+            _pattern(entry, "text"),
+            _pattern(entry, "unless"),
+            entry["reply"],
+            entry["source"],
+        )
+        for entry in _data()["nobody"]
     )
 
 
@@ -207,6 +253,16 @@ def _pattern(entry: dict[str, Any], key: str) -> re.Pattern[str] | None:
 
 
 def classify(stage: Stage, reply: Reply) -> Verdict:
+    """What the refusal `reply` at `stage` means, and whether it says that the recipient does not exist: which only a
+    refusal of a recipient for good can, that no rule puts on something else."""
+    verdict = _judged(stage, reply)
+    if stage is not Stage.RCPT or verdict.action is not Action.BOUNCE or verdict.scope is not Scope.MESSAGE:
+        return verdict
+    text = _ADDRESSES.sub("<>", " ".join(reply.lines)[:LOOKED_AT])
+    return replace(verdict, nobody=any(rule.matches(reply, text) for rule in nobody_rules()))
+
+
+def _judged(stage: Stage, reply: Reply) -> Verdict:
     """What the refusal `reply` at `stage` means.
 
     Without a rule: a refusal before RCPT is the account's, but for a 4yz to MAIL; 5yz to RCPT or the content bounces;

@@ -11,9 +11,11 @@ from ..model.envelope import DsnRequest, Envelope
 from ..model.notice import NoticeKind, is_asked
 from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
 from ..model.queue import DeliveryResult, DeliveryState, DueDelivery, DueMessage
+from ..model.suppression import REASON_CHARACTERS, Suppression, SuppressionSource
 from ..model.usage import Usage
 from ..pending import Pending
 from ..policy.retry import Schedule, jittered, window_has_ended
+from ..policy.suppressions import folded
 from ..store import Claim
 from ..transports import Slot, Transaction, Watch
 from .limiter import Send
@@ -134,6 +136,38 @@ def results(
             for delivery, outcome in zip(message.deliveries, outcomes, strict=True)
         ]
     )
+
+
+def with_suppressions(
+    message: DueMessage,
+    outcomes: Sequence[Outcome],
+    results: tuple[DeliveryResult, ...],
+    kept_for: timedelta,
+    now: datetime,
+) -> tuple[DeliveryResult, ...]:
+    """The results, where recipients that do not exist go on the suppression list, and stay there so long (zero: until
+    somebody takes them off)."""
+    expires = now + kept_for if kept_for else None
+
+    def entry(recipient: str, reply: str) -> Suppression:
+        return Suppression(
+            key=folded(recipient), reason=_in_a_line(reply), source=SuppressionSource.HARD_BOUNCE, created=now,
+            expires=expires, message_id=message.id,
+        )  # fmt: skip
+
+    return tuple(
+        [
+            dataclasses.replace(result, suppression=entry(delivery.recipient, result.reply))
+            if isinstance(outcome, Bounced) and outcome.nobody and result.state is DeliveryState.BOUNCED
+            else result
+            for delivery, outcome, result in zip(message.deliveries, outcomes, results, strict=True)
+        ]
+    )
+
+
+def _in_a_line(reply: str) -> str:
+    shown = "".join(letter if letter.isprintable() else " " for letter in reply)
+    return " ".join(shown.split())[:REASON_CHARACTERS]
 
 
 def _handed_over(delivery: DueDelivery, outcome: Outcome, now: datetime) -> DeliveryResult:

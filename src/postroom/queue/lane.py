@@ -364,6 +364,8 @@ class Lane:
         if failed:
             self.bounced += sum([result.state is DeliveryState.BOUNCED for result in results])
             self.delivered += sum([result.state is DeliveryState.DELIVERED for result in results])
+            if self._rules.suppress_for is not None:
+                results = delivery.with_suppressions(begun.message, outcomes, results, self._rules.suppress_for, now)
         else:
             self.delivered += len(results)
         record = AttemptRecord(

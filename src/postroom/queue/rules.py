@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from ..config import Settings
 from ..model.account import Account
@@ -22,7 +23,8 @@ class LaneRules:
     """What a lane needs of the settings.
 
     `noted` is called when something was noted for a report, `circuit_changed` when an account is in another state;
-    `outgoing` says what an account does to what it sends.
+    `outgoing` says what an account does to what it sends. `suppress_for`: for how long recipients that do not exist
+    go on the suppression list (zero: until somebody takes them off; None: they don't).
     """
 
     retry: Callable[[Account], RetryRules]
@@ -30,6 +32,7 @@ class LaneRules:
     noted: Callable[[], None] = lambda: None
     outgoing: Callable[[Account], Outgoing | None] = lambda account: None
     circuit_changed: Callable[[], None] = lambda: None
+    suppress_for: timedelta | None = None
 
 
 def lane_rules(
@@ -46,6 +49,7 @@ def lane_rules(
         noted,
         outgoing,
         deadlines.follow,
+        settings.suppress_hard_bounces_for if settings.suppress_hard_bounces else None,
     )
 
 

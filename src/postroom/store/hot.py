@@ -17,6 +17,7 @@ from ..model.account import Retry
 from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
 from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
+from ..model.suppression import Suppression
 from . import Claim, suppressions, usage
 from .repetitions import hold_repeated
 from .rows import Rows
@@ -317,6 +318,7 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
     attempt_rows: list[Any] = []
     event_rows: list[Any] = []
     notice_rows: list[tuple[bytes, int, str, int]] = []
+    bounced: list[tuple[str, Suppression]] = []
     for record, results in changed:
         identity = record.message_id
         account = record.account
@@ -345,9 +347,13 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
             event_rows += (ended, state, identity, result.n, account, detail)
             if result.notice:
                 notice_rows.append((identity, result.n, result.notice, ended))
+            if result.suppression is not None:
+                bounced.append((account, result.suppression))
     if notice_rows:
         reach("D7-notice")
         transaction.raw.change_each(NOTE, notice_rows)
+    for account, entry in bounced:
+        suppressions.add_bounced(transaction, account, entry)
     if attempt_rows:
         transaction.raw.run(_INSERT_ATTEMPT, attempt_rows)
         transaction.raw.run(INSERT_EVENT, event_rows)

@@ -101,18 +101,17 @@ def save(entries: Sequence[Suppression], told: str, now: datetime) -> Callable[[
     return work
 
 
-def add_bounced(transaction: Transaction, account: str, entries: Sequence[Suppression]) -> None:
-    """Put recipients that do not exist on the list. What a person put there stays as it is while it holds; an event
+def add_bounced(transaction: Transaction, account: str, entry: Suppression) -> None:
+    """Put a recipient that does not exist on the list. What a person put there stays as it is while it holds; an event
     tells of what is new."""
-    for entry in entries:
-        at = micros(entry.created)
-        row = transaction.raw.execute("SELECT source, expires FROM suppression WHERE key = ?", (entry.key,)).fetchone()
-        is_known = row is not None and _holds(row, at)
-        if row is not None and is_known and row[0] != SuppressionSource.HARD_BOUNCE:
-            continue
-        transaction.raw.run(_SAVE, list(_row(entry)))
-        if not is_known:
-            _tell(transaction, "suppression.added", at, f"{entry.key}: {entry.reason}", account, entry.message_id)
+    at = micros(entry.created)
+    row = transaction.raw.execute("SELECT source, expires FROM suppression WHERE key = ?", (entry.key,)).fetchone()
+    is_known = row is not None and _holds(row, at)
+    if is_known and row[0] != SuppressionSource.HARD_BOUNCE:
+        return
+    transaction.raw.run(_SAVE, list(_row(entry)))
+    if not is_known:
+        _tell(transaction, "suppression.added", at, f"{entry.key}: {entry.reason}", account, entry.message_id)
 
 
 def remove(key: str, now: datetime) -> Callable[[Transaction], bool]:
@@ -128,7 +127,7 @@ def remove(key: str, now: datetime) -> Callable[[Transaction], bool]:
 
 
 def _tell(
-    transaction: Transaction, kind: str, at: int, detail: str, account: str = "", message: MessageId | None = None
+    transaction: Transaction, kind: str, at: int, detail: str, account: str = "", message: bytes | None = None
 ) -> None:
     transaction.raw.run(_EVENTS, [at, kind, message, None, account, detail[:_EVENT_CHARACTERS]])
 
@@ -146,7 +145,7 @@ def _entry(row: Sequence[Any]) -> Suppression:
         source=SuppressionSource(source),
         created=moment(created),
         expires=maybe_moment(expires),
-        message_id=None if message_id is None else MessageId(message_id),
+        message_id=message_id,
     )
 
 
@@ -194,7 +193,9 @@ class SuppressionTable:
 
     async def page(self, prefix: str, after: str, limit: int) -> Sequence[Suppression]:
         """See `SuppressionStore.page`."""
-        listed = f"SELECT {_COLUMNS} FROM suppression WHERE key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
-        values = (after, prefix, prefix + "\U0010ffff", limit)
+        # One lower bound: with two SQLite may begin at the smaller.
+        lower, first = (">", after) if after >= prefix else (">=", prefix)
+        listed = f"SELECT {_COLUMNS} FROM suppression WHERE key {lower} ? AND key < ? ORDER BY key LIMIT ?"
+        values = (first, prefix + "\U0010ffff", limit)
         rows = await self._read(lambda reader: reader.raw.execute(listed, values).fetchall())
         return [_entry(row) for row in rows]

@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 
 from ..errors import Fault, InvalidInput
 from ..model.quantity import QuantityFault, parse_duration
-from ..model.suppression import Suppression, SuppressionSource
+from ..model.suppression import REASON_CHARACTERS, Suppression, SuppressionSource
 from ..policy.suppressions import folded
-
-REASON_CHARACTERS = 200
 
 #: The reason of an entry for which none is given.
 REASONS = {SuppressionSource.BY_HAND: "added by hand", SuppressionSource.IMPORT: "imported"}

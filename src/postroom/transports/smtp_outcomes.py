@@ -160,7 +160,7 @@ def refused(stage: Stage, reply: Reply, remote_host: str) -> Outcome:
     if action is Action.BOUNCE or (action is Action.PLAIN and reply.is_permanent and stage is Stage.RCPT):
         return Bounced(
             status=status, reason=reply.text, advice=verdict.advice, scope=verdict.scope, reply=reply,
-            remote_host=remote_host,
+            remote_host=remote_host, nobody=verdict.nobody,
         )  # fmt: skip
     scope = verdict.scope
     if action is Action.PLAIN and stage is Stage.MAIL:

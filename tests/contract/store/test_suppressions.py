@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
-from postroom.model.queue import DeliveryState, NewMessage, RepeatCheck
+from postroom.model.queue import DeliveryResult, DeliveryState, FencingToken, NewMessage, RepeatCheck
 from postroom.model.suppression import Suppression, SuppressionSource
 from postroom.policy.suppressions import keys_of
 from postroom.store import EventFilter, MessageView, Selection
 from postroom.store.database import Database
 from tests.contract.store.conftest import Opener
-from tests.contract.store.examples import LANE, NOON, Hour, begin, claim_of, make_message
+from tests.contract.store.examples import (
+    LANE,
+    NOON,
+    Hour,
+    attempt_of,
+    begin,
+    claim_of,
+    make_message,
+    result_of,
+)
 
 DAY = timedelta(days=1)
 
@@ -163,3 +173,64 @@ async def test_what_expired_long_ago_is_forgotten_in_small_steps(
     assert await store.suppressions.forget(NOON + 3 * DAY) == 0
     kept = [one.key for one in await store.suppressions.page("", "", 10)]
     assert kept == ["always@x.test", "r3@x.test", "r4@x.test"]
+
+
+def bounced(n: int, key: str, at: datetime = NOON, **more: object) -> DeliveryResult:
+    one = Suppression(
+        key=key, reason="550 5.1.1 no such user", source=SuppressionSource.HARD_BOUNCE, created=at, expires=at + DAY,
+        **more,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return result_of(n, DeliveryState.BOUNCED, suppression=one)
+
+
+async def test_a_hard_bounce_puts_its_recipient_on_the_list_with_the_outcome(store: Database) -> None:
+    token = await begin(store)
+    message = make_message("gone@y.test", "b@y.test")
+    await store.enqueue(message)
+    await store.claim(claim_of(message, token))
+    void = FencingToken(token - 1)
+    await store.complete(attempt_of(message, void, bounced(0, "gone@y.test")))
+    assert await store.suppressions.get("gone@y.test") is None, "the outcome was not taken"
+    await store.complete(
+        attempt_of(
+            message, token, bounced(0, "gone@y.test", message_id=message.id), result_of(1, DeliveryState.DELIVERED)
+        )
+    )
+    found = await store.suppressions.get("gone@y.test")
+    assert found is not None
+    assert (found.source, found.reason, found.expires, found.message_id) == (
+        "hard-bounce", "550 5.1.1 no such user", NOON + DAY, message.id,
+    )  # fmt: skip
+    assert await store.enqueue(checked("Gone@y.test", "b@y.test")) == (0,)
+    (event,) = (await store.events(EventFilter(kinds=("suppression.added",)))).events
+    assert (event.detail, event.account, event.message_id) == (
+        "gone@y.test: 550 5.1.1 no such user", "relay", message.id,
+    )  # fmt: skip
+
+
+async def test_bounces_that_repeat_move_the_expiry_and_leave_what_a_person_said(store: Database) -> None:
+    token = await begin(store)
+    until = NOON + timedelta(hours=1)
+    await store.suppressions.save([entry("hand@y.test", "left"), entry("late@y.test", "for an hour", until)], "")
+    keys = ("gone@y.test", "hand@y.test", "late@y.test")
+    for at in (NOON, until):
+        messages = [make_message(*keys, at=at) for _ in range(3)]
+        for message in messages:
+            await store.enqueue(message)
+        await asyncio.gather(*[awaited(store.claim(claim_of(message, token))) for message in messages])
+        results = [bounced(n, key, at) for n, key in enumerate(keys)]
+        await asyncio.gather(
+            *[awaited(store.complete(attempt_of(message, token, *results, at=at))) for message in messages]
+        )
+    found = {one.key: (one.source.value, one.expires) for one in await store.suppressions.page("", "", 10)}
+    assert found == {
+        "gone@y.test": ("hard-bounce", until + DAY),
+        "hand@y.test": ("by-hand", None),
+        "late@y.test": ("hard-bounce", until + DAY),
+    }
+    added = (await store.events(EventFilter(kinds=("suppression.added",)))).events[1:]
+    assert [event.detail.partition(":")[0] for event in added] == ["gone@y.test", "late@y.test"], "each once"
+
+
+async def awaited(result: Awaitable[object]) -> object:
+    return await result

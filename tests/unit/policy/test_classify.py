@@ -18,6 +18,7 @@ from postroom.policy.classify import (
     SCOPES,
     Action,
     FailureRule,
+    NobodyRule,
     Rule,
     Stage,
     WaitRule,
@@ -25,6 +26,7 @@ from postroom.policy.classify import (
     classify_failure,
     failure_rules,
     named_wait,
+    nobody_rules,
     rules,
     wait_rules,
 )
@@ -71,8 +73,68 @@ def test_each_rule_about_times_reads_the_real_reply(rule: WaitRule) -> None:
     assert named_wait(rule.reply) in (timedelta(minutes=5), timedelta(seconds=15))
 
 
+@pytest.mark.parametrize("rule", nobody_rules(), ids=lambda rule: rule.name)
+def test_each_rule_about_recipients_reads_the_real_reply(rule: NobodyRule) -> None:
+    told = reply(rule.reply, Stage.RCPT)
+    assert [one.name for one in nobody_rules() if one.matches(told, told.text)] == [rule.name]
+    verdict = classify(Stage.RCPT, told)
+    assert (verdict.nobody, verdict.action, verdict.scope) == (True, Action.BOUNCE, Scope.MESSAGE)
+    assert not classify(Stage.CONTENT, told).nobody, "of which recipient it would be is not known"
+    assert not classify(Stage.MAIL, told).nobody
+    assert rule.source
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 5.1.1 <b@y.test>: Recipient address rejected: User unknown in virtual mailbox table",
+        "550-5.1.1 The email account that you tried to reach does not exist.\n550 5.1.1 again",
+        "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup",
+        "556 5.1.10 <b@y.test>: Recipient address rejected: Domain y.test does not accept mail (nullMX)",
+        "550 5.2.1 <EXAMPLE@PRODIGY.NET>... Addressee unknown, relay=[192.0.2.1]",
+        "550 No such user (b@y.test)",
+        "553 sorry, that mailbox does not exist here: no such user",
+        "550 Unrouteable address",
+        "550 5.1.1 <spam@y.test>: User unknown",
+    ],
+)
+def test_a_recipient_that_does_not_exist_is_told_by_the_reply(text: str) -> None:
+    assert classify(Stage.RCPT, reply(text, Stage.RCPT)).nobody
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 b@y.test",
+        "550 Requested action not taken: mailbox unavailable",
+        "550 5.7.1 Service unavailable; client host [192.0.2.1] blocked using zen.example",
+        "550 5.7.1 <no such user@y.test>: Recipient address rejected: Access denied",
+        "550 5.7.1 user unknown to the policy service",
+        '550 <"no such user"@y.test>: rejected',
+        "550 5.1.1 your IP has a bad reputation: message blocked as spam",
+        "550 5.1.1 Sender address does not exist",
+        "450 4.1.1 <b@y.test>: Recipient address rejected: User unknown",
+        "552 5.2.2 The email account that you tried to reach is over quota",
+        "550 5.2.1 The user you are trying to contact is receiving mail at a rate that prevents delivery",
+        "550 5.2.1 mailbox temporarily disabled, try again later",
+        "552 5.3.4 Message size exceeds fixed limit",
+        "554 5.7.1 <b@y.test>: Relay access denied",
+        "550 5.1.8 <a@nowhere.example>: Sender address rejected: Domain not found",
+        "553 5.7.1 Sender address rejected: not owned by auth user; user unknown",
+        "550 5.4.5 Daily user sending limit exceeded, user unknown",
+        "550 5.4.1 Recipient address rejected: Access denied. AS(201806281)",
+        "550 5.1.2 the host is misconfigured",
+        "452 4.5.3 Your message has too many recipients",
+        "501 5.1.3 Bad recipient address syntax",
+    ],
+)
+def test_other_refusals_say_nothing_of_whether_the_recipient_exists(text: str) -> None:
+    assert not classify(Stage.RCPT, reply(text, Stage.RCPT)).nobody
+
+
 def test_names_are_unique_and_no_rule_hides_behind_another() -> None:
     names = [rule.name for rule in rules()] + [rule.name for rule in failure_rules()]
+    names += [rule.name for rule in nobody_rules()]
     assert len(names) > 60
     assert len(names) == len(set(names))
 
@@ -106,6 +168,7 @@ def test_no_pattern_can_take_more_than_a_multiple_of_the_text() -> None:
     """Every repetition is bounded, and none stands inside another."""
     patterns = [pattern for rule in rules() for pattern in (rule.code, rule.enhanced, rule.text)]
     patterns += [rule.text for rule in failure_rules()] + [rule.text for rule in wait_rules()]
+    patterns += [pattern for rule in nobody_rules() for pattern in (rule.code, rule.enhanced, rule.text, rule.unless)]
     found = [(p.pattern, most, inside) for p in patterns if p for most, inside in _repeats(parser.parse(p.pattern))]
     assert found
     assert [one for one in found if one[1] > 100 or one[2]] == []
