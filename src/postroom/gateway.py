@@ -45,7 +45,7 @@ from .policy.composing import ComposedSender, Composing, composed_sender
 from .policy.patterns import matches_any
 from .policy.postmaster import named_by
 from .policy.retry import own_terms
-from .queue import indexing, maintenance, retention
+from .queue import indexing, maintenance, retention, rules
 from .queue.admission import Admission
 from .queue.alerts import Alerts, House
 from .queue.as_sent import AsSent, as_sent
@@ -60,7 +60,6 @@ from .queue.overview import overview
 from .queue.rerouting import Rerouted, Rerouter
 from .queue.resubmission import resubmission, unreached
 from .queue.route_explained import RouteExplanation, explain_route, questions
-from .queue.rules import LaneRules, alert_rules, kept_for, lane_rules, maintenance_rules, notification_rules
 from .queue.scheduler import Scheduler
 from .queue.why import Sending, explain, marks
 from .secrets import Keyring, KeyRotation, made_keys_go_again
@@ -107,15 +106,13 @@ class Gateway:
         self._clock_watch = ClockWatch(clock)
         self._signing = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "sign")
         self._switch = MasterSwitch(
-            lambda is_off: self.scheduler.pause(is_off), clock, self._keep_pauses, configuration.memory(PAUSES)
-        )
+            lambda is_off: self.scheduler.pause(is_off), clock, lambda text: store.save_setting(PAUSES, text),
+            configuration.memory(PAUSES),
+        )  # fmt: skip
         self.deadlines = Deadlines(
-            clock,
-            lambda: configuration.current,
-            accounts.snapshot,
-            lambda lane: self.scheduler.circuit(lane),
+            clock, lambda: configuration.current, accounts.snapshot, lambda lane: self.scheduler.circuit(lane),
             lambda: self._switch.standstill,
-        )
+        )  # fmt: skip
         directory = Directory(accounts.routes, applications.by_id)
         self.scheduler = Scheduler(
             store, clock, self._lane_rules(settings), self._transports.make, random_unit, directory
@@ -132,7 +129,7 @@ class Gateway:
             applications.refused,
             self._admission,
         )
-        reporting = notification_rules(settings, hostname, self.deadlines)
+        reporting = rules.notification_rules(settings, hostname, self.deadlines)
         self._reporter = Reporter(store, clock, self._intake, reporting, applications.find, os.urandom)
         house = House(
             accounts.snapshot,
@@ -143,7 +140,7 @@ class Gateway:
             self._admission.watched,
         )
         self._alerts = Alerts(
-            store, clock, self._intake, lambda: alert_rules(configuration.current, hostname), house, os.urandom,
+            store, clock, self._intake, lambda: rules.alert_rules(configuration.current, hostname), house, os.urandom,
             lambda text: store.save_setting(OPEN_ALERTS, text), configuration.memory(OPEN_ALERTS),
         )  # fmt: skip
         self.deadlines.on_change.append(self._alerts.notice)
@@ -221,17 +218,14 @@ class Gateway:
             what = "reports go by the route of their messages until there is an account of that name"
             _log.error("no_such_account", setting="notifications.account", account=reporting, what=what)
         told = maintenance.Told(self._reporter.notice, self.scheduler.clock_jumped, self.scheduler.limiter.clock.now)
-        self._background = [
-            asyncio.create_task(
-                maintenance.run(self.store, self.clock, self._maintenance_rules, self._clock_watch, told)
-            ),
-            asyncio.create_task(self._reporter.run()),
-            asyncio.create_task(self._alerts.run()),
-            asyncio.create_task(
-                retention.run(self.store, self.clock, lambda: kept_for(self.settings), self._clock_watch.is_believed)
-            ),
-            asyncio.create_task(indexing.run(self.store, self.clock, lambda: self.settings.subject_search)),
-        ]
+        jobs = (
+            maintenance.run(self.store, self.clock, self._maintenance_rules, self._clock_watch, told),
+            self._reporter.run(),
+            self._alerts.run(),
+            retention.run(self.store, self.clock, self._ages, self._clock_watch.is_believed),
+            indexing.run(self.store, self.clock, lambda: self.settings.subject_search),
+        )
+        self._background = [asyncio.create_task(job) for job in jobs]
 
     async def _recover_only(self) -> None:
         """No gateway sends: what was being sent was cut off by a crash, and people may look at it and move it."""
@@ -240,8 +234,8 @@ class Gateway:
             await self.store.recover(self.clock.now())
 
     def follow_switch(self) -> None:
-        """Send, or claim nothing more, as the master switch says now."""
-        self._switch.turn(self.settings.sending_enabled)
+        """Send, or claim nothing more, as the master switch says now; nothing leaves without its guard."""
+        self._switch.turn(self.configuration.lets_send)
 
     async def stop(self) -> None:
         """End deliveries under way, keep their outcomes, close the store."""
@@ -262,7 +256,7 @@ class Gateway:
 
     def _settings_changed(self, before: Settings, after: Settings) -> None:
         self._intake.max_mime_depth = after.smtp.max_mime_depth
-        self._reporter.rules = notification_rules(after, self.hostname, self.deadlines)
+        self._reporter.rules = rules.notification_rules(after, self.hostname, self.deadlines)
         self.scheduler.change_rules(self._lane_rules(after))
         if self._transports.change(after):
             self.scheduler.renew_transports()
@@ -270,15 +264,15 @@ class Gateway:
             self.scheduler.batch(after.batch_interval)
             self.follow_switch()
 
-    def _lane_rules(self, settings: Settings) -> LaneRules:
+    def _lane_rules(self, settings: Settings) -> rules.LaneRules:
         is_believed = self._clock_watch.is_believed
-        return lane_rules(settings, self.deadlines, is_believed, lambda: self._reporter.notice(), self._outgoing)
+        return rules.lane_rules(settings, self.deadlines, is_believed, lambda: self._reporter.notice(), self._outgoing)
+
+    def _ages(self) -> retention.Ages:
+        return rules.kept_for(self.settings)
 
     def _maintenance_rules(self) -> maintenance.MaintenanceRules:
-        return maintenance_rules(self.settings, self.deadlines)
-
-    def _keep_pauses(self, text: str) -> asyncio.Future[None]:
-        return self.store.save_setting(PAUSES, text)
+        return rules.maintenance_rules(self.settings, self.deadlines)
 
     # Doors --------------------------------------------------------------------------------------------------------
 
@@ -403,7 +397,7 @@ class Gateway:
             )
         accounts = {account.id: account for account in self.accounts.snapshot()}
         now = self.clock.now()
-        switch = Sending(self.settings.sending_enabled, self.configuration.mend("sending_enabled"))
+        switch = Sending(self.configuration.lets_send, self.configuration.mend("sending_enabled"))
         return [
             explain(
                 view,
@@ -415,6 +409,7 @@ class Gateway:
                 now=now,
                 next_beat=self.scheduler.beats.next_from(max(row.due, now) if row.due is not None else now),
                 times=self.deadlines.times(row),
+                redirected_to=self._redirected_to(accounts.get(row.lane), row.recipient),
             )
             for row in view.deliveries
         ]
@@ -424,10 +419,13 @@ class Gateway:
         known_from = self.clock.now() - self.settings.retention
         return await as_sent(view, self.accounts.snapshot(), self.settings.forced_postmaster, self.store, known_from)
 
-    @staticmethod
-    def marks(view: MessageView) -> list[tuple[str, ...]]:
-        """What is not known of each delivery: whether the relay has it, or has it twice."""
-        return [marks(view, row) for row in view.deliveries]
+    def marks(self, view: MessageView) -> list[tuple[str, ...]]:
+        """What is not known of each delivery: whether the relay has it, or has it twice; and who gets it instead."""
+        accounts = {account.id: account for account in self.accounts.snapshot()}
+        return [marks(view, row, self._redirected_to(accounts.get(row.lane), row.recipient)) for row in view.deliveries]
+
+    def _redirected_to(self, account: Account | None, recipient: str) -> str:
+        return rules.redirected_to(self.settings, account, recipient)
 
     def circuit(self, account: Account | None) -> Circuit:
         """How the account is; one that must not send needs attention before it has tried to."""
@@ -447,17 +445,19 @@ class Gateway:
         """
         asked = questions(self.applications.get(application), sender, recipients, header, account)
         table, postmaster = self.accounts.routes(), self.settings.forced_postmaster
-        return [explain_route(question, table, self.circuit, postmaster) for question in asked]
+        return [explain_route(question, table, self.circuit, postmaster, self._redirected_to) for question in asked]
 
     async def status(self) -> dict[str, object]:
         """Switches, and accounts with their circuits and counts, for `status` and the dashboard."""
         counts = await self.store.counts()
         rows = overview(self.accounts.snapshot(), self.circuit, counts)
-        beats, now = self.scheduler.beats, self.clock.now()
+        beats, now, guard = self.scheduler.beats, self.clock.now(), rules.staging_guard(self.settings)
         return {
             "running": self.scheduler.is_running,
             "hostname": self.hostname,
             "sending_enabled": self.settings.sending_enabled,
+            "guard_is_lost": self.configuration.guard_is_lost,
+            "redirected_to": guard.redirect_to if guard is not None else "",
             "hold_pending_at_start": self.settings.hold_pending_at_start,
             "batch_interval": self.settings.batch_interval,
             "next_batch": beats.next_from(now) if self.scheduler.is_running else None,

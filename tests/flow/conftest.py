@@ -234,6 +234,7 @@ class Room:
     noted: list[Callable[[], None]]  # called when something was noted for a report
     outgoing: dict[str, Outgoing]  # what an account does to its mail, by name
     directory: Directory
+    rules: LaneRules
 
     @property
     def application(self) -> Application:
@@ -328,7 +329,18 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
     intake = Intake(store, clock, lambda: RoutingTable(accounts), scheduler.offer, "mx.test", admission=admission)
     await scheduler.start(accounts, paused=False, hold_pending=False)
     yield Room(
-        clock, store, intake, scheduler, accounts, transports, applications, admission, noted, outgoing, directory
+        clock,
+        store,
+        intake,
+        scheduler,
+        accounts,
+        transports,
+        applications,
+        admission,
+        noted,
+        outgoing,
+        directory,
+        rules,
     )
     await scheduler.stop()
     await store.close()

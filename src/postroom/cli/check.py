@@ -46,6 +46,10 @@ def _switches(answer: dict[str, Any]) -> Iterator[str]:
     """What keeps mail back, with the command that lets it go."""
     if not answer["sending_enabled"]:
         yield "sending is switched off: postroom settings set sending_enabled on"
+    if answer["guard_is_lost"]:
+        yield "nothing leaves: what is stored for the staging guard does not count (postroom check)"
+    if answer["redirected_to"]:
+        yield f"the staging guard is on: mail for recipients that it does not list goes to {answer['redirected_to']}"
     if answer["next_batch"]:
         yield f"the next batch leaves at {answer['next_batch']}: batch_interval is {answer['batch_interval']}"
     if answer["hold_pending_at_start"]:

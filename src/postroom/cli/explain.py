@@ -47,6 +47,8 @@ def _show(one: dict[str, Any]) -> None:
         typer.echo(f"{one['recipient']}: goes by account {one['account']}, since {one['reason']}")
     else:
         typer.echo(f"{one['recipient']}: is refused: {one['reason']}")
+    if one["redirected_to"]:
+        typer.echo(f"  redirected to {one['redirected_to']} by the staging guard")
     if one["waits"]:
         until = f" (until {one['until']})" if one["until"] else ""
         typer.echo(f"  waits: {one['waits']}{until}")

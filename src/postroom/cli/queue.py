@@ -27,7 +27,7 @@ Number = Annotated[int | None, typer.Option("-n", metavar="NUMBER", help="One de
 
 _LIST = ("id", "n", "state", "recipient", "account", "tries", "accepted", "due", "said")
 _DELIVERIES = ("n", "recipient", "state", "account", "tries", "due", "window_ends", "gives_up", "reply")
-_ATTEMPTS = ("n", "number", "started", "account", "outcome", "remote_host", "command", "reply", "advice")
+_ATTEMPTS = ("n", "number", "started", "account", "outcome", "sent_to", "remote_host", "command", "reply", "advice")
 _MESSAGE = (
     "id", "accepted", "door", "application", "peer", "reverse_path", "subject", "tag", "header_message_id",
     "size_bytes", "resubmits",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ..mime.header import unstructured
 from .database import DatabaseUrl
 from .describe import AT_START, OF_THE_MACHINE, Effect, SettingDoc, describe
 from .origin import Origin
@@ -23,6 +24,7 @@ from .quantities import (
     Count,
     Duration,
     MailAddress,
+    Recipients,
     RetrySchedule,
     Size,
     Texts,
@@ -42,6 +44,7 @@ __all__ = [
     "SettingDoc",
     "Settings",
     "SmtpSettings",
+    "StagingGuardSettings",
 ]
 
 #: Names of the environment that start with POSTROOM_ and are no settings.
@@ -214,6 +217,45 @@ class AlertSettings(BaseModel):
     free_bytes: Size = Field(size("1GiB"), description="room on the disk of the data folder under which it is told")
 
 
+class StagingGuardSettings(BaseModel):
+    """Mail leaves for listed recipients alone (SPEC section 3, docs/staging.md)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    only_to: Recipients = Field(
+        (),
+        description="addresses and domains, separated by commas, to which mail may leave; `*.example.org`: subdomains",
+    )
+    redirect_to: MailAddress = Field("", description="address that gets all other mail")
+    subject_prefix: str = Field(
+        "[STAGING]", max_length=200, description="what the subject of redirected mail begins with; empty: nothing"
+    )
+    enabled: bool = Field(False, description="redirect mail that is for nobody in `only_to`; needs `redirect_to`")
+
+    @field_validator("redirect_to")
+    @classmethod
+    def _is_ascii(cls, value: str) -> str:
+        if not value.isascii():
+            raise fault(f"{value!r} is not ASCII, and not every relay takes it", "name an address in ASCII")
+        return value
+
+    @field_validator("subject_prefix")
+    @classmethod
+    def _stands_in_a_subject(cls, value: str) -> str:
+        try:
+            unstructured("Subject", value)
+        except ValueError:
+            raise fault("has a control character", "write one line of text") from None
+        return value
+
+    @field_validator("enabled")
+    @classmethod
+    def _has_somewhere_to_redirect_to(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and "redirect_to" in info.data and not info.data["redirect_to"]:
+            raise fault("is on and there is no redirect_to", 'name one: redirect_to = "inbox@staging.example.org"')
+        return value
+
+
 class Settings(BaseSettings):
     """All settings, immutable. `load` reads file and environment, `with_stored` adds what is stored; what is given to
     the constructor counts as given at the start.
@@ -254,6 +296,7 @@ class Settings(BaseSettings):
     )
     notifications: NotificationSettings = Field(NotificationSettings(), description="reports to senders")
     alerts: AlertSettings = Field(AlertSettings(), description="alerts about the gateway itself")
+    staging_guard: StagingGuardSettings = Field(StagingGuardSettings(), description="mail to listed recipients alone")
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
     relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
     dns: DnsSettings = Field(DnsSettings(), description="the DNS")
@@ -416,7 +459,7 @@ def given_names(model: BaseModel, prefix: str = "") -> list[str]:
 def unknown_environment(names: dict[str, str] | None = None) -> list[str]:
     """Names like POSTROOM_RETNTION that belong to no setting."""
     known = {entry.environment for entry in Settings.describe()} | OTHER_NAMES
-    groups = ("DNS", "SMTP", "SMTP__LISTENERS", "RELAY", "NOTIFICATIONS", "ALERTS")
+    groups = ("DNS", "SMTP", "SMTP__LISTENERS", "RELAY", "NOTIFICATIONS", "ALERTS", "STAGING_GUARD")
     known |= {f"POSTROOM_{group}" for group in groups}
     given = os.environ if names is None else names
     return sorted(name for name in given if name.startswith("POSTROOM_") and name.upper() not in known)

@@ -16,6 +16,7 @@ from pydantic_settings import NoDecode
 from ..errors import InvalidInput
 from ..mime.typed import typed_address
 from ..model.quantity import QuantityFault, format_duration, format_size, parse_duration, parse_size
+from ..policy.patterns import parse_patterns
 from ..policy.retry import Schedule
 
 
@@ -69,6 +70,18 @@ def _separated(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _patterns(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Patterns of recipients; a domain stands for its addresses. One that takes in everybody is refused."""
+    found: dict[str, None] = {}
+    for value in values:
+        try:
+            found |= dict.fromkeys(parse_patterns([value if "@" in value else f"*@{value}"], ""))
+        except InvalidInput:
+            mend = "write user@example.org, example.org or *.example.org"
+            raise fault(f"{value!r} is no address and no domain", mend) from None
+    return tuple(found)
+
+
 MailAddress = Annotated[str, AfterValidator(_address)]
 Duration = Annotated[
     timedelta, BeforeValidator(_mended(parse_duration, "duration")), PlainSerializer(format_duration, return_type=str)
@@ -77,6 +90,8 @@ Size = Annotated[int, BeforeValidator(_mended(parse_size, "size")), PlainSeriali
 _SCHEDULE = BeforeValidator(_mended(_parse_schedule, "schedule"))
 RetrySchedule = Annotated[str, _SCHEDULE]
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated)]
+#: Addresses and domains, kept as patterns.
+Recipients = Annotated[Texts, AfterValidator(_patterns)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 

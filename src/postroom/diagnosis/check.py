@@ -94,6 +94,12 @@ def _settings(settings: Settings, unusable: Mapping[str, Fault]) -> Iterator[Fin
         yield Finding(Level.ERROR, "settings", what, f"postroom settings reset {name}")
     if not settings.sending_enabled:
         yield Finding(Level.WARNING, "settings", "sending is switched off", "postroom settings set sending_enabled on")
+    if any(name.startswith("staging_guard.") for name in unusable):
+        what = "the staging guard can't be read, so nothing leaves"
+        yield Finding(Level.ERROR, "settings", what, "set staging_guard anew, as said above")
+    if settings.staging_guard.enabled:
+        what = f"the staging guard redirects to {settings.staging_guard.redirect_to} what is for nobody that it lists"
+        yield Finding(Level.NOTE, "settings", what, "postroom settings set staging_guard.enabled off")
     unknown = unknown_environment()
     for name in unknown:
         yield Finding(

@@ -203,7 +203,10 @@ class DeliveryResult:
 
 @record
 class AttemptRecord:
-    """One transaction's results: stored with the new states, and what it adds to limits, in one transaction."""
+    """One transaction's results: stored with the new states, and what it adds to limits, in one transaction.
+
+    `sent_to` is the address that it went to, where that is other than its recipients (the staging guard).
+    """
 
     message_id: MessageId
     lane: LaneId
@@ -215,3 +218,4 @@ class AttemptRecord:
     results: tuple[DeliveryResult, ...]
     transcript: str = ""
     usage: tuple[Usage, ...] = ()
+    sent_to: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ..model.content import Content
 from ..model.envelope import DsnRequest, Envelope
 from ..model.notice import NoticeKind, is_asked
 from ..model.outcome import Bounced, Captured, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
@@ -15,11 +16,12 @@ from ..model.suppression import REASON_CHARACTERS, Suppression, SuppressionSourc
 from ..model.usage import Usage
 from ..pending import Pending
 from ..policy.retry import Schedule, jittered, window_has_ended
+from ..policy.staging import StagingGuard
 from ..policy.suppressions import folded
 from ..store import Claim
-from ..transports import Slot, Transaction, Watch
+from ..transports import Slot, Transaction
 from .limiter import Send
-from .outgoing import KeysUnusable
+from .outgoing import KeysUnusable, Outgoing
 
 #: The unknown that puts a delivery on hold: "the relay may have it" (SPEC section 2.8).
 UNKNOWNS_UNTIL_HOLD = 3
@@ -58,20 +60,57 @@ class Begun:
     """One transaction from its claim to its durable outcome: `message` as it is sent, `taken` as it was claimed;
     `is_noted`: a report shall tell of it; `send` counts it where the account has limits.
 
-    `altered` is the message as the account sends it, where that is other than what is stored.
+    `altered` is the message as the account sends it, where that is other than what is stored. Under `guard`,
+    `redirected_to` is who gets it in place of all its recipients ("": they do).
     """
 
-    __slots__ = ("account", "altered", "claim", "is_noted", "message", "send", "slot", "started", "taken")
+    __slots__ = (
+        "account", "altered", "claim", "guard", "is_noted", "message", "redirected_to", "send", "slot", "started",
+        "taken",
+    )  # fmt: skip
 
-    def __init__(self, slot: Slot, message: DueMessage, claim: Claim, account: str, started: datetime) -> None:
+    def __init__(
+        self, slot: Slot, message: DueMessage, claim: Claim, account: str, started: datetime, guard: StagingGuard | None
+    ) -> None:
         self.slot = slot
         self.message = self.taken = message
         self.claim = claim
         self.account = account
         self.started = started
         self.altered: Pending[DueMessage] | None = None
+        self.guard = guard
+        redirects = guard is not None and any(guard.redirects(d.recipient) for d in message.deliveries)
+        self.redirected_to = guard.redirect_to if guard is not None and redirects else ""
         self.is_noted = False
         self.send: Send | None = None
+
+    @property
+    def recipients(self) -> int:
+        """To how many it is sent."""
+        return 1 if self.redirected_to else len(self.message.deliveries)
+
+    def redirect(self, outgoing: Outgoing | None) -> Pending[DueMessage]:
+        """The copy that goes to `redirected_to`, as the account sends it."""
+        assert self.guard is not None
+        made: Pending[DueMessage] = Pending()
+        try:
+            content = self.message.content
+            head = self.guard.marked(content.head, [d.recipient for d in self.message.deliveries])
+            copy = dataclasses.replace(self.message, content=Content(head, content.body))
+        except Exception as error:  # a fault of ours, for which no other message shall wait
+            made.set_exception(error)
+            return made
+        if outgoing is not None:
+            return outgoing.alter(copy, self.started)
+        made.set_result(copy)
+        return made
+
+    def for_each(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """One outcome for each recipient: that of a redirected copy is the same for all, and its relay reports to
+        nobody."""
+        if not self.redirected_to:
+            return outcomes
+        return [dataclasses.replace(outcomes[0], reports=False)] * len(self.message.deliveries)
 
     def usage(self) -> tuple[Usage, ...]:
         """The transaction is over, or never was: what it adds to limits, to be stored with its outcome."""
@@ -93,21 +132,32 @@ class Begun:
         return rest
 
 
-def transaction(message: DueMessage, watch: Watch | None = None) -> Transaction:
-    """What leaves: the content of `message` for its recipients."""
+def transaction(
+    message: DueMessage, begun: Begun | None = None, may_begin: Callable[[], bool] = lambda: True
+) -> Transaction:
+    """What leaves: the content of `message` for its recipients, or for the one that gets it in their place."""
     recipients = tuple([delivery.recipient for delivery in message.deliveries])
-    envelope = Envelope(message.reverse_path, recipients, message.eight_bit, message.smtputf8, _dsn(message))
+    dsn = _dsn(message)
+    if begun is not None and begun.redirected_to:
+        recipients, dsn = (begun.redirected_to,), DsnRequest.of("", "", ("NEVER",), ("",))
+    envelope = Envelope(message.reverse_path, recipients, message.eight_bit, message.smtputf8, dsn)
     content = message.content
-    return Transaction(envelope, content.head, content.body, content.size_bytes, watch)
+    watch = None if begun is None else begun.send
+    return Transaction(envelope, content.head, content.body, content.size_bytes, watch, may_begin)
 
 
-def could_not_be_made(message: DueMessage, error: BaseException) -> list[Outcome]:
+def was_changed(begun: Begun) -> list[Outcome]:
+    """The outcomes where the guard was changed before anything was written."""
+    return [NotSent(reason="the staging guard was changed meanwhile")] * begun.recipients
+
+
+def could_not_be_made(begun: Begun, error: BaseException) -> list[Outcome]:
     """The outcomes where the message could not be made as its account sends it; nothing of it was written."""
     failed = Deferred(status="4.3.0", reason=f"it could not be rewritten or signed: {error}")
     if isinstance(error, KeysUnusable):
         advice = "give the account a DKIM key anew (`postroom accounts dkim`), or none"
         failed = Deferred(status="4.7.0", reason=str(error), advice=advice, scope=Scope.ACCOUNT, remedy=Remedy.STOP)
-    return [failed] * len(message.deliveries)
+    return [failed] * begun.recipients
 
 
 def _dsn(message: DueMessage) -> DsnRequest | None:

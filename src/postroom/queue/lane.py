@@ -25,6 +25,7 @@ from ..model.limits import WhenLimited
 from ..model.outcome import Bounced, Deferred, Outcome, Scope
 from ..model.queue import AttemptRecord, DeliveryState, DueMessage, FencingToken, LaneId
 from ..pending import Pending
+from ..policy.staging import StagingGuard
 from ..store import Claim, QueueStore
 from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
 from . import delivery
@@ -81,6 +82,7 @@ class Lane:
         self.delivered = self.bounced = 0  # since the start
         is_direct = account.kind is AccountKind.DIRECT
         self._ready = ReadyByDomain(lambda: self.account.max_connections) if is_direct else Ready()
+        self._ready.guard = self._guard()
         self._loader = Loader(self._ready, store, clock, LaneId(account.id), self._wake)
         self.breaker = Breaker(account, store, clock, rules.sleep, lane=self, kept=kept)
         self._successors = successors
@@ -141,8 +143,16 @@ class Lane:
         """The settings were changed: what comes to an end, or fails, from now on goes by these."""
         self._rules = rules
         self.breaker.sleep = rules.sleep
+        if self._guard() != self._ready.guard:
+            self._ready.clear()
+            self._ready.guard = self._guard()
+            self._loader.look()
         self._outgoing = rules.outgoing(self.account)
         self._retry = rules.retry(self.account)
+
+    def _guard(self) -> StagingGuard | None:
+        """What keeps mail in; of a sandbox nothing leaves."""
+        return None if self.account.kind is AccountKind.SANDBOX else self._rules.guard
 
     def renew(self) -> None:
         """What connections are made with has changed: the next transaction has a new one."""
@@ -283,11 +293,11 @@ class Lane:
         self._under_way += 1
         if self.breaker.pause:
             self.breaker.sent()
-        begun = Begun(slot, message, claim, self.account.name, self._clock.now())
-        if self._outgoing is not None:
+        begun = Begun(slot, message, claim, self.account.name, self._clock.now(), self._ready.guard)
+        if self._outgoing is not None and not begun.redirected_to:
             begun.altered = self._outgoing.alter(message, begun.started)  # while the claim is on its way
         if self._limit is not None:
-            begun.send = self._limit.reserve(len(message.deliveries))
+            begun.send = self._limit.reserve(begun.recipients)
         self._store.claim(claim).add_done_callback(partial(self._claimed, begun))
 
     def _claimed(self, begun: Begun, claimed: Pending[tuple[int, ...]]) -> None:
@@ -303,6 +313,8 @@ class Lane:
                     self._later("store", STORE_PATIENCE, self.look)
                 return
         reach("D1")
+        if begun.redirected_to:  # only now is known for whom
+            begun.altered = begun.redirect(self._outgoing)
         if begun.altered is None:
             self._deliver(begun, begun.message)
         else:
@@ -314,13 +326,15 @@ class Lane:
             self._deliver(begun, dataclasses.replace(altered.result(), deliveries=begun.message.deliveries))
             return
         _log.error("not_signed", account=begun.account, message=message_id_text(begun.message.id), exc_info=error)
-        answered: Pending[Sequence[Outcome]] = Pending()
-        answered.set_result(delivery.could_not_be_made(begun.message, error))
-        self._answered(begun, answered)
+        self._answered(begun, answered_at_once(delivery.could_not_be_made(begun, error)))
 
     def _deliver(self, begun: Begun, message: DueMessage) -> None:
+        if begun.guard != self._ready.guard:
+            self._answered(begun, answered_at_once(delivery.was_changed(begun)))
+            return
         try:
-            sending = begun.slot.deliver(delivery.transaction(message, begun.send))
+            leaving = delivery.transaction(message, begun, lambda: begun.guard == self._ready.guard)
+            sending = begun.slot.deliver(leaving)
         except Exception as error:
             self._fault(begun, error)
         else:
@@ -342,7 +356,7 @@ class Lane:
         if error is not None:
             self._fault(begun, error)
             return
-        outcomes, now = answered.result(), self._clock.now()
+        outcomes, now = begun.for_each(answered.result()), self._clock.now()
         failed, failure, said, then = False, None, "", None
         usage = begun.usage()
         if not delivery.all_succeeded(outcomes):
@@ -360,17 +374,19 @@ class Lane:
         reach("D5")
         claim = begun.claim
         handed_over = self._handed_over(begun, outcomes)
-        results = delivery.results(begun.message, outcomes, self._retry, now, self._random, handed_over)
+        chance = self._random() if begun.redirected_to else 0.0  # those who share a copy are tried together again
+        random = (lambda: chance) if begun.redirected_to else self._random
+        results = delivery.results(begun.message, outcomes, self._retry, now, random, handed_over)
         if failed:
             self.bounced += sum([result.state is DeliveryState.BOUNCED for result in results])
             self.delivered += sum([result.state is DeliveryState.DELIVERED for result in results])
-            if self._rules.suppress_for is not None:
+            if self._rules.suppress_for is not None and not begun.redirected_to:
                 results = delivery.with_suppressions(begun.message, outcomes, results, self._rules.suppress_for, now)
         else:
             self.delivered += len(results)
         record = AttemptRecord(
             claim.message_id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host,
-            results, said, usage,
+            results, said, usage, begun.redirected_to,
         )  # fmt: skip
         begun.is_noted = any(result.notice for result in results)
         begun.slot.settle()
@@ -474,6 +490,8 @@ class Lane:
         task.add_done_callback(self._closings.discard)
 
 
-def _weight(message: DueMessage) -> int:
-    body = message.content.body
-    return len(message.content.head) + (len(body) if isinstance(body, bytes) else 0)
+def answered_at_once(outcomes: Sequence[Outcome]) -> Pending[Sequence[Outcome]]:
+    """Outcomes of what was not given to the transport."""
+    answered: Pending[Sequence[Outcome]] = Pending()
+    answered.set_result(outcomes)
+    return answered

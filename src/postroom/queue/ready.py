@@ -10,6 +10,7 @@ import dataclasses
 from collections import OrderedDict, deque
 
 from ..model.queue import DueMessage, FlowId, MessageId, PriorityClass
+from ..policy.staging import StagingGuard
 from ..store import InHand
 
 #: What is kept in memory; the rest stays in the store until there is room. For urgent ones there is as much again.
@@ -26,9 +27,14 @@ _URGENT, _NORMAL, _BULK = PriorityClass  # an enum's member costs a look-up each
 
 
 class Ready:
-    """A queue of messages by class and flow. What was taken out stays *in hand* until `leave`."""
+    """A queue of messages by class and flow. What was taken out stays *in hand* until `leave`.
+
+    `guard` divides each message that is added: who may get it, and whose copy is redirected. Both are never sent
+    together; `clear` comes before it changes.
+    """
 
     def __init__(self) -> None:
+        self.guard: StagingGuard | None = None
         self._flows: tuple[OrderedDict[FlowId, deque[DueMessage]], ...] = tuple(OrderedDict() for _ in PriorityClass)
         self._in_hand: set[tuple[MessageId, int]] = set()
         self._by_strand: dict[Strand, int] = {}
@@ -52,12 +58,13 @@ class Ready:
 
     def add(self, message: DueMessage) -> None:
         """Behind the others of its flow."""
-        self._enter(message)
-        flows = self._flows[message.priority]
-        queue = flows.get(message.flow)
-        if queue is None:
-            queue = flows[message.flow] = deque()
-        queue.append(message)
+        for part in (message,) if self.guard is None else divided(message, self.guard):
+            self._enter(part)
+            flows = self._flows[part.priority]
+            queue = flows.get(part.flow)
+            if queue is None:
+                queue = flows[part.flow] = deque()
+            queue.append(part)
 
     def _enter(self, message: DueMessage) -> None:
         for delivery in message.deliveries:
@@ -68,13 +75,16 @@ class Ready:
         self._bytes += _weight(message)
 
     def next(self, most: int) -> DueMessage | None:
-        """Take out what goes next, with at most `most` recipients: the others go with the next turn of its flow."""
+        """Take out what goes next, with at most `most` recipients: the others go with the next turn of its flow.
+
+        All whose copy is redirected go together: it has one recipient.
+        """
         flows = self._turn()
         if flows is None:
             return None
         flow, queue = next(iter(flows.items()))
         message = queue[0]
-        if len(message.deliveries) > most:
+        if len(message.deliveries) > most and not self.redirects(message):
             queue[0] = dataclasses.replace(message, deliveries=message.deliveries[most:])
             message = dataclasses.replace(message, deliveries=message.deliveries[:most])
         else:
@@ -85,6 +95,10 @@ class Ready:
         else:
             del flows[flow]
         return message
+
+    def redirects(self, message: DueMessage) -> bool:
+        """Whether the copy of a message that was divided is redirected."""
+        return self.guard is not None and self.guard.redirects(message.deliveries[0].recipient)
 
     def _left(self, message: DueMessage) -> None:
         self.count -= 1
@@ -137,6 +151,15 @@ class Ready:
         """Whether any message of the strand waits here."""
         priority, flow = strand
         return flow in self._flows[priority]
+
+
+def divided(message: DueMessage, guard: StagingGuard) -> tuple[DueMessage, ...]:
+    """The part for those who may get the message, and the part that is redirected; neither is empty."""
+    redirected = frozenset(d.n for d in message.deliveries if guard.redirects(d.recipient))
+    if not redirected or len(redirected) == len(message.deliveries):
+        return (message,)
+    parts = ([d for d in message.deliveries if (d.n in redirected) is which] for which in (False, True))
+    return tuple(dataclasses.replace(message, deliveries=tuple(part)) for part in parts)
 
 
 def _weight(message: DueMessage) -> int:

@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 
-from ..model.queue import DueMessage, FlowId, PriorityClass
+from ..model.queue import DueMessage, FlowId, MessageId, PriorityClass
 from .ready import NORMAL_PER_BULK, Ready
 
 _URGENT, _NORMAL, _BULK = PriorityClass
@@ -30,12 +30,13 @@ class ReadyByDomain(Ready):
         }
         self._waiting: Counter[str] = Counter()
         self._under_way: Counter[str] = Counter()
+        self._taken: dict[tuple[MessageId, int], str] = {}
 
     def add(self, message: DueMessage) -> None:
         """See `Ready.add`."""
         by_domain: dict[str, list[int]] = {}
         for at, delivery in enumerate(message.deliveries):
-            by_domain.setdefault(_domain(delivery.recipient), []).append(at)
+            by_domain.setdefault(self._place(delivery.recipient), []).append(at)
         for domain, places in by_domain.items():
             part = message
             if len(by_domain) > 1:
@@ -79,7 +80,7 @@ class ReadyByDomain(Ready):
     def _take(self, domains: _Domains, domain: str, most: int) -> DueMessage:
         queue = domains[domain]
         message = queue[0]
-        if len(message.deliveries) > most:
+        if len(message.deliveries) > most and not self.redirects(message):
             queue[0] = dataclasses.replace(message, deliveries=message.deliveries[most:])
             message = dataclasses.replace(message, deliveries=message.deliveries[:most])
         else:
@@ -93,7 +94,14 @@ class ReadyByDomain(Ready):
         else:
             del domains[domain]
         self._under_way[domain] += 1
+        self._taken[message.id, message.deliveries[0].n] = domain
         return message
+
+    def _place(self, recipient: str) -> str:
+        """The domain that its copy goes to; redirected copies have a share of their own there."""
+        if self.guard is not None and self.guard.redirects(recipient):
+            return f"@{_domain(self.guard.redirect_to)}"
+        return _domain(recipient)
 
     def _has_its_share(self, domain: str) -> bool:
         return self._under_way[domain] >= max(1, self._connections() // 2)
@@ -101,7 +109,7 @@ class ReadyByDomain(Ready):
     def leave(self, message: DueMessage) -> bool:
         """See `Ready.leave`."""
         super().leave(message)
-        domain = _domain(message.deliveries[0].recipient)
+        domain = self._taken.pop((message.id, message.deliveries[0].n))
         self._under_way[domain] -= 1
         if not self._under_way[domain]:
             del self._under_way[domain]

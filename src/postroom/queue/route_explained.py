@@ -40,8 +40,9 @@ class Question:
 class RouteExplanation:
     """What would become of it. `account` is empty where it is refused, and `reason` says why.
 
-    `waits` says why the account sends nothing now and `until` when, `takes_over` who does that then; `limits` are those
-    of the account; `passed_over` tells why each other account is not the one.
+    `waits` says why the account sends nothing now and `until` when, `takes_over` who does that then; `redirected_to`
+    gets it in the recipient's place (the staging guard); `limits` are those of the account; `passed_over` tells why
+    each other account is not the one.
     """
 
     recipient: str
@@ -53,6 +54,7 @@ class RouteExplanation:
     rewrites: tuple[Change, ...] = ()
     limits: tuple[str, ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
+    redirected_to: str = ""
 
 
 def questions(
@@ -88,9 +90,14 @@ def questions(
 
 
 def explain_route(
-    question: Question, table: RoutingTable, circuit_of: Callable[[Account], Circuit], postmaster: str
+    question: Question,
+    table: RoutingTable,
+    circuit_of: Callable[[Account], Circuit],
+    postmaster: str,
+    redirected_to: Callable[[Account, str], str] = lambda account, recipient: "",
 ) -> RouteExplanation:
-    """The explanation for one recipient; `postmaster` is the sender that all mail is forced to have, if any."""
+    """The explanation for one recipient; `postmaster` is the sender that all mail is forced to have, if any, and
+    `redirected_to` says who gets mail in a recipient's place."""
     application, recipient = question.application, question.recipient
     senders = senders_of(question.sender, scan(question.head))
     refused = _refused(application, senders)
@@ -117,6 +124,7 @@ def explain_route(
         rewrites=rewrites(account, postmaster, Envelope(question.sender, (recipient,)), question.head),
         limits=_limits(account),
         passed_over=_others(table, question, senders, account),
+        redirected_to=redirected_to(account, recipient),
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ..config import Settings
-from ..model.account import Account
+from ..model.account import Account, AccountKind
 from ..policy.retry import Schedule
+from ..policy.staging import StagingGuard
 from .alerts import AlertRules
 from .bounce import NotificationRules, ReportTo
 from .deadlines import Deadlines
@@ -23,8 +24,8 @@ class LaneRules:
     """What a lane needs of the settings.
 
     `noted` is called when something was noted for a report, `circuit_changed` when an account is in another state;
-    `outgoing` says what an account does to what it sends. `suppress_for`: for how long recipients that do not exist
-    go on the suppression list (zero: until somebody takes them off; None: they don't).
+    `outgoing` says what an account does to what it sends, `guard` who alone may get it. `suppress_for`: for how long
+    recipients that do not exist go on the suppression list (zero: until somebody takes them off; None: they don't).
     """
 
     retry: Callable[[Account], RetryRules]
@@ -33,6 +34,7 @@ class LaneRules:
     outgoing: Callable[[Account], Outgoing | None] = lambda account: None
     circuit_changed: Callable[[], None] = lambda: None
     suppress_for: timedelta | None = None
+    guard: StagingGuard | None = None
 
 
 def lane_rules(
@@ -50,7 +52,21 @@ def lane_rules(
         outgoing,
         deadlines.follow,
         settings.suppress_hard_bounces_for if settings.suppress_hard_bounces else None,
+        staging_guard(settings),
     )
+
+
+def staging_guard(settings: Settings) -> StagingGuard | None:
+    """The guard, where it is on."""
+    wanted = settings.staging_guard
+    return StagingGuard(wanted.only_to, wanted.redirect_to, wanted.subject_prefix) if wanted.enabled else None
+
+
+def redirected_to(settings: Settings, account: Account | None, recipient: str) -> str:
+    """Who gets mail of `account` in the place of `recipient`; "" where that one does. Of a sandbox nothing leaves."""
+    guard = staging_guard(settings)
+    is_kept = account is not None and account.kind is AccountKind.SANDBOX
+    return "" if guard is None or is_kept or not guard.redirects(recipient) else guard.redirect_to
 
 
 def maintenance_rules(settings: Settings, deadlines: Deadlines) -> MaintenanceRules:

@@ -33,11 +33,12 @@ def explain(
     now: datetime,
     next_beat: datetime | None = None,
     times: Times = NOTHING_AHEAD,
+    redirected_to: str = "",
 ) -> Explanation:
     """The explanation of one delivery of `view`.
 
     `running` says whether this process (or the one asked) delivers at all; `next_beat` is the beat of the batch
-    interval that the delivery waits for; `times` are what is ahead of it.
+    interval that the delivery waits for; `times` are what is ahead of it, `redirected_to` whom it will go to instead.
     """
     name = account.name if account is not None else f"account {row.lane} (removed)"
     if row.state is DeliveryState.HELD:
@@ -47,12 +48,13 @@ def explain(
         reason, until, advice, command = cause
     return Explanation(
         n=row.n, recipient=row.recipient, state=row.state, account=name, reason=reason, until=until, advice=advice,
-        command=command, marks=marks(view, row), times=times,
+        command=command, marks=marks(view, row, redirected_to), times=times,
     )  # fmt: skip
 
 
-def marks(view: MessageView, row: DeliveryRow) -> tuple[str, ...]:
-    """What is not known of one delivery of `view`: tries whose outcome nobody knows, and whether it went twice."""
+def marks(view: MessageView, row: DeliveryRow, redirected_to: str = "") -> tuple[str, ...]:
+    """What is not known of one delivery of `view`: tries whose outcome nobody knows, and whether it went twice; and to
+    whom it went, or will go, in its recipient's place."""
     state, found = row.state, []
     if state is DeliveryState.CAPTURED:  # nothing was sent
         return ()
@@ -67,6 +69,10 @@ def marks(view: MessageView, row: DeliveryRow) -> tuple[str, ...]:
         else:
             may = "may be sent twice"
         found.append(f"it {may}: the gateway stopped while it was being sent")
+    for address in dict.fromkeys(one.sent_to for one in view.attempts if one.n == row.n and one.sent_to):
+        found.append(f"the staging guard redirected it to {address}")
+    if redirected_to and not state.is_final:
+        found.append(f"the staging guard redirects it to {redirected_to}")
     return tuple(found)
 
 

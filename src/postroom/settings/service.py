@@ -76,6 +76,16 @@ class SettingsService:
         self._memory = {name: text for name, text in stored.items() if name not in known}
         self._become_usable()
 
+    @property
+    def guard_is_lost(self) -> bool:
+        """What is stored for the staging guard does not count: nobody knows to whom mail may leave."""
+        return any(name.startswith("staging_guard.") for name in self.unusable)
+
+    @property
+    def lets_send(self) -> bool:
+        """Whether mail may leave: nothing does without its guard."""
+        return self.current.sending_enabled and not self.guard_is_lost
+
     def memory(self, name: str) -> str:
         """What was kept under a name that is no setting's, as it was at the start; "" if nothing was."""
         return self._memory.get(name, "")
@@ -146,7 +156,9 @@ class SettingsService:
         return Reload(tuple(told), tuple(waiting))
 
     def mend(self, name: str) -> str:
-        """Where a setting that is locked is to be changed; "" where `change` does it."""
+        """Where a setting is to be changed that is locked, or has no effect; "" where `change` does it."""
+        if name == "sending_enabled" and self.guard_is_lost:
+            return "what is stored for the staging guard does not count: see `postroom check`"
         return how_to_unlock(self.current, _find(name))
 
     def _become_usable(self) -> None:

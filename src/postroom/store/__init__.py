@@ -156,6 +156,7 @@ class AttemptRow:
     command: str
     advice: str
     remote_host: str
+    sent_to: str
     transcript: str
 
 

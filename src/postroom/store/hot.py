@@ -72,11 +72,12 @@ _COMPLETE = Rows(_COMPLETE_HEAD, "biitiiiitt", _COMPLETE_TAIL)
 _COMPLETE_TOLD = Rows(_COMPLETE_HEAD, "biitiiiitt", f"{_COMPLETE_TAIL}{_RETURNING}")
 
 _INSERT_ATTEMPT = Rows(
-    "WITH v(m, n, account, started, ended, outcome, status, reply, command, advice, remote_host, transcript) AS (",
-    "bitiittttttt",
+    "WITH v(m, n, account, started, ended, outcome, status, reply, command, advice, remote_host, transcript, sent_to)"
+    " AS (",
+    "bitiitttttttt",
     ") INSERT INTO attempt (message_id, n, number, account, started, ended, outcome, status, reply, command, advice,"
-    " remote_host, transcript) SELECT v.m, v.n, delivery.attempts, v.account, v.started, v.ended, v.outcome, v.status,"
-    " v.reply, v.command, v.advice, v.remote_host, v.transcript FROM v CROSS JOIN delivery"
+    " remote_host, transcript, sent_to) SELECT v.m, v.n, delivery.attempts, v.account, v.started, v.ended, v.outcome,"
+    " v.status, v.reply, v.command, v.advice, v.remote_host, v.transcript, v.sent_to FROM v CROSS JOIN delivery"
     " WHERE delivery.message_id = v.m AND delivery.n = v.n",
 )
 
@@ -325,6 +326,7 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
         started = micros(record.started)
         ended = micros(record.ended)
         transcript = record.transcript
+        redirected = f"redirected to {record.sent_to}: " if record.sent_to else ""
         for result in results:
             state = result.state.value
             transaction.move(record.lane, "sending", state, 1)
@@ -341,9 +343,10 @@ def _note(transaction: Transaction, changed: Sequence[tuple[AttemptRecord, Seque
                 result.advice,
                 record.remote_host,
                 transcript,
+                record.sent_to,
             )
             transcript = ""  # it is the whole transaction's: once is enough
-            detail = f"{result.status} {result.reply}".strip()[:DETAIL_CHARACTERS]
+            detail = f"{redirected}{result.status} {result.reply}".strip()[:DETAIL_CHARACTERS]
             event_rows += (ended, state, identity, result.n, account, detail)
             if result.notice:
                 notice_rows.append((identity, result.n, result.notice, ended))

@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0011"
+HEAD = "0012"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -231,6 +231,7 @@ attempt = Table(
     Column("advice", Text, nullable=False),
     Column("remote_host", Text, nullable=False),
     Column("transcript", Text, nullable=False),
+    Column("sent_to", Text, nullable=False, server_default=""),
     sqlite_with_rowid=False,
 )
 

@@ -107,5 +107,6 @@ def _attempt(row: Row[Any]) -> AttemptRow:
         command=row.command,
         advice=row.advice,
         remote_host=row.remote_host,
+        sent_to=row.sent_to,
         transcript=row.transcript,
     )

@@ -34,13 +34,14 @@ class Watch(Protocol):
 @record
 class Transaction:
     """One message on its way: envelope, and content as it shall leave (after rewriting); `watch` is told when it
-    begins."""
+    begins. `may_begin` is asked last, by a transport that has yet to connect: where it says no, nothing is sent."""
 
     envelope: Envelope
     head: bytes
     body: bytes | StagedBody
     size_bytes: int
     watch: Watch | None = None
+    may_begin: Callable[[], bool] = lambda: True
 
 
 class AccountUnavailable(Exception):

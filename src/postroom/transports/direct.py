@@ -230,7 +230,7 @@ class DirectTransport:
         if line is not None:
             line.in_use = True
             slot.line = line
-            return self._outcomes(line, transaction, await self._transact(line, transaction))
+            return await self._go(line, transaction)
         failures: list[Bounced | Deferred] = []
         misses = Misses()
         async with contextlib.aclosing(self._routes.hosts(route, misses)) as hosts:
@@ -243,7 +243,7 @@ class DirectTransport:
                         break
                 else:
                     self._failing.forget(domain)
-                    return self._outcomes(line, transaction, await self._transact(line, transaction))
+                    return await self._go(line, transaction)
         return self._failed(domain, failures[-1] if failures else not_tried(route, misses), len(recipients))
 
     def _failed(self, domain: str, failure: Bounced | Deferred, recipients: int) -> Sequence[Outcome]:
@@ -254,6 +254,12 @@ class DirectTransport:
             kept = dataclasses.replace(failure, reason=again, reply=None, transcript="")
             self._failing.keep(domain, seconds).failure = kept
         return [failure] * recipients
+
+    async def _go(self, line: Line, transaction: Transaction) -> Sequence[Outcome]:
+        if not transaction.may_begin():
+            line.unsettled += 1
+            return [NotSent(reason="where it may go was changed meanwhile")] * len(transaction.envelope.recipients)
+        return self._outcomes(line, transaction, await self._transact(line, transaction))
 
     async def _transact(self, line: Line, transaction: Transaction) -> TransactionResult:
         ended: asyncio.Future[TransactionResult] = self._loop.create_future()

@@ -39,6 +39,7 @@ ROW = DeliveryRow(
     size_bytes=100,
 )
 ATTEMPT = AttemptRow(
+    sent_to="",
     n=0, number=1, account="relay", started=NOON, ended=NOON, outcome="unknown", status="4.4.2", reply="", command="",
     advice="", remote_host="", transcript="",
 )  # fmt: skip
