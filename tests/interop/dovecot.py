@@ -32,7 +32,7 @@ default_login_user = {login_user}
 ssl = required
 ssl_cert = <{folder}/cert.pem
 ssl_key = <{folder}/key.pem
-auth_mechanisms = plain login
+auth_mechanisms = {mechanisms}
 login_log_format_elements = user=<%u> method=%m %c lport=%a
 mail_location = maildir:{folder}/mail
 submission_relay_host = 127.0.0.1
@@ -76,8 +76,10 @@ class Dovecot:
 
 
 @contextmanager
-def running_dovecot(certificates: Certificates, relay_port: int) -> Iterator[Dovecot]:
-    """One that hands on to `relay_port` of this machine."""
+def running_dovecot(
+    certificates: Certificates, relay_port: int, *, mechanisms: str = "plain login", service: str = ""
+) -> Iterator[Dovecot]:
+    """One that hands on to `relay_port` of this machine; `service` is added to its configuration."""
     program = find_peer("dovecot").parents[2] / "sbin" / "dovecot"
     folder = Path(tempfile.mkdtemp(prefix="postroom-dovecot-"))
     folder.chmod(0o755)  # its other users must get through
@@ -87,9 +89,9 @@ def running_dovecot(certificates: Certificates, relay_port: int) -> Iterator[Dov
         (folder / name).mkdir()
     running = Dovecot(free_port(), free_port(), folder / "log")
     names = users(folder) | {"folder": folder, "relay_port": relay_port}
-    names |= {"starttls_port": running.starttls_port, "tls_port": running.tls_port}
+    names |= {"mechanisms": mechanisms, "starttls_port": running.starttls_port, "tls_port": running.tls_port}
     (folder / "passwords").write_text(f"{LOGIN[0]}:{{PLAIN}}{LOGIN[1]}\n")
-    (folder / "dovecot.conf").write_text(CONFIGURATION.format(**names))
+    (folder / "dovecot.conf").write_text(CONFIGURATION.format(**names) + service)
     process = subprocess.Popen(
         [str(program), "-F", "-c", str(folder / "dovecot.conf")], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

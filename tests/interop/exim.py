@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,8 @@ class Exim:
     """A private Exim: its configuration, spool and log in `folder`; all it takes goes to `relay_port`. Needs root.
 
     `options` are further lines of the main section. With `login` (name, password) it logs in by PLAIN, with `ca` (PEM)
-    it insists on STARTTLS and checks the certificate; without, it stays in clear. Refusals: see exim.conf.
+    it insists on STARTTLS and checks the certificate; without, it stays in clear. `authenticators` are those that it
+    offers as a server. Refusals: see exim.conf.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Exim:
         *options: str,
         login: tuple[str, str] | None = None,
         ca: Path | None = None,
+        authenticators: str = "",
     ) -> None:
         self.port = listen_port
         self._program = program
@@ -57,13 +60,13 @@ class Exim:
         if ca:
             trusted = shutil.copyfile(ca, folder / "ca.pem")  # where Exim's user may read it
             transport = ["hosts_require_tls = *", f"tls_verify_certificates = {trusted}", "tls_verify_hosts = *"]
-        authenticator = []
+        authenticator = [authenticators]
         if login:
             transport.append("hosts_require_auth = *")
             words = "".join(
                 "^" + _ESCAPED.sub(r"\\\g<0>", word.replace("^", "^^").replace(":", "::")) for word in login
             )
-            authenticator = ["plain:", "driver = plaintext", "public_name = PLAIN", f"client_send = {words}"]
+            authenticator += ["plain:", "driver = plaintext", "public_name = PLAIN", f"client_send = {words}"]
         given = {option.partition(" ")[0] for option in options}
         options += tuple(f"{name} = {value}" for name, value in DEFAULTS.items() if name not in given)
         self._write_configuration(
@@ -159,8 +162,8 @@ def private_exims() -> Iterator[Callable[..., Exim]]:
     folder.chmod(0o755)  # Exim's own user must get through; pytest's folders are closed
     made: list[Exim] = []
 
-    def make(relay_port: int, *options: str, login: tuple[str, str] | None = None, ca: Path | None = None) -> Exim:
-        exim = Exim(program, folder / str(len(made)), free_port(), relay_port, *options, login=login, ca=ca)
+    def make(relay_port: int, *options: str, **given: Any) -> Exim:
+        exim = Exim(program, folder / str(len(made)), free_port(), relay_port, *options, **given)
         made.append(exim)
         return exim
 
