@@ -11,6 +11,7 @@ from ..model.account import Account, AccountKind, Authentication, Fallback, PopS
 from . import governed
 from .faults import faults_together
 from .fields import ACCOUNT_FIELDS, DEFAULTS
+from .risks import risks
 from .unbuilt import unbuilt_fields
 
 #: Ports that go with the encryption of the POP3 login.
@@ -60,7 +61,7 @@ def show_account(account: Account) -> dict[str, object]:
     """The account's fields as JSON shows them; `secrets` says of each secret only whether it is set.
 
     `not_built` names the fields that this release keeps and can't obey yet: the account does not send while it uses
-    them.
+    them. `warnings` say what it was allowed that is not safe.
     """
     shown: dict[str, object] = {"id": account.id, "position": account.position, "revision": account.revision}
     secrets = {}
@@ -69,4 +70,5 @@ def show_account(account: Account) -> dict[str, object]:
             secrets[spec.name] = "set" if spec.of(account) else "not set"
         else:
             shown[spec.name] = spec.show(spec.of(account))
-    return shown | {"secrets": secrets, "not_built": list(unbuilt_fields(account))}
+    warnings = [risk.what for risk in risks(account)]
+    return shown | {"secrets": secrets, "not_built": list(unbuilt_fields(account)), "warnings": warnings}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..model.account import Account, AccountKind, Authentication, Verification
+from ..model.account import Account, AccountKind, Authentication
 from .fields import ACCOUNT_FIELDS, DEFAULTS
 
 #: Every value but the default is one that can't be done; a tuple names the only ones that can't.
@@ -24,10 +24,6 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "template_cache": _ANY,
     "fail_if_template_not_found": _ANY,
     "authentication": (Authentication.OAUTH2, Authentication.POP),
-    "tls_versions": _ANY,
-    "verification": (Verification.FINGERPRINT,),
-    "server_name": _ANY,
-    "client_certificate": _ANY,
     "proxy_type": _ANY,
 }
 

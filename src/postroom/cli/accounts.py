@@ -84,6 +84,12 @@ def _print_account(account: dict[str, Any], *, show_all: bool = False) -> None:
         typer.echo(f"  {spec.name.replace('_', ' '):<28}  {_in_short(value, spec)}".rstrip())
     if account["not_built"]:
         typer.echo(f"\nit sends nothing: this release cannot obey {plain(account['not_built'])} yet")
+    _print_warnings(account)
+
+
+def _print_warnings(account: dict[str, Any]) -> None:
+    for warning in account["warnings"]:
+        typer.echo(f"warning: {account['name']} {warning}")
 
 
 def _in_short(value: Any, spec: FieldSpec) -> str:
@@ -131,6 +137,7 @@ def add_account(
         print_json(account)
         return
     typer.echo(f"added {account['name']}" + (f"; application {granted_to} may use it" if granted_to else ""))
+    _print_warnings(account)
     if not granted_to:
         typer.echo(f"let an application use it: postroom applications edit local --account {account['name']}")
 

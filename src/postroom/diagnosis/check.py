@@ -15,10 +15,11 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 
+from ..accounts.risks import risks
 from ..accounts.unbuilt import refusal
 from ..config import ListenerSettings, Settings, unknown_environment
 from ..errors import Fault
-from ..model.account import Account, AccountKind, Mechanism, Security, Verification
+from ..model.account import Account, AccountKind, Mechanism, Security
 from ..model.application import Application
 from ..model.circuit import Circuit, Health
 from ..model.quantity import format_size
@@ -183,14 +184,8 @@ async def _account(account: Account) -> list[Finding]:
         found.append(Finding(Level.ERROR, subject, f"does not send: {refused[0]}", refused[1]))
     if account.kind is not AccountKind.SMTP:
         return found
-    if account.verification is Verification.OFF:
-        what = "does not verify the relay's certificate: anybody on the way may read mail and password"
-        found.append(Finding(Level.WARNING, subject, what, f"{edit} --verification full, with --ca-bundle if need be"))
-    if account.username and account.allow_clear_password:
-        found.append(
-            Finding(Level.WARNING, subject, "may send its password in clear", f"{edit} --no-allow-clear-password")
-        )
-    elif account.username and account.security is Security.NONE:
+    found += [Finding(Level.WARNING, subject, risk.what, f"{edit} {risk.mend}") for risk in risks(account)]
+    if account.username and not account.allow_clear_password and account.security is Security.NONE:
         is_clear = account.mechanism in (Mechanism.PLAIN, Mechanism.LOGIN)
         when = "will not log in" if is_clear else "logs in only where the relay offers SCRAM or CRAM-MD5"
         what = f"has a password and no encryption: it {when}"

@@ -12,6 +12,9 @@ from enum import StrEnum
 
 from .limits import NO_LIMITS, Limits, WhenLimited
 
+#: Versions of TLS that are no longer safe (RFC 8996).
+OLD_TLS_VERSIONS = frozenset({"1.0", "1.1"})
+
 #: `Account.owner` of an account that is for all.
 SYSTEM = "system"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 
 from ..model.account import Account, AddressFamily, Authentication, Security
 from ..model.reply import Reply
@@ -14,7 +13,7 @@ from .smtp_connection import ConnectionLost, SmtpConnection
 from .smtp_login import log_in
 from .smtp_sending import ContentSource, TransactionResult
 from .stream import ConnectFailed, Resolver, open_socket, open_transport, resolve
-from .tls import client_context
+from .tls import ClientTls, client_tls
 
 __all__ = [
     "ConnectFailed",
@@ -106,7 +105,7 @@ class _Opening:
 
     async def _reach(self, implicit: bool) -> None:
         account, connection = self._account, self._connection
-        context = self._tls_context() if implicit else None
+        tls = self._tls() if implicit else None
         self.stage = "connect"
         seconds = account.connect_timeout.total_seconds()
         try:
@@ -116,7 +115,7 @@ class _Opening:
                     local_address=account.local_address, family=_FAMILIES.get(account.address_family),
                 )  # fmt: skip
                 self.stage = "tls" if implicit else "connect"
-                await open_transport(lambda: connection, sock, account.host, context)
+                await open_transport(lambda: connection, sock, account.host, tls)
         except TimeoutError:
             raise ConnectFailed(
                 self.stage, "network", f"no connection to {account.host} within {seconds:g} s"
@@ -146,12 +145,12 @@ class _Opening:
                     self.stage, "tls", f"{account.host} does not offer STARTTLS, which this account requires"
                 )
             return
-        context = self._tls_context()
+        tls = self._tls()
         self.stage = "starttls"
         seconds = account.connect_timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                reply = await connection.starttls(account.host, context)
+                reply = await connection.starttls(account.host, tls)
         except TimeoutError:
             raise ConnectFailed("tls", "network", f"no TLS with {account.host} within {seconds:g} s") from None
         if reply.is_positive:
@@ -159,9 +158,9 @@ class _Opening:
         elif required:
             raise ConnectFailed(self.stage, "tls", f"STARTTLS was refused: {reply.text}", reply=reply)
 
-    def _tls_context(self) -> ssl.SSLContext:
+    def _tls(self) -> ClientTls:
         self.stage = "tls"
-        return client_context(self._account.verification, self._account.ca_bundle)
+        return client_tls(self._account)
 
     def _require(self, reply: Reply) -> None:
         if not reply.is_positive:

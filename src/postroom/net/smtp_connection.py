@@ -29,6 +29,7 @@ from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from ..protocol.smtp.transaction import MailTransaction
 from .smtp_sending import ContentSource, Sending, TransactionResult, handed_back
 from .stream import start_tls
+from .tls import ClientTls
 from .transcript import Transcript
 
 #: How long a server may take to say goodbye.
@@ -222,17 +223,17 @@ class SmtpConnection(asyncio.Protocol):
         """The reply to HELO."""
         return await self._answer(self.machine.helo)
 
-    async def starttls(self, host: str, context: ssl.SSLContext) -> Reply:
+    async def starttls(self, host: str, tls: ClientTls) -> Reply:
         """The reply to STARTTLS; if it is positive, TLS has been started and EHLO must follow.
 
         Raises:
-            ConnectFailed: the handshake failed.
+            ConnectFailed: the handshake failed, or the certificate is not taken.
         """
         reply = await self._answer(self.machine.starttls)
         if reply.is_positive:
             if self._transport is None or self._closed_reason:
                 raise ConnectionLost(self._closed_reason, self._closed_kind)
-            self._transport = await start_tls(self._transport, self, host, context)
+            self._transport = await start_tls(self._transport, self, host, tls)
             self.machine.tls_started()
             self.note_encryption()
         return reply
@@ -293,6 +294,10 @@ class SmtpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
+        if isinstance(exc, ssl.SSLError) and self._waiter is not None:
+            # The verdict of TLS 1.3 on a client's certificate comes behind the handshake.
+            self._end(f"TLS with {self.remote_host} was ended: {exc.reason or exc}", "tls")
+            return
         self._end(f"the connection was lost: {exc}" if exc is not None else "the connection was closed", "network")
 
     def pause_writing(self) -> None:

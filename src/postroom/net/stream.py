@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ..model.reply import Reply
 from .local_address import family_of, is_own
+from .tls import ClientTls
 
 #: How long an address has before the next one is tried beside it (RFC 8305 section 5).
 ATTEMPT_DELAY_SECONDS = 0.25
@@ -76,7 +77,7 @@ async def open_socket(
 
 
 async def open_transport(
-    factory: Callable[[], ProtocolT], sock: socket.socket, host: str, tls: ssl.SSLContext | None = None
+    factory: Callable[[], ProtocolT], sock: socket.socket, host: str, tls: ClientTls | None = None
 ) -> ProtocolT:
     """Join the connected `sock` to a new protocol, after the TLS handshake if `tls` is given.
 
@@ -85,8 +86,11 @@ async def open_transport(
     """
     loop = asyncio.get_running_loop()
     try:
-        _, protocol = await loop.create_connection(
-            factory, sock=sock, ssl=tls, server_hostname=host if tls is not None else None
+        transport, protocol = await loop.create_connection(
+            factory,
+            sock=sock,
+            ssl=tls.context if tls is not None else None,
+            server_hostname=tls.server_name if tls is not None else None,
         )
     except OSError as error:
         sock.close()
@@ -94,11 +98,13 @@ async def open_transport(
     except BaseException:
         sock.close()
         raise
+    if tls is not None:
+        _require_pinned(transport, host, tls)
     return protocol
 
 
 async def start_tls(
-    transport: asyncio.Transport, protocol: asyncio.BaseProtocol, host: str, tls: ssl.SSLContext
+    transport: asyncio.Transport, protocol: asyncio.BaseProtocol, host: str, tls: ClientTls
 ) -> asyncio.Transport:
     """TLS over `transport`; the transport to use from now on.
 
@@ -107,13 +113,22 @@ async def start_tls(
     """
     loop = asyncio.get_running_loop()
     try:
-        secured = await loop.start_tls(transport, protocol, tls, server_hostname=host)
+        secured = await loop.start_tls(transport, protocol, tls.context, server_hostname=tls.server_name)
     except OSError as error:
         transport.abort()
         raise tls_failure(host, error) from error
     if secured is None:
         raise ConnectFailed("tls", "network", f"{host} closed the connection in the TLS handshake")
+    _require_pinned(secured, host, tls)
     return secured
+
+
+def _require_pinned(transport: asyncio.Transport, host: str, tls: ClientTls) -> None:
+    found: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    refusal = tls.refusal(found.getpeercert(binary_form=True) if found is not None else None)
+    if refusal:
+        transport.abort()
+        raise ConnectFailed("tls", "certificate", f"the certificate of {host} was refused: {refusal}")
 
 
 def tls_failure(host: str, error: OSError) -> ConnectFailed:

@@ -1,0 +1,31 @@
+"""What an account was allowed that is not safe: told wherever the account is shown, and by `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..model.account import OLD_TLS_VERSIONS, Account, AccountKind, Security, Verification
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What the account does, and the options of `accounts edit` that take it back."""
+
+    what: str
+    mend: str
+
+
+def risks(account: Account) -> Iterator[Risk]:
+    """The risks of `account`; none of those that are others' choice, as at the hosts of direct delivery."""
+    if account.kind is not AccountKind.SMTP:
+        return
+    is_encrypted = account.security is not Security.NONE
+    if account.verification is Verification.OFF:
+        what = "does not verify the relay's certificate: anybody on the way may read mail and password"
+        yield Risk(what, "--verification full, with --ca-bundle if need be")
+    old = [version for version in account.tls_versions if version in OLD_TLS_VERSIONS]
+    if old and is_encrypted:
+        yield Risk(f"may speak TLS {' and '.join(old)}, which is no longer safe", "--tls-versions 1.2,1.3")
+    if account.username and account.allow_clear_password:
+        yield Risk("may send its password in clear", "--no-allow-clear-password")

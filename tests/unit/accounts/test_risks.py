@@ -1,0 +1,26 @@
+"""What an account was allowed that is not safe is said wherever it is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from postroom.accounts.definition import parse_account, show_account
+
+RELAY: dict[str, object] = {"name": "relay", "host": "a.example"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "warnings"),
+    [
+        ({}, []),
+        ({"verification": "off"}, ["does not verify the relay's certificate"]),
+        ({"verification": "fingerprint", "fingerprints": "ab" * 32}, []),
+        ({"tls_versions": "1.0, 1.1, 1.2"}, ["may speak TLS 1.0 and 1.1, which is no longer safe"]),
+        ({"tls_versions": "1.0", "security": "none"}, []),
+        ({"username": "a", "password": "p", "allow_clear_password": True}, ["may send its password in clear"]),
+    ],
+)
+def test_risks_are_shown(fields: dict[str, object], warnings: list[str]) -> None:
+    shown = show_account(parse_account(RELAY | fields))["warnings"]
+    assert isinstance(shown, list) and len(shown) == len(warnings)
+    assert all(text.startswith(warning) for text, warning in zip(shown, warnings, strict=True))
