@@ -48,6 +48,7 @@ from .policy.retry import own_terms
 from .queue import indexing, maintenance, retention, rules
 from .queue.admission import Admission
 from .queue.alerts import Alerts, House
+from .queue.archive import CURSOR, Archive
 from .queue.as_sent import AsSent, as_sent
 from .queue.bounce import Reporter
 from .queue.clock_watch import ClockWatch
@@ -120,15 +121,9 @@ class Gateway:
         self._rerouter = Rerouter(store, clock, directory, self.scheduler.lane)
         self._admission = Admission(self.scheduler.limiter, applications.snapshot, accounts.snapshot, keyring.digest)
         self._intake = Intake(
-            store,
-            clock,
-            accounts.routes,
-            self.scheduler.offer,
-            self.hostname,
-            settings.smtp.max_mime_depth,
-            applications.refused,
-            self._admission,
-        )
+            store, clock, accounts.routes, self.scheduler.offer, self.hostname, settings.smtp.max_mime_depth,
+            applications.refused, self._admission,
+        )  # fmt: skip
         reporting = rules.notification_rules(settings, hostname, self.deadlines)
         self._reporter = Reporter(store, clock, self._intake, reporting, applications.find, os.urandom)
         house = House(
@@ -142,6 +137,10 @@ class Gateway:
         self._alerts = Alerts(
             store, clock, self._intake, lambda: rules.alert_rules(configuration.current, hostname), house, os.urandom,
             lambda text: store.save_setting(OPEN_ALERTS, text), configuration.memory(OPEN_ALERTS),
+        )  # fmt: skip
+        self._archive = Archive(
+            store, clock, lambda: configuration.current.archive.folder, lambda text: store.save_setting(CURSOR, text),
+            configuration.memory(CURSOR),
         )  # fmt: skip
         self.deadlines.on_change.append(self._alerts.notice)
         self._background: list[asyncio.Task[None]] = []
@@ -208,6 +207,7 @@ class Gateway:
         recovered = await self.scheduler.start(
             self.accounts.snapshot(), paused=True, hold_pending=settings.hold_pending_at_start
         )
+        await self._archive.begin()
         self.scheduler.batch(settings.batch_interval)
         if not paused:
             self.follow_switch()
@@ -222,7 +222,8 @@ class Gateway:
             maintenance.run(self.store, self.clock, self._maintenance_rules, self._clock_watch, told),
             self._reporter.run(),
             self._alerts.run(),
-            retention.run(self.store, self.clock, self._ages, self._clock_watch.is_believed),
+            self._archive.run(),
+            retention.run(self.store, self.clock, self._ages, self._clock_watch.is_believed, self._archive.bound),
             indexing.run(self.store, self.clock, lambda: self.settings.subject_search),
         )
         self._background = [asyncio.create_task(job) for job in jobs]

@@ -217,6 +217,25 @@ class AlertSettings(BaseModel):
     free_bytes: Size = Field(size("1GiB"), description="room on the disk of the data folder under which it is told")
 
 
+class ArchiveSettings(BaseModel):
+    """A copy of everything (SPEC section 3, docs/archive.md)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str = Field(
+        "",
+        max_length=4096,
+        description="folder, by its absolute path, that gets every accepted message as a file; empty: none",
+    )
+
+    @field_validator("folder")
+    @classmethod
+    def _is_absolute(cls, value: str) -> str:
+        if value and (not value.startswith("/") or any(ord(ch) < 32 for ch in value)):
+            raise fault(f"{value!r} is not an absolute path", "write it like /var/lib/postroom-archive")
+        return value
+
+
 class StagingGuardSettings(BaseModel):
     """Mail leaves for listed recipients alone (SPEC section 3, docs/staging.md)."""
 
@@ -297,6 +316,7 @@ class Settings(BaseSettings):
     notifications: NotificationSettings = Field(NotificationSettings(), description="reports to senders")
     alerts: AlertSettings = Field(AlertSettings(), description="alerts about the gateway itself")
     staging_guard: StagingGuardSettings = Field(StagingGuardSettings(), description="mail to listed recipients alone")
+    archive: ArchiveSettings = Field(ArchiveSettings(), description="a copy of everything")
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
     relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
     dns: DnsSettings = Field(DnsSettings(), description="the DNS")
@@ -459,7 +479,7 @@ def given_names(model: BaseModel, prefix: str = "") -> list[str]:
 def unknown_environment(names: dict[str, str] | None = None) -> list[str]:
     """Names like POSTROOM_RETNTION that belong to no setting."""
     known = {entry.environment for entry in Settings.describe()} | OTHER_NAMES
-    groups = ("DNS", "SMTP", "SMTP__LISTENERS", "RELAY", "NOTIFICATIONS", "ALERTS", "STAGING_GUARD")
+    groups = ("DNS", "SMTP", "SMTP__LISTENERS", "RELAY", "NOTIFICATIONS", "ALERTS", "STAGING_GUARD", "ARCHIVE")
     known |= {f"POSTROOM_{group}" for group in groups}
     given = os.environ if names is None else names
     return sorted(name for name in given if name.startswith("POSTROOM_") and name.upper() not in known)

@@ -169,7 +169,7 @@ def _fault(cls: type[BaseSettings], entry: Any) -> Fault:
 
 
 #: Tables of settings that are to come (SPEC section 3).
-PLANNED = ("archive", "public_url")
+PLANNED = ("public_url",)
 _LEAVE = "take it out, and do not rely on it"
 
 _LIST = "`postroom docs settings` lists them all"

@@ -34,13 +34,23 @@ class Ages:
     content: timedelta
 
 
-async def run(store: Store, clock: Clock, ages: Callable[[], Ages], is_believed: Callable[[], bool]) -> None:
+#: Moves a time up to which may be removed what ended, so that nothing goes that is still needed.
+Bound = Callable[[datetime], datetime]
+
+
+async def run(
+    store: Store,
+    clock: Clock,
+    ages: Callable[[], Ages],
+    is_believed: Callable[[], bool],
+    bound: Bound = lambda ended_before: ended_before,
+) -> None:
     """Remove until cancelled, but nothing while the clock is doubted; a step that fails is logged and tried again."""
     while True:
         began = clock.monotonic()
         now = clock.now()  # before the watch looks: a jump that comes now is not in it
         try:
-            is_more = is_believed() and await step(store, now, ages())
+            is_more = is_believed() and await step(store, now, ages(), bound)
         except GatewayError as error:
             _log.warning("retention_failed", reason=str(error))
             is_more = False
@@ -48,11 +58,11 @@ async def run(store: Store, clock: Clock, ages: Callable[[], Ages], is_believed:
         await sleep(clock, max(REST * spent, LEAST_REST) if is_more else INTERVAL)
 
 
-async def step(store: Store, now: datetime, ages: Ages) -> bool:
+async def step(store: Store, now: datetime, ages: Ages, bound: Bound = lambda ended_before: ended_before) -> bool:
     """One small step at the time of day `now`; whether there may be more to do. Room is given back last."""
-    if await store.reap(now - ages.records, now - STAGED_FOR):
+    if await store.reap(bound(now - ages.records), now - STAGED_FOR):
         return True
-    if ages.content < ages.records and await store.reap_content(now - ages.content):
+    if ages.content < ages.records and await store.reap_content(bound(now - ages.content)):
         return True
     if await store.suppressions.forget(now - ages.records):
         return True

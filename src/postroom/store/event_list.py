@@ -25,7 +25,7 @@ LOOK = 100_000
 WINDOWS = 5
 
 #: What the kinds of events begin with that are about no message.
-_APART = frozenset({"account", "application", "settings", "clock", "restored"})
+_APART = frozenset({"account", "application", "settings", "clock", "restored", "archive"})
 
 
 def read_events(reader: Reader, wanted: EventFilter, now: datetime) -> EventPage:

@@ -79,7 +79,7 @@ def test_what_is_of_the_machine_stays_while_the_rest_is_read_again(tmp_path: Pat
     assert (kept.origin("hostname"), kept.origin("retention")) == (Origin.FILE, Origin.DEFAULT)
 
 
-@pytest.mark.parametrize("name", ["archive", "public_url"])
+@pytest.mark.parametrize("name", ["public_url"])
 def test_a_guard_that_is_not_there_is_never_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
