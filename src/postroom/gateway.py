@@ -104,6 +104,7 @@ class Gateway:
         self.hostname = hostname
         settings = configuration.current
         self._transports = Transports(settings, clock, random_unit, store.chunks, hostname)
+        accounts.names = lambda: self._transports.names
         self._clock_watch = ClockWatch(clock)
         self._signing = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "sign")
         self._switch = MasterSwitch(

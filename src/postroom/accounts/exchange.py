@@ -14,6 +14,7 @@ from ..model.fields import unknown_field
 from . import toml_text
 from .definition import parse_account
 from .fields import ACCOUNT_FIELDS, DEFAULTS
+from .presets import with_preset
 from .sealing import PREFIX, PassphraseSeal
 
 #: The version of the file's form.
@@ -190,14 +191,17 @@ def plan(entries: Sequence[Entry], current: Sequence[Account], settle: Settle) -
 
 
 def _made(entry: Entry, current: Account | None) -> Account:
+    # What was exported has a host or a kind, and what a preset filled in once may have been changed since.
+    by_hand = not {"host", "kind"} & entry.fields.keys()
+    fields = with_preset(entry.fields) if by_hand else entry.fields
     if current is None:
-        return parse_account(entry.fields)
+        return parse_account(fields)
     # Not from `current`: what the file does not say is at its default, but for secrets.
     base = Account(
         id=current.id, name=current.name, kind=current.kind, position=current.position, revision=current.revision
     )
     kept = {spec.name: spec.of(current) for spec in _SECRETS}
-    return parse_account({"kind": AccountKind.SMTP, **entry.fields}, read.changed(base, ACCOUNT_FIELDS, kept))
+    return parse_account({"kind": AccountKind.SMTP, **fields}, read.changed(base, ACCOUNT_FIELDS, kept))
 
 
 def _change(account: Account, before: Account | None) -> Change:

@@ -96,7 +96,7 @@ _MAIN = (
     _switch("enabled", "off: what waits for the account goes on waiting"),
     _text("owner", read.name, "system (for all), or the console user whose alone it is", "name"),
     _text("preset", values.preset, "provider whose host, port, security and limits it has", "name", kinds=_LOGIN),
-    _text("preset_region", values.preset, "region, where the provider has several", "name", kinds=_LOGIN),
+    _text("preset_region", values.region, "region, where the provider has several", "name", kinds=_LOGIN),
     _text("host", values.host_or_empty, "DNS name or IP address of the relay", "host", kinds=_SMTP),
     _count("port", 1, 65535, "TCP port of the relay", kinds=_SMTP),
     _count("mx_port", 1, 65535, "TCP port of every MX; another than 25 only in a network of your own", kinds=_DIRECT),

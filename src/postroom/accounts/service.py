@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind, KeyKind
@@ -14,19 +15,24 @@ from ..store import DefinitionStore
 from . import exchange
 from .definition import parse_account, show_account
 from .dkim import NO_KEYS, PublishedKey, new_keys, published_keys
+from .presets import find, presets, show_preset, with_preset
 from .sealing import PassphraseSeal
+
+if TYPE_CHECKING:
+    from .proposal import Names, Proposals
 
 
 class AccountService:
     """Accounts of one gateway. Reading is at once, from the snapshot; changes are awaited.
 
     `on_change` is called after each change, when the snapshot is new already. `named_by` tells what names an account
-    (applications, a setting), so that a name that rights hang on is not given away.
+    (applications, a setting), so that a name that rights hang on is not given away. `names` is the DNS, for `propose`.
     """
 
     def __init__(self, store: DefinitionStore) -> None:
         self._store = store
         self.named_by: Callable[[str], Sequence[str]] = lambda name: ()
+        self.names: Callable[[], Names] | None = None
         self._one_change = asyncio.Lock()
         self.on_change: list[Callable[[], None]] = []
         self._accounts: tuple[Account, ...] = ()
@@ -61,6 +67,24 @@ class AccountService:
         """The name of an account as it is written, or None when there is no such account."""
         return next((account.name for account in self._accounts if account.name.lower() == name.lower()), None)
 
+    def presets(self) -> list[dict[str, object]]:
+        """Every preset as doors show it."""
+        return [show_preset(preset) for preset in presets()]
+
+    def preset(self, name: str) -> dict[str, object]:
+        """One preset as doors show it. Raises NotFound."""
+        try:
+            return show_preset(find(name))
+        except InvalidInput as error:
+            raise NotFound(error.faults) from None
+
+    async def propose(self, address: str) -> Proposals:
+        """What accounts could send for a mailbox. Raises as `proposal.propose`."""
+        from .proposal import propose  # here: with the DNS, which few need
+
+        assert self.names is not None
+        return await propose(address, self.names())
+
     def show(self, account: Account) -> dict[str, object]:
         """The account's fields as doors show them, without secrets."""
         return show_account(account)
@@ -71,7 +95,7 @@ class AccountService:
         Raises:
             InvalidInput: a field is bad, or the name is taken.
         """
-        account = parse_account(fields)
+        account = parse_account(with_preset(fields))
         self._refuse_taken(account.name)
         account = settled(account, [one.name for one in self._accounts])
         return replace(account, position=self._place_of_new(account.kind))
@@ -97,7 +121,7 @@ class AccountService:
         """
         async with self._one_change:
             current = self.get(name)
-            changed = parse_account(fields, current)
+            changed = parse_account(with_preset(fields, current), current)
             if changed.name.lower() != current.name.lower():
                 self._refuse_taken(changed.name)
             if changed.name != current.name:

@@ -18,7 +18,6 @@ _ANY: tuple[object, ...] = ()
 UNBUILT: Mapping[str, tuple[object, ...]] = {
     "kind": (AccountKind.GRAPH,),
     "owner": _ANY,
-    "preset": _ANY,
     "charset": _ANY,
     "dynamic": _ANY,
     "template_cache": _ANY,

@@ -11,9 +11,9 @@ from ..errors import InvalidInput
 from ..model import fields as read
 from ..model.fields import FieldFault
 from ..policy.retry import Schedule
+from . import presets
 
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
-_PRESET = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
 _TENANT = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
 _HOST_MEND = "write a DNS name or an IP address, as in smtp.example.org"
 
@@ -189,10 +189,16 @@ def schedule(value: object) -> str:
 
 def preset(value: object) -> str:
     """The name of a provider's preset, or nothing."""
-    text = read.line(64)(value).lower()
-    if text and not _PRESET.match(text):
-        raise FieldFault(f"{text!r} can't be a preset", "write small letters, digits and -, as in gmail")
-    return text
+    text = read.line(64)(value)
+    try:
+        return presets.find(text).name if text else ""
+    except InvalidInput as error:
+        raise FieldFault(error.faults[0].fault, error.faults[0].mend) from None
+
+
+def region(value: object) -> str:
+    """The region of a preset, in small letters, or nothing; the preset knows which there are."""
+    return read.line(64)(value).lower()
 
 
 def tenant(value: object) -> str:

@@ -14,6 +14,7 @@ from . import (
     events,
     explain,
     messages,
+    presets,
     problems,
     rerouting,
     settings,
@@ -32,7 +33,10 @@ def create_app(gateway: Gateway, door: Door = Door.REST) -> FastAPI:
     app.state.door = door
     app.state.is_ending = lambda: False
     problems.install(app)
-    parts = (accounts, applications, rerouting, messages, deliveries, events, explain, settings, status, suppressions)
+    parts = (
+        accounts, applications, rerouting, messages, deliveries, events, explain, presets, settings, status,
+        suppressions,
+    )  # fmt: skip
     for part in parts:
         app.include_router(part.routes)
     return app

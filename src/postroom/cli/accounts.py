@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..accounts.fields import ACCOUNT_FIELDS, DEFAULTS
+from ..accounts.presets import with_preset
 from ..errors import Fault, InvalidInput
 from ..model.account import KeyKind
 from ..model.fields import FieldSpec
@@ -15,11 +16,14 @@ from .account_files import export_accounts, import_accounts
 from .connection import GatewayClient, ask, run
 from .options import AsJson, Data, Reset, reset_to_default, with_fields
 from .output import plain, print_fields, print_json, print_table
+from .presets import list_presets, propose, proposed
 
 app = typer.Typer(help="The accounts through which mail leaves, the topmost first.", no_args_is_help=True)
 
 app.command("export")(export_accounts)
 app.command("import")(import_accounts)
+app.command("presets")(list_presets)
+app.command("propose")(propose)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The account.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
@@ -107,6 +111,10 @@ def add_account(
     name: Name,
     fields: dict[str, Any],
     password_stdin: PasswordStdin = False,
+    for_address: Annotated[
+        str,
+        typer.Option("--for-address", metavar="ADDRESS", help="Take what is known of this mailbox's provider."),
+    ] = "",
     granted_to: Annotated[
         str, typer.Option("--for", metavar="APPLICATION", help="Let this application use the account.")
     ] = "",
@@ -120,11 +128,13 @@ def add_account(
     """Add an account: above every sandbox, below the other real ones."""
     if allow_sender and not granted_to:
         raise InvalidInput(Fault("--allow-sender", "goes with --for", "name the application, as in --for local"))
-    fields["name"] = name
-    _add_password(fields, password_stdin, needed=True)
     may_ask = sys.stdin.isatty() and not password_stdin
 
     async def work(client: GatewayClient) -> Any:
+        if for_address:
+            fields.update(await proposed(client, for_address, may_ask=may_ask) | fields)
+        fields["name"] = name
+        _add_password(fields, password_stdin, needed=True)
         if granted_to:
             senders = list(allow_sender or ())
             if not senders and may_ask:
@@ -234,7 +244,7 @@ def dkim_keys(
 
 def _add_password(fields: dict[str, Any], from_stdin: bool, *, needed: bool) -> None:
     """The password that goes with a user name: from standard input, a file or a prompt, never the command line."""
-    username = fields.get("username", "")
+    username = with_preset(fields).get("username", "")
     if from_stdin:
         fields["password"] = sys.stdin.readline().rstrip("\r\n")
     elif not needed or not username or "password" in fields or fields.get("authentication", "password") != "password":

@@ -1,10 +1,11 @@
-"""Asks the DNS for what direct delivery needs: MX, A, AAAA and TXT, kept for as long as they may be."""
+"""Asks the DNS: MX, A, AAAA and TXT for direct delivery, SRV for proposals; answers are kept as long as they may be."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..model.clock import Clock
@@ -41,6 +42,16 @@ class NoSuchName(Exception):
     """There is no such name, of any type."""
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An SRV record (RFC 2782); an empty host: the service is not offered."""
+
+    priority: int
+    weight: int
+    port: int
+    host: str
+
+
 class Dns:
     """Questions to `servers` (IP address and port), or to the machine's own where there are none."""
 
@@ -75,6 +86,10 @@ class Dns:
     async def texts(self, name: str) -> tuple[bytes, ...]:
         """The TXT records of `name`, each in one piece. Raises as `mail_exchangers`."""
         return await self._ask(name, "TXT", lambda one: b"".join(one.strings))
+
+    async def services(self, name: str) -> tuple[Service, ...]:
+        """The SRV records of `name`, as in `_submission._tcp.example.org`. Raises as `mail_exchangers`."""
+        return await self._ask(name, "SRV", lambda one: Service(one.priority, one.weight, one.port, _text(one.target)))
 
     async def _ask(self, name: str, kind: str, read: Callable[[Any], T]) -> tuple[T, ...]:
         key = (name.lower().rstrip("."), kind)

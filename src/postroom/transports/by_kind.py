@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from ..accounts.unbuilt import refusal
 from ..config import Settings
@@ -16,6 +17,9 @@ from .refusing import RefusingTransport
 from .sandbox import SandboxTransport
 from .smtp import SmtpTransport
 
+if TYPE_CHECKING:
+    from ..net.dns import Dns
+
 
 class Transports:
     """Transports as the settings are now, which share the node's connections and what was asked of the DNS."""
@@ -28,6 +32,7 @@ class Transports:
         self._chunks = chunks
         self._hostname = hostname
         self._budget = ConnectionBudget(settings.max_connections_in_all)
+        self._names: Dns | None = None
         self._lookups: tuple[Names, Policies] | None = None
         self._settings = settings
 
@@ -36,7 +41,7 @@ class Transports:
         before, self._settings = self._settings, settings
         self._budget.change(settings.max_connections_in_all)
         if settings.dns != before.dns:
-            self._lookups = None
+            self._names = self._lookups = None
         return settings.relay != before.relay or settings.dns != before.dns
 
     def make(self, account: Account) -> Transport:
@@ -60,13 +65,20 @@ class Transports:
             account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks, reply_limits=limits
         )
 
+    @property
+    def names(self) -> Dns:
+        """The DNS as the settings name it."""
+        if self._names is None:
+            from ..net.dns import Dns
+
+            self._names = Dns(self._clock, self._settings.dns.addresses)
+        return self._names
+
     def _routes(self, account: Account) -> MailRoutes:
         if self._lookups is None:
-            from ..net.dns import Dns
             from ..net.mta_sts import StsPolicies
 
-            dns = Dns(self._clock, self._settings.dns.addresses)
-            self._lookups = dns, StsPolicies(dns, self._clock)
+            self._lookups = self.names, StsPolicies(self.names, self._clock)
         own = self._own_names((self._hostname, self._settings.smtp.hostname, account.helo_name))
         return MailRoutes(
             *self._lookups, self._random, own_names=own, port=account.mx_port, family=account.address_family

@@ -47,7 +47,7 @@ def test_the_list_names_fields_and_values_that_are_there() -> None:
     ("fields", "named"),
     [
         ({"proxy_type": "http-connect", "proxy_host": "p.example"}, ("proxy_type",)),
-        ({"charset": "latin-1", "preset": "gmail"}, ("preset", "charset")),
+        ({"charset": "latin-1", "dynamic": "yes"}, ("charset", "dynamic")),
         ({"authentication": "pop-before-smtp", "pop_username": "u", "pop_password": "p"}, ("authentication",)),
     ],
 )

@@ -87,7 +87,7 @@ def test_spellings(field: str, written: object, kept: object) -> None:
         ("graph_draft_from", "4MiB", "is out of range", "3MiB"),
         ("messages_per_day", "0", "out of range", "or none"),
         ("day_zone", "Europe/Belin", "is not a time zone", "did you mean Europe/Berlin"),
-        ("preset", "G Mail", "can't be a preset", "gmail"),
+        ("preset", "G Mail", "there is none called 'G Mail'", "did you mean gmail"),
         ("quota_group", "a b", "can't be a name", "1 to 64"),
         ("fallback_accounts", "a b", "can't be a name", "1 to 64"),
         ("sender_patterns", "*@*", "is not a pattern", "*@example.org"),
