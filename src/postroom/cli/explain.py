@@ -56,6 +56,8 @@ def _show(one: dict[str, Any]) -> None:
         typer.echo(f"  if that fails for long: {one['takes_over']} takes over")
     for change in one["rewrites"]:
         typer.echo(f"  rewritten: {change['field']}: {change['before'] or '(none)'} -> {change['after']}")
+    for made in one["signatures"]:
+        typer.echo(f"  signed: {made['domain']}, selector {made['selector']} ({made['algorithm']})")
     for limit in one["limits"]:
         typer.echo(f"  limit: {limit}")
     for over in one["passed_over"]:

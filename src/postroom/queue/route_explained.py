@@ -19,6 +19,7 @@ from ..policy.limits import metered
 from ..policy.patterns import matches_any
 from ..policy.rewriting import Change, rewrites
 from ..policy.routing import PassedOver, RoutingTable, passed_over
+from ..policy.signing import Signature, signed_with
 from .intake import senders_of
 
 #: A field on one line (RFC 5322 section 2.2).
@@ -52,6 +53,7 @@ class RouteExplanation:
     until: datetime | None = None
     takes_over: str = ""
     rewrites: tuple[Change, ...] = ()
+    signatures: tuple[Signature, ...] = ()
     limits: tuple[str, ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
     redirected_to: str = ""
@@ -122,6 +124,7 @@ def explain_route(
         until=until,
         takes_over=follower.name if follower is not None else "",
         rewrites=rewrites(account, postmaster, Envelope(question.sender, (recipient,)), question.head),
+        signatures=signed_with(account),
         limits=_limits(account),
         passed_over=_others(table, question, senders, account),
         redirected_to=redirected_to(account, recipient),

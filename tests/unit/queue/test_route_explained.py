@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from postroom.errors import InvalidInput
-from postroom.model.account import Account, AccountKind, Sender
+from postroom.model.account import Account, AccountKind, Dkim, Sender
 from postroom.model.application import Application
 from postroom.model.circuit import Circuit, Health
 from postroom.model.limits import Limits
@@ -53,6 +53,16 @@ def test_each_rewrite_and_each_limit() -> None:
     assert told.limits == ("2 messages a second", "100 messages a day", "shared in quota group ses")
     forced = explained(relay(1), postmaster="pm@example.org")
     assert {change.after for change in forced.rewrites} == {"pm@example.org"}
+
+
+def test_with_what_it_is_signed() -> None:
+    dkim = Dkim(domain="example.org", selector="s1", rsa_key="key", ed25519_key="key", ed25519_selector="s2")
+    told = explained(relay(1, dkim=dkim))
+    assert [(one.domain, one.selector, one.algorithm) for one in told.signatures] == [
+        ("example.org", "s1", "rsa-sha256"),
+        ("example.org", "s2", "ed25519-sha256"),
+    ]
+    assert explained(relay(1)).signatures == ()
 
 
 def test_an_account_that_cannot_send_now_and_who_takes_over() -> None:
