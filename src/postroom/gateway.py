@@ -125,6 +125,7 @@ class Gateway:
             store, clock, accounts.routes, self.scheduler.offer, self.hostname, settings.smtp.max_mime_depth,
             applications.refused, self._admission,
         )  # fmt: skip
+        self._intake.archive_bcc = settings.archive.bcc
         reporting = rules.notification_rules(settings, hostname, self.deadlines)
         self._reporter = Reporter(store, clock, self._intake, reporting, applications.find, os.urandom)
         house = House(
@@ -258,6 +259,7 @@ class Gateway:
 
     def _settings_changed(self, before: Settings, after: Settings) -> None:
         self._intake.max_mime_depth = after.smtp.max_mime_depth
+        self._intake.archive_bcc = after.archive.bcc
         self._reporter.rules = rules.notification_rules(after, self.hostname, self.deadlines)
         self.scheduler.change_rules(self._lane_rules(after))
         if self._transports.change(after):

@@ -31,6 +31,7 @@ from .quantities import (
     address_and_port,
     duration,
     fault,
+    in_ascii,
     size,
 )
 
@@ -228,6 +229,13 @@ class ArchiveSettings(BaseModel):
         description="folder, by its absolute path, that gets every accepted message as a file; empty: none",
     )
 
+    bcc: MailAddress = Field("", description="address that gets a blind copy of every accepted message; empty: none")
+
+    @field_validator("bcc")
+    @classmethod
+    def _is_ascii(cls, value: str) -> str:
+        return in_ascii(value)
+
     @field_validator("folder")
     @classmethod
     def _is_absolute(cls, value: str) -> str:
@@ -254,9 +262,7 @@ class StagingGuardSettings(BaseModel):
     @field_validator("redirect_to")
     @classmethod
     def _is_ascii(cls, value: str) -> str:
-        if not value.isascii():
-            raise fault(f"{value!r} is not ASCII, and not every relay takes it", "name an address in ASCII")
-        return value
+        return in_ascii(value)
 
     @field_validator("subject_prefix")
     @classmethod

@@ -60,6 +60,13 @@ def _address(text: str) -> str:
         raise fault(str(error), "write it like postmaster@example.org") from None
 
 
+def in_ascii(address: str) -> str:
+    """An address that every relay takes."""
+    if not address.isascii():
+        raise fault(f"{address!r} is not ASCII, and not every relay takes it", "name an address in ASCII")
+    return address
+
+
 def _separated(value: object) -> object:
     """A list as people write it in one text, with commas or in JSON."""
     if not isinstance(value, str):

@@ -115,6 +115,7 @@ class NewMessage:
 
     `named`: it named its account, and takes no other; `usage` is what it adds to limits that count at intake.
     `suppressible` are the keys of entries of the suppression list that would end each delivery; empty: it is not asked.
+    `copy` is the delivery to the archive that goes with it, which is nobody's recipient yet (see `with_copy`).
     """
 
     id: MessageId
@@ -136,6 +137,7 @@ class NewMessage:
     repeats: RepeatCheck | None = None
     retry: Retry | None = None
     suppressible: tuple[tuple[str, ...], ...] = ()
+    copy: NewDelivery | None = None
 
 
 @record

@@ -28,7 +28,7 @@ from ..model.notice import Notice, NoticedMessage, NoticeKind
 from ..model.queue import DeliveryState, LaneId, NewMessage
 from ..model.submission import Door, Submission
 from ..store import QueueStore
-from .intake import Intake
+from .intake import Intake, with_copy
 
 _log = structlog.get_logger()
 
@@ -140,6 +140,7 @@ class Reporter:
         reach("D7")
         kinds = ", ".join(sorted({notice.kind.value for notice in told.notices}))
         through = ", ".join(dict.fromkeys(accounts))
+        message = with_copy(message)
         if await self._store.report(noticed, message, "reported", f"{kinds}: to {', '.join(to)} through {through}"):
             self._intake.hand_over(message)
 

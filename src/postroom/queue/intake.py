@@ -16,7 +16,7 @@ from ..mime.structure import refuse_deep_parts
 from ..mime.words import read_text
 from ..model.clock import Clock
 from ..model.content import Content
-from ..model.envelope import Address, Envelope
+from ..model.envelope import Address, DsnRequest, Envelope
 from ..model.ids import MessageIds, message_id_text
 from ..model.queue import DueDelivery, DueMessage, FlowId, LaneId, MessageId, NewDelivery, NewMessage, PriorityClass
 from ..model.submission import Accepted, Door, Submission
@@ -70,6 +70,7 @@ class Intake:
         self.max_mime_depth = max_mime_depth
         self._refused = refused
         self._admission = admission
+        self.archive_bcc = ""  # gets a copy of everything
         self._own_by = f"by {hostname} (Postroom) ".encode()
         self._date = (0, b"")
         self._ids = MessageIds()
@@ -126,6 +127,7 @@ class Intake:
         self, message: NewMessage, accounts: tuple[str, ...], admitted: Admitted | None = None
     ) -> Pending[Accepted]:
         accepted: Pending[Accepted] = Pending()
+        message = with_copy(message)
 
         def is_durable(stored: Pending[tuple[int, ...]]) -> None:
             error = stored.exception()
@@ -172,6 +174,7 @@ class Intake:
             retry=submission.retry,
             named=bool(submission.account),
             suppressible=_suppressible(submission, recipients) if application.apply_suppressions else (),
+            copy=self._copy(submission, fields, deliveries) if self.archive_bcc else None,
         )
         return message, accounts
 
@@ -189,6 +192,18 @@ class Intake:
             deliveries.append(NewDelivery(n=n, recipient=recipient, lane=LaneId(account.id)))
             names.append(account.name)
         return tuple(deliveries), tuple(names)
+
+    def _copy(
+        self, submission: Submission, fields: HeadFields, deliveries: Sequence[NewDelivery]
+    ) -> NewDelivery | None:
+        """The delivery to the archive, where it is no recipient: by its own route, else by that of the first one."""
+        if any(one.recipient.lower() == self.archive_bcc.lower() for one in deliveries):
+            return None
+        try:
+            ((copy,), _) = self._routed(submission, fields, (self.archive_bcc,))
+        except Refused:  # which is no fault of the sender
+            copy = replace(deliveries[0], recipient=self.archive_bcc)
+        return replace(copy, n=len(deliveries))
 
     def _trace(
         self,
@@ -277,6 +292,29 @@ def as_stored(envelope: Envelope, recipients: tuple[Address, ...], head: bytes) 
         recipients=tuple(once),
         smtputf8=envelope.smtputf8 and not head.isascii(),
         dsn=dsn,
+    )
+
+
+def with_copy(message: NewMessage) -> NewMessage:
+    """The message with its copy to the archive as one more delivery, of which nobody is told (NOTIFY=NEVER). Limits,
+    repeat guard and suppression list were asked without it."""
+    copy = message.copy
+    if copy is None:
+        return message
+    nothing = ("",) * len(message.deliveries)
+    dsn = message.envelope.dsn or DsnRequest("", "", nothing, nothing)
+    dsn = replace(dsn, notify=(*dsn.notify, "NEVER"), orcpt=(*dsn.orcpt, ""))
+    envelope = replace(message.envelope, recipients=(*message.envelope.recipients, copy.recipient), dsn=dsn)
+    repeats = message.repeats
+    if repeats is not None:  # the id comes only once, so it is never held
+        repeats = replace(repeats, digests=(*repeats.digests, message.id))
+    return replace(
+        message,
+        envelope=envelope,
+        deliveries=(*message.deliveries, copy),
+        repeats=repeats,
+        suppressible=(*message.suppressible, ()) if message.suppressible else (),
+        copy=None,
     )
 
 
