@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import socket
@@ -64,6 +65,7 @@ class TlsRelay:
         self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve)
+        self._serving: socket.socket | None = None
         self.port: int = self._listener.getsockname()[1]
         self.taken: list[str] = []
 
@@ -73,7 +75,12 @@ class TlsRelay:
 
     def __exit__(self, *_: Any) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        while self._thread.is_alive():
+            serving = self._serving
+            if serving is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(serving, socket.SHUT_RDWR)  # wakes the thread, which has the TLS of it
+            self._thread.join(0.1)
         self._listener.close()
 
     def _serve(self) -> None:
@@ -84,10 +91,11 @@ class TlsRelay:
                 return
             connection.settimeout(60)
             try:
-                with connection, self._context.wrap_socket(connection, server_side=True) as secured:
-                    self._talk(secured)
+                with connection, self._context.wrap_socket(connection, server_side=True) as self._serving:
+                    self._talk(self._serving)
             except OSError:
-                continue  # the client, or we, did not like the other
+                pass  # the client, or we, did not like the other
+            self._serving = None
 
     def _talk(self, secured: ssl.SSLSocket) -> None:
         secured.sendall(b"220 relay.test ESMTP\r\n")

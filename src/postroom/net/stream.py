@@ -99,7 +99,7 @@ async def open_transport(
         sock.close()
         raise
     if tls is not None:
-        _require_pinned(transport, host, tls)
+        _require_allowed(transport, host, tls)
     return protocol
 
 
@@ -119,16 +119,20 @@ async def start_tls(
         raise tls_failure(host, error) from error
     if secured is None:
         raise ConnectFailed("tls", "network", f"{host} closed the connection in the TLS handshake")
-    _require_pinned(secured, host, tls)
+    _require_allowed(secured, host, tls)
     return secured
 
 
-def _require_pinned(transport: asyncio.Transport, host: str, tls: ClientTls) -> None:
-    found: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-    refusal = tls.refusal(found.getpeercert(binary_form=True) if found is not None else None)
-    if refusal:
+def _require_allowed(transport: asyncio.Transport, host: str, tls: ClientTls) -> None:
+    found: ssl.SSLObject = transport.get_extra_info("ssl_object")
+    version = tls.refused_version(found.version())
+    certificate = tls.refused_certificate(found.getpeercert(binary_form=True))
+    if version or certificate:
         transport.abort()
-        raise ConnectFailed("tls", "certificate", f"the certificate of {host} was refused: {refusal}")
+    if version:
+        raise ConnectFailed("tls", "tls", f"no TLS with {host}: {version}")
+    if certificate:
+        raise ConnectFailed("tls", "certificate", f"the certificate of {host} was refused: {certificate}")
 
 
 def tls_failure(host: str, error: OSError) -> ConnectFailed:

@@ -18,18 +18,27 @@ _VERSIONS = {
     "1.2": ssl.TLSVersion.TLSv1_2,
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
-_WITHOUT = {"1.1": ssl.OP_NO_TLSv1_1, "1.2": ssl.OP_NO_TLSv1_2}
+_NAMES = {"TLSv1": "1.0", "TLSv1.1": "1.1", "TLSv1.2": "1.2", "TLSv1.3": "1.3"}
 
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """TLS towards one server: `server_name` is asked for (SNI) and checked, `fingerprints` are its pins (SHA-256)."""
+    """TLS towards one server: `server_name` is asked for (SNI) and checked, `fingerprints` are its pins (SHA-256).
+
+    A client offers all versions up to its newest: where `versions` have a gap, what lies in it is refused once chosen.
+    """
 
     context: ssl.SSLContext
     server_name: str
+    versions: tuple[str, ...]
     fingerprints: tuple[str, ...] = ()
 
-    def refusal(self, certificate: bytes | None) -> str:
+    def refused_version(self, chosen: str | None) -> str:
+        """Why `chosen`, as OpenSSL calls it, is not spoken; "" if it may be."""
+        version = _NAMES.get(chosen or "", "")
+        return "" if version in self.versions else f"it speaks TLS {version}, which this account does not allow"
+
+    def refused_certificate(self, certificate: bytes | None) -> str:
         """Why `certificate` (DER), which the server has shown, is not taken; "" if it may be."""
         if not self.fingerprints:
             return ""
@@ -53,7 +62,7 @@ def client_tls(account: Account) -> ClientTls:
         key=account.client_key,
     )
     pinned = account.fingerprints if account.verification is Verification.FINGERPRINT else ()
-    return ClientTls(context, account.server_name or account.host, pinned)
+    return ClientTls(context, account.server_name or account.host, account.tls_versions, pinned)
 
 
 @functools.lru_cache(maxsize=64)
@@ -68,9 +77,9 @@ def client_context(
     """The context for connections out: TLS 1.2 or later, certificate and host name checked.
 
     `ca_bundle` (PEM) is trusted besides the system's authorities. `Verification.OFF` leaves out the check, FINGERPRINT
-    leaves it to `ClientTls.refusal`. `certificate` (PEM, with its chain) is shown to a server that asks for one. With
-    1.0 or 1.1 among `versions`, OpenSSL's security level is lowered for this context alone. The same arguments give the
-    same context: making one reads all authorities of the system.
+    leaves it to `ClientTls.refused_certificate`. `certificate` (PEM, with its chain) is shown to a server that asks for
+    one. With 1.0 or 1.1 among `versions`, OpenSSL's security level is lowered for this context alone. The same
+    arguments give the same context: making one reads all authorities of the system.
 
     Raises:
         ValueError: the bundle holds no certificate that can be read, or the client certificate cannot be used.
@@ -122,9 +131,6 @@ def _limit_versions(context: ssl.SSLContext, versions: Iterable[str]) -> None:
         context.minimum_version = _VERSIONS[allowed[0]]
         if allowed[-1] != "1.3":
             context.maximum_version = _VERSIONS[allowed[-1]]
-        for version, option in _WITHOUT.items():
-            if allowed[0] < version < allowed[-1] and version not in allowed:
-                context.options |= option
 
 
 def _load_chain(context: ssl.SSLContext, pem: str) -> None:

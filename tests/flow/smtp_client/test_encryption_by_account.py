@@ -59,6 +59,8 @@ async def refused(relay: Relay | TlsRelay, **fields: Any) -> ConnectFailed:
         (["1.0"], ["1.0", "1.1"], "TLSv1 "),
         (["1.0"], ["1.0", "1.2", "1.3"], "TLSv1 "),
         (["1.2", "1.3"], ["1.2"], "TLSv1.2 "),
+        (["1.0", "1.2"], ["1.0", "1.2"], "TLSv1.2 "),
+        (["1.2", "1.3"], ["1.0", "1.3"], "TLSv1.3 "),
         (["1.2", "1.3"], ["1.0", "1.1", "1.2", "1.3"], "TLSv1.3 "),
     ],
 )
@@ -81,7 +83,7 @@ async def test_a_version_that_the_account_does_not_allow_is_not_spoken(
     with TlsRelay(served(AUTHORITY.issue_cert("relay.test"), *spoken)) as relay:
         failed = await refused(relay, tls_versions=tuple(allowed), ca_bundle=BUNDLE)
         assert (failed.stage, failed.kind) == ("tls", "tls")
-        assert re.search("PROTOCOL", failed.reason)
+        assert re.search("PROTOCOL|it speaks TLS 1.2, which this account does not allow", failed.reason)
 
 
 def test_old_versions_of_one_account_change_no_other() -> None:
