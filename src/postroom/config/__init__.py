@@ -28,6 +28,7 @@ from .quantities import (
     RetrySchedule,
     Size,
     Texts,
+    WebBase,
     address_and_port,
     duration,
     fault,
@@ -323,6 +324,11 @@ class Settings(BaseSettings):
     alerts: AlertSettings = Field(AlertSettings(), description="alerts about the gateway itself")
     staging_guard: StagingGuardSettings = Field(StagingGuardSettings(), description="mail to listed recipients alone")
     archive: ArchiveSettings = Field(ArchiveSettings(), description="a copy of everything")
+    public_url: WebBase = Field(
+        "",
+        description="what links to this gateway begin with, as people and providers reach it; empty: none. Nothing "
+        "gives out such links yet",
+    )
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
     relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
     dns: DnsSettings = Field(DnsSettings(), description="the DNS")

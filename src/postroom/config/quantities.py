@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Annotated, Any, LiteralString
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
@@ -41,6 +42,25 @@ def _parse_schedule(value: object) -> str:
     except InvalidInput as error:
         raise QuantityFault(error.faults[0].fault, error.faults[0].mend) from None
     return str(value)
+
+
+def _web_base(text: str) -> str:
+    """The beginning of links, without the `/` at its end."""
+    mend = "write it like https://mail.example.org"
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise fault(f"{text!r} is not a URL", mend) from None
+    if not text:
+        return ""
+    if not host or parts.scheme not in ("http", "https") or not text.isascii() or not text.isprintable() or " " in text:
+        raise fault(f"{text!r} is not a URL", mend)
+    if parts.username is not None or parts.query or parts.fragment or text.endswith(("?", "#")):
+        raise fault("more stands in it than host, port and path", mend)
+    if parts.scheme == "http" and host not in ("127.0.0.1", "::1", "localhost"):
+        raise fault(f"{text!r} is not encrypted", mend)
+    return text.rstrip("/")
 
 
 def duration(text: str) -> timedelta:
@@ -89,6 +109,7 @@ def _patterns(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
+WebBase = Annotated[str, Field(max_length=1000), AfterValidator(_web_base)]
 MailAddress = Annotated[str, AfterValidator(_address)]
 Duration = Annotated[
     timedelta, BeforeValidator(_mended(parse_duration, "duration")), PlainSerializer(format_duration, return_type=str)

@@ -67,7 +67,6 @@ def load(cls: type[S], data: Path | None, overrides: Mapping[str, Any]) -> S:
         mend = """write lists as JSON, as in POSTROOM_SMTP__LISTENERS='[{"port": 2525}]'"""
         raise InvalidInput(Fault("environment", str(error), mend)) from None
     file = read_file(Path(given.get("data") or environment.get("data") or "data"))
-    _refuse_planned(file)
     layers = ((Origin.FILE, file), (Origin.ENVIRONMENT, environment), (Origin.GIVEN, given))
     values: dict[str, Any] = {}
     for _, layer in layers:
@@ -141,21 +140,6 @@ def _leaves(model: type[BaseModel], layer: Mapping[str, Any], prefix: str = "") 
             yield prefix + name
 
 
-def _refuse_planned(file: Mapping[str, Any]) -> None:
-    """What this version can't do is refused rather than left out: a guard that is not there guards nothing."""
-    found = [name for name in PLANNED if name in file]
-    found += [
-        name
-        for name in os.environ
-        if any(
-            name.upper() == f"POSTROOM_{one.upper()}" or name.upper().startswith(f"POSTROOM_{one.upper()}__")
-            for one in PLANNED
-        )
-    ]
-    if found:
-        raise InvalidInput([Fault(name, "is not in this version of Postroom yet", _LEAVE) for name in found])
-
-
 def _fault(cls: type[BaseSettings], entry: Any) -> Fault:
     name = ".".join(str(part) for part in entry["loc"])
     context = entry.get("ctx") or {}
@@ -167,10 +151,6 @@ def _fault(cls: type[BaseSettings], entry: Any) -> Fault:
     mend = str(context.get("mend", "")) or _MENDS.get(entry["type"], "")
     return Fault(name, message[0].lower() + message[1:], mend)
 
-
-#: Tables of settings that are to come (SPEC section 3).
-PLANNED = ("public_url",)
-_LEAVE = "take it out, and do not rely on it"
 
 _LIST = "`postroom docs settings` lists them all"
 _MENDS = {

@@ -79,19 +79,6 @@ def test_what_is_of_the_machine_stays_while_the_rest_is_read_again(tmp_path: Pat
     assert (kept.origin("hostname"), kept.origin("retention")) == (Origin.FILE, Origin.DEFAULT)
 
 
-@pytest.mark.parametrize("name", ["public_url"])
-def test_a_guard_that_is_not_there_is_never_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setenv(f"POSTROOM_{name.upper()}__ONLY_TO", '["example.org"]')
-    with pytest.raises(InvalidInput, match="not in this version"):
-        Settings.load(tmp_path)
-    monkeypatch.delenv(f"POSTROOM_{name.upper()}__ONLY_TO")
-    (tmp_path / "postroom.toml").write_text(f'{name} = "x"\n')
-    with pytest.raises(InvalidInput, match="not in this version"):
-        Settings.load(tmp_path)
-
-
 def test_each_setting_says_when_it_takes_effect() -> None:
     effects = {entry.name: entry.effect for entry in Settings.describe()}
     assert effects["smtp.listeners"] is effects["smtp.listeners[].port"] is effects["data"] is Effect.OF_THE_MACHINE
