@@ -116,6 +116,26 @@ async def test_the_preferred_host_gets_it(world: World) -> None:
     assert second.connections == 0
 
 
+async def test_nothing_is_written_where_it_may_not_begin_any_more_once_it_is_connected(world: World) -> None:
+    first = await world.host("first.y.test", "127.0.0.2")
+    transport = world.account()
+    allowed = True
+
+    async def outcome_of(*recipients: str) -> Outcome:
+        slot = await transport.reserve()
+        (outcome,) = await slot.deliver(dataclasses.replace(to(*recipients), may_begin=lambda: allowed))
+        end(slot)
+        return outcome
+
+    allowed = False
+    assert isinstance(await outcome_of("b@y.test"), NotSent)  # it had to connect
+    assert isinstance(await outcome_of("b@y.test"), NotSent)  # it was connected
+    assert (first.connections, first.taken) == (1, [])
+    allowed = True
+    assert isinstance(await outcome_of("b@y.test"), Delivered)
+    assert (first.connections, len(first.taken)) == (1, 1)
+
+
 async def test_a_domain_without_mx_takes_mail_at_its_own_address(world: World) -> None:
     host = await world.host("plain.test", "127.0.0.2")
     (outcome,) = await sent(world.account(), "b@plain.test")

@@ -154,7 +154,8 @@ async def test_a_refusal_of_the_one_address_ends_it_for_all_who_share_the_copy(r
 
 async def test_what_the_one_address_says_puts_nobody_on_the_suppression_list(room: Room) -> None:
     room.scheduler.change_rules(dataclasses.replace(room.rules, guard=GUARD, suppress_for=timedelta(0)))
-    refused = Bounced(status="5.1.1", reason="no such user", reply=Reply(550, ("no such user",), "5.1.1", "RCPT"))
+    said = Reply(550, ("no such user",), "5.1.1", "RCPT")
+    refused = Bounced(status="5.1.1", reason="no such user", reply=said, nobody=True)
     room.transports["relay1"].answers.append(refused)
     message = await room.submit("b@y.test")
     await room.until(message, "bounced")
