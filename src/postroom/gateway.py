@@ -58,7 +58,7 @@ from .queue.intake import Intake
 from .queue.master_switch import MasterSwitch
 from .queue.outgoing import Outgoing
 from .queue.overview import overview
-from .queue.rerouting import Rerouted, Rerouter
+from .queue.rerouting import ALL, Covering, Rerouted, Rerouter
 from .queue.resubmission import resubmission, unreached
 from .queue.route_explained import RouteExplanation, explain_route, questions
 from .queue.scheduler import Scheduler
@@ -361,14 +361,10 @@ class Gateway:
         """Cancel what has not ended and is not being sent; how many."""
         return await self.store.cancel(selection, self.clock.now())
 
-    async def reroute(self, selection: Selection, to: str = "", *, may_duplicate: bool = False) -> Rerouted:
-        """Move what waits or is held to the account `to`, or where it would go if it came today; see `queue.rerouting`.
-
-        Raises:
-            NotFound: there is no such account.
-        """
-        account = self.accounts.get(to) if to else None
-        return await self._rerouter.reroute(selection, account, may_duplicate=may_duplicate)
+    async def reroute(self, what: Selection, to: str = "", *, may_duplicate: bool, only: Covering = ALL) -> Rerouted:
+        """Move what waits or is held to the account `to` (NotFound where there is none), or where it would go today."""
+        target = self.accounts.get(to) if to else None
+        return await self._rerouter.reroute(what, target, may_duplicate=may_duplicate, covering=only)
 
     async def resubmit(self, message_id: MessageId) -> Accepted:
         """A new message for the recipients whose deliveries ended without being delivered; it names the old one.
@@ -491,6 +487,7 @@ __all__ = [
     "APPLICATION_DEFAULTS",
     "APPLICATION_FIELDS",
     "Composing",
+    "Covering",
     "Gateway",
     "GatewayError",
     "GivenSuppression",

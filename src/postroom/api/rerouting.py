@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from ..errors import Fault, NotFound, StateConflict
-from ..gateway import Rerouted
+from ..gateway import Covering, Rerouted
 from ..model.queue import LaneId
 from ..store import Selection
 from .deliveries import Choice
@@ -24,6 +24,8 @@ class ReroutedChoice(Choice):
     """Deliveries of one account (or of all), which move to the account `to`, or go by the routes of today."""
 
     to: str = ""
+    senders: str = Field("", description="patterns that cover the reverse-path; empty: all")
+    recipients: str = Field("", description="patterns that cover the recipient; empty: all")
     may_duplicate: bool = Field(False, description=_MAY_DUPLICATE)
 
 
@@ -56,7 +58,9 @@ async def reroute_queue(gateway: TheGateway, choice: ReroutedChoice) -> dict[str
     """Move all deliveries of the choice that wait or are held to another account; the answer as for a message."""
     lane = LaneId(gateway.accounts.get(choice.account).id) if choice.account else None
     selection = Selection(lane=lane, states=tuple(choice.states))
-    return _shown(gateway, await gateway.reroute(selection, choice.to, may_duplicate=choice.may_duplicate))
+    covering = Covering.read(choice.senders, choice.recipients)
+    done = await gateway.reroute(selection, choice.to, may_duplicate=choice.may_duplicate, only=covering)
+    return _shown(gateway, done)
 
 
 def _shown(gateway: TheGateway, done: Rerouted) -> dict[str, Any]:

@@ -301,6 +301,10 @@ def reroute(
     every: All = False,
     account: Account = "",
     state: State = None,
+    senders: Annotated[
+        str, typer.Option(metavar="PATTERNS", help="Of a choice: from these addresses alone, as in *@example.org.")
+    ] = "",
+    recipients: Annotated[str, typer.Option(metavar="PATTERNS", help="Of a choice: to these addresses alone.")] = "",
     may_duplicate: Annotated[
         bool, typer.Option("--may-duplicate", help="Also what a relay may have already: it may arrive twice.")
     ] = False,
@@ -308,7 +312,11 @@ def reroute(
     as_json: AsJson = False,
 ) -> None:
     """Move deliveries that wait or are held to another account, or where they would go if they came today."""
-    how: dict[str, Any] = ({"to": to} if to else {}) | ({"may_duplicate": True} if may_duplicate else {})
+    if ids and (senders or recipients):
+        raise InvalidInput(Fault("id", "messages and a choice are named", "name the one or the other"))
+    given = {"to": to, "senders": senders, "recipients": recipients, "may_duplicate": may_duplicate}
+    how: dict[str, Any] = {name: value for name, value in given.items() if value}
+    every = every or bool(senders or recipients)
     answers = _asked("reroute", ids, n, every, account, state, data, how)
     _report("reroute", answers, as_json)
     if as_json:

@@ -16,6 +16,7 @@ from ..model.account import Account
 from ..model.application import Application
 from ..model.clock import Clock
 from ..model.queue import LaneId
+from ..policy.patterns import matches_any, parse_patterns
 from ..policy.routing import RoutingTable, may_use
 from ..store import Diversion, Place, QueueStore, Selection, WaitingDelivery
 from .fallback import Directory
@@ -41,6 +42,32 @@ class Rerouted:
 
 
 @dataclass(frozen=True, slots=True)
+class Covering:
+    """Patterns that cover reverse-path and recipient of what is moved; none: all."""
+
+    senders: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, senders: str, recipients: str) -> Covering:
+        """Patterns as in routing.
+
+        Raises:
+            InvalidInput: one of them is no pattern.
+        """
+        return cls(parse_patterns(senders, "senders"), parse_patterns(recipients, "recipients"))
+
+    def covers(self, one: WaitingDelivery) -> bool:
+        """Whether both are covered."""
+        if self.senders and not matches_any(self.senders, one.reverse_path):
+            return False
+        return not self.recipients or matches_any(self.recipients, one.recipient)
+
+
+ALL = Covering()
+
+
+@dataclass(frozen=True, slots=True)
 class _Order:
     """What shall be moved where, and what came of it."""
 
@@ -48,6 +75,7 @@ class _Order:
     selection: Selection
     to: Account | None
     may_duplicate: bool
+    covering: Covering
     moved: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
 
@@ -69,9 +97,11 @@ class Rerouter:
         self._directory = directory
         self._lane_of = lane_of
 
-    async def reroute(self, selection: Selection, to: Account | None, *, may_duplicate: bool) -> Rerouted:
+    async def reroute(
+        self, selection: Selection, to: Account | None, *, may_duplicate: bool, covering: Covering = ALL
+    ) -> Rerouted:
         """Move deliveries of a message, of a lane, or all, to the account `to`, or by the routes of today."""
-        order = _Order(self._directory.routes(), selection, to, may_duplicate)
+        order = _Order(self._directory.routes(), selection, to, may_duplicate, covering)
         for part in order.parts():
             place: Place | None = None
             more = True
@@ -85,7 +115,7 @@ class Rerouter:
         diversions: dict[str, list[Diversion]] = {}
         states = order.selection.states
         for one in found:
-            if states and one.state not in states:
+            if (states and one.state not in states) or not order.covering.covers(one):
                 continue
             target = await self._target(one, order)
             if isinstance(target, str):

@@ -80,3 +80,15 @@ async def test_what_can_not_be_moved_is_said(api: httpx2.AsyncClient) -> None:
     refused = await api.post(path, params={"to": "second"})
     await problem_of(refused, 409)
     assert refused.json()["detail"] == "there is nothing to reroute: cancelled"
+
+
+async def test_patterns_narrow_a_choice(api: httpx2.AsyncClient) -> None:
+    await _two_accounts(api)
+    to = {"to": ["bob@mail.test", "cy@other.test"]}
+    ours, theirs = await _sent(api, **to), await _sent(api, **to | {"from": "z@example.com"})
+    choice = {"to": "second", "recipients": "*@mail.test", "senders": "*@example.org, none@example.net"}
+    assert (await api.post("/v1/queue/reroute", json=choice)).json()["moved"] == 1
+    assert await _accounts(api, ours) == ["second", "first"]
+    assert await _accounts(api, theirs) == ["first", "first"]
+    bad = await api.post("/v1/queue/reroute", json=choice | {"recipients": "b*@mail.test"})
+    assert (await problem_of(bad, 422))[0][0] == "recipients"
