@@ -388,6 +388,10 @@ def test_suppressions(postroom: Commands, tmp_path: Path) -> None:
         ("bounced", "5.7.1", "gone.test is on the suppression list: left"),
     ]
     assert "postroom suppressions remove ann@example.org" in postroom.run("why", "last")
+    status, told = postroom.fails("suppressions", "add", "x@example.org", "nobody")
+    assert (status, "'nobody' is neither an address nor a domain" in told) == (64, True)
+    assert postroom.fails("suppressions", "remove", "ann@example.org", "x@example.org")[0] == 66
+    assert len(postroom.json("suppressions", "list")["suppressions"]) == 2, "neither was half done"
     assert postroom.run("suppressions", "remove", "ann@EXAMPLE.org") == "removed ann@EXAMPLE.org\n"
     status, told = postroom.fails("suppressions", "show", "ann@example.org")
     assert (status, "ann@example.org is not on the suppression list" in told) == (66, True)

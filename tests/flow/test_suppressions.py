@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from postroom.model.application import RepeatGuard
 from postroom.model.circuit import Circuit
 from postroom.model.envelope import DsnRequest, Envelope
 from postroom.model.submission import Door
@@ -54,6 +55,15 @@ async def test_an_application_that_does_not_apply_the_list_sends(room: Room) -> 
     suppressions = SuppressionService(room.store.suppressions, room.clock.now)
     await suppressions.add(Given("b@y.test"))
     await room.until(await room.submit(), "delivered")
+
+
+async def test_the_repeat_guard_is_not_said_to_hold_what_the_list_ended(room: Room) -> None:
+    await listed(room).add(Given("b@y.test"))
+    room.application = replace(room.application, repeat_guard=RepeatGuard(count=2))
+    room.clock.advance(timedelta(hours=1))  # what may have been held before the start counts no more
+    for _ in range(3):
+        assert await room.states(await room.submit()) == ["bounced"]
+    assert list(room.admission.watched()) == []
 
 
 async def test_reports_and_alerts_go_to_whom_they_are_for(room: Room) -> None:

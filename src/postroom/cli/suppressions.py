@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
+from ..model.suppression import SuppressionSource
+from ..suppressions.entries import parse_entry
 from .accounts import quoted
 from .connection import GatewayClient, ask, run
 from .options import AsJson, Data
@@ -74,6 +77,8 @@ def add_suppression(
 ) -> None:
     """Put entries on the list, in the place of those that are there; they apply to the next message."""
     given: dict[str, Any] = {"reason": reason, "expires": expires}
+    for entry in entries:  # all of them can be read, or none is added
+        parse_entry(entry, reason, expires, SuppressionSource.BY_HAND, datetime.now(UTC))
 
     async def work(client: GatewayClient) -> list[Any]:
         return [await client.ask("POST", "/v1/suppressions", {"entry": entry, **given}) for entry in entries]
@@ -92,8 +97,9 @@ def remove_suppression(entries: Entries, data: Data = None, as_json: AsJson = Fa
     """Take entries off the list; mail that ended by them stays ended."""
 
     async def work(client: GatewayClient) -> None:
-        for entry in entries:
-            await client.ask("DELETE", _path(entry))
+        for method in ("GET", "DELETE"):  # all of them are there, or none is removed
+            for entry in entries:
+                await client.ask(method, _path(entry))
 
     run(data, work)
     if as_json:

@@ -141,6 +141,18 @@ class NewMessage:
 
 
 @record
+class Aside:
+    """The deliveries of a new message that do not go on, by number: held by the repeat guard, or ended by the
+    suppression list."""
+
+    held: tuple[int, ...] = ()
+    ended: tuple[int, ...] = ()
+
+
+NOTHING_ASIDE = Aside()
+
+
+@record
 class DueDelivery:
     """What the queue knows of one delivery that may be claimed; `notify` and `orcpt` as in `DsnRequest`; `twice`: a
     crash left it in doubt."""

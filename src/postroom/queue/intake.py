@@ -18,7 +18,17 @@ from ..model.clock import Clock
 from ..model.content import Content
 from ..model.envelope import Address, DsnRequest, Envelope
 from ..model.ids import MessageIds, message_id_text
-from ..model.queue import DueDelivery, DueMessage, FlowId, LaneId, MessageId, NewDelivery, NewMessage, PriorityClass
+from ..model.queue import (
+    Aside,
+    DueDelivery,
+    DueMessage,
+    FlowId,
+    LaneId,
+    MessageId,
+    NewDelivery,
+    NewMessage,
+    PriorityClass,
+)
 from ..model.submission import Accepted, Door, Submission
 from ..pending import Pending
 from ..policy.patterns import matches_any
@@ -129,7 +139,7 @@ class Intake:
         accepted: Pending[Accepted] = Pending()
         message = with_copy(message)
 
-        def is_durable(stored: Pending[tuple[int, ...]]) -> None:
+        def is_durable(stored: Pending[Aside]) -> None:
             error = stored.exception()
             if error is not None:
                 if admitted is not None and not isinstance(error, MaybeStored):
@@ -137,10 +147,10 @@ class Intake:
                 accepted.set_exception(error)
                 return
             accepted.set_result(Accepted(message.id, accounts))
-            held = stored.result()
-            if held and self._admission is not None:
+            aside = stored.result()
+            if aside.held and self._admission is not None:
                 self._admission.held(message)
-            self.hand_over(message, held)
+            self.hand_over(message, aside.held + aside.ended)
 
         self._store.enqueue(message).add_done_callback(is_durable)
         return accepted

@@ -20,6 +20,7 @@ from ..model.circuit import Circuit
 from ..model.content import ContentId, StagedBody
 from ..model.notice import NoticedMessage
 from ..model.queue import (
+    Aside,
     AttemptRecord,
     DeliveryState,
     DueMessage,
@@ -287,8 +288,8 @@ class QueueStore(Protocol):
     def stage(self, content_id: ContentId, index: int, chunk: bytes) -> asyncio.Future[None]:
         """Keep chunk `index` of content that no message owns yet; collected after an hour if none ever does."""
 
-    def enqueue(self, message: NewMessage) -> Pending[tuple[int, ...]]:
-        """Keep the message, its deliveries (`queued`, due at once, but for those whose numbers come back: `held` where
+    def enqueue(self, message: NewMessage) -> Pending[Aside]:
+        """Keep the message, its deliveries (`queued`, due at once, but for those that are told: `held` where
         the repeat guard says so, `bounced` where the suppression list does) and an `accepted` event. A staged body is
         checked: count, length and SHA-256 of its chunks; StorageFailed if they differ."""
 

@@ -18,6 +18,7 @@ from ..model.circuit import Circuit
 from ..model.content import ContentId, StagedBody
 from ..model.notice import NoticedMessage
 from ..model.queue import (
+    Aside,
     AttemptRecord,
     DeliveryState,
     FencingToken,
@@ -213,7 +214,7 @@ class Database:
         staged = hot.StagedChunk(content_id, index, chunk, micros(self._now()))
         return self._submit(Kind.STAGE, staged, content_id, len(chunk))
 
-    def enqueue(self, message: NewMessage) -> Pending[tuple[int, ...]]:
+    def enqueue(self, message: NewMessage) -> Pending[Aside]:
         """See `QueueStore.enqueue`."""
         content = message.content
         return self._submit_hot(Kind.ENQUEUE, message, message.id, content.size_bytes)

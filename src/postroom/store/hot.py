@@ -16,7 +16,7 @@ from ..errors import StorageFailed
 from ..model.account import Retry
 from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
-from ..model.queue import AttemptRecord, DeliveryResult, NewMessage
+from ..model.queue import NOTHING_ASIDE, Aside, AttemptRecord, DeliveryResult, NewMessage
 from ..model.suppression import Suppression
 from . import Claim, suppressions, usage
 from .repetitions import hold_repeated
@@ -83,8 +83,6 @@ _INSERT_ATTEMPT = Rows(
 
 DETAIL_CHARACTERS = 200
 
-_NONE: frozenset[int] = frozenset()
-
 NOTE = "INSERT INTO notice (message_id, n, kind, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 
@@ -109,8 +107,8 @@ def stage(transaction: Transaction, chunks: Sequence[StagedChunk]) -> Sequence[N
     return [None] * len(chunks)
 
 
-def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequence[tuple[int, ...]]:
-    """Insert messages with content, deliveries and events; which deliveries of each do not go on (`_aside`).
+def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequence[Aside]:
+    """Insert messages with content, deliveries and events; which deliveries of each do not go on.
 
     Raises:
         StorageFailed: a staged body is not what the message says.
@@ -169,16 +167,15 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
             _keep_retry(transaction, message, message.retry)
     checked = [message for message in messages if message.suppressible]
     ended = suppressions.bounce_suppressed(transaction, checked) if checked else {}
-    aside = [_aside(transaction, message, ended.get(message.id, _NONE)) for message in messages]
+    aside = [_aside(transaction, message, ended.get(message.id, ())) for message in messages]
     reach("A2")
     return aside
 
 
-def _aside(transaction: Transaction, message: NewMessage, ended: frozenset[int]) -> tuple[int, ...]:
-    """The deliveries of a message that do not go on: `ended` by the suppression list, or held by the repeat guard."""
+def _aside(transaction: Transaction, message: NewMessage, ended: tuple[int, ...]) -> Aside:
     if message.repeats is None:
-        return tuple(ended)
-    return (*ended, *hold_repeated(transaction, message, message.repeats, ended))
+        return Aside(ended=ended) if ended else NOTHING_ASIDE
+    return Aside(held=hold_repeated(transaction, message, message.repeats, ended), ended=ended)
 
 
 def _keep_request(transaction: Transaction, message: NewMessage, dsn: DsnRequest) -> None:

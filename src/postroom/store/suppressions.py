@@ -47,12 +47,12 @@ _BOUNCE = Rows(
 _EVENTS = Rows("INSERT INTO event (at, kind, message_id, n, account, detail) ", "itbitt")
 
 
-def bounce_suppressed(transaction: Transaction, messages: Sequence[NewMessage]) -> dict[MessageId, frozenset[int]]:
+def bounce_suppressed(transaction: Transaction, messages: Sequence[NewMessage]) -> dict[MessageId, tuple[int, ...]]:
     """End the deliveries of messages just inserted whose recipients are on the list; which, by message."""
     found = _found(transaction, {key for message in messages for keys in message.suppressible for key in keys})
     if not found:
         return {}
-    ended: dict[MessageId, frozenset[int]] = {}
+    ended: dict[MessageId, tuple[int, ...]] = {}
     rows: list[Any] = []
     events: list[Any] = []
     for message in messages:
@@ -68,7 +68,7 @@ def bounce_suppressed(transaction: Transaction, messages: Sequence[NewMessage]) 
             transaction.move(delivery.lane, "queued", "bounced", 1)
             numbers.append(delivery.n)
         if numbers:
-            ended[message.id] = frozenset(numbers)
+            ended[message.id] = tuple(numbers)
     if rows:
         transaction.raw.run(_BOUNCE, rows)
         transaction.raw.run(_EVENTS, events)

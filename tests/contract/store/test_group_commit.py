@@ -13,7 +13,7 @@ import pytest
 
 from postroom.errors import InvalidInput, NotRunning, StateConflict, StorageFailed, StorageFull
 from postroom.model.account import Account, AccountKind
-from postroom.model.queue import DeliveryState
+from postroom.model.queue import Aside, DeliveryState
 from postroom.pending import Pending
 from postroom.store import DeliveryFilter, Selection
 from postroom.store.batch import BATCH_OPERATIONS
@@ -148,7 +148,7 @@ async def test_a_claim_does_not_see_an_outcome_that_was_told_later(store: Databa
     assert await states(store, message) == ["deferred"]
 
 
-async def _wait(kept: Pending[tuple[int, ...]]) -> None:
+async def _wait(kept: Pending[Aside]) -> None:
     await kept
 
 

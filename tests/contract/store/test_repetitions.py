@@ -24,15 +24,15 @@ async def test_the_nth_is_held_and_what_is_another_is_not(store: Database, open_
     assert held == [(), (), (0,)]
     await store.close()
     store = await open_again()
-    assert await store.enqueue(_checked(make_message(), ONE)) == (0,)
-    assert await store.enqueue(_checked(make_message(), TWO)) == ()
-    assert await store.enqueue(replace(_checked(make_message(), ONE), application_id=2)) == ()
+    assert (await store.enqueue(_checked(make_message(), ONE))).held == (0,)
+    assert (await store.enqueue(_checked(make_message(), TWO))).held == ()
+    assert (await store.enqueue(replace(_checked(make_message(), ONE), application_id=2))).held == ()
     counts = await store.counts()
     assert (counts[LANE, DeliveryState.QUEUED], counts[LANE, DeliveryState.HELD]) == (7, 2)
 
 
 async def _told(store: Database, message: NewMessage) -> tuple[int, ...]:
-    return await store.enqueue(message)
+    return (await store.enqueue(message)).held
 
 
 async def test_what_is_held_says_why_and_goes_when_released(store: Database) -> None:
@@ -55,9 +55,9 @@ async def test_what_is_held_says_why_and_goes_when_released(store: Database) -> 
 async def test_what_is_too_old_counts_no_more_and_is_forgotten(store: Database) -> None:
     for _ in range(2):
         await store.enqueue(_checked(make_message(), ONE))
-    assert await store.enqueue(_checked(make_message(), ONE, now=105)) == ()
-    assert await store.enqueue(_checked(make_message(), ONE, now=106)) == ()
-    assert await store.enqueue(_checked(make_message(), ONE, now=107)) == (0,)
+    assert (await store.enqueue(_checked(make_message(), ONE, now=105))).held == ()
+    assert (await store.enqueue(_checked(make_message(), ONE, now=106))).held == ()
+    assert (await store.enqueue(_checked(make_message(), ONE, now=107))).held == (0,)
     assert await store.forget_usage(105) == 1
     assert await store.forget_usage(105) == 0
 

@@ -48,7 +48,7 @@ async def test_who_is_on_the_list_ends_bounced_with_the_message_and_the_others_g
     token = await begin(store)
     await store.suppressions.save([entry("ann@y.test", "left"), entry("gone.test", "closed")], "2 entries")
     message = checked("b@y.test", "Ann@Y.test", "x@gone.test", "x@sub.gone.test")
-    assert sorted(await store.enqueue(message)) == [1, 2]
+    assert (await store.enqueue(message)).ended == (1, 2)
     view = await viewed(store, message)
     assert [(row.state.value, row.status, row.reply) for row in view.deliveries] == [
         ("queued", "", ""),
@@ -73,7 +73,7 @@ async def test_who_is_on_the_list_ends_bounced_with_the_message_and_the_others_g
 
 async def test_a_message_that_does_not_ask_goes_to_everybody(store: Database) -> None:
     await store.suppressions.save([entry("b@example.net")], "b@example.net")
-    assert await store.enqueue(make_message()) == ()
+    assert (await store.enqueue(make_message())).ended == ()
 
 
 async def test_what_was_acknowledged_applies_to_the_next_message_and_to_no_other(
@@ -83,12 +83,12 @@ async def test_what_was_acknowledged_applies_to_the_next_message_and_to_no_other
     first, saved, second = (
         store.enqueue(before), store.suppressions.save([entry("ann@y.test")], ""), store.enqueue(after),
     )  # fmt: skip
-    assert (await first, await saved, await second) == ((), 1, (0,))
+    assert ((await first).ended, await saved, (await second).ended) == ((), 1, (0,))
     await store.close()
     store = await open_again()
-    assert await store.enqueue(checked("ann@y.test")) == (0,), "after a restart too"
+    assert (await store.enqueue(checked("ann@y.test"))).ended == (0,), "after a restart too"
     assert await store.suppressions.remove("ann@y.test")
-    assert await store.enqueue(later) == ()
+    assert (await store.enqueue(later)).ended == ()
     assert not await store.suppressions.remove("ann@y.test"), "it is gone"
 
 
@@ -97,8 +97,8 @@ async def test_an_entry_holds_until_it_expires_and_the_domain_of_one_that_has_ex
 ) -> None:
     until = NOON + DAY
     await store.suppressions.save([entry("ann@y.test", "for a day", until), entry("bob@z.test", "too", until)], "")
-    assert await store.enqueue(checked("ann@y.test", at=until - timedelta(seconds=1))) == (0,)
-    assert await store.enqueue(checked("ann@y.test", at=until)) == ()
+    assert (await store.enqueue(checked("ann@y.test", at=until - timedelta(seconds=1)))).ended == (0,)
+    assert (await store.enqueue(checked("ann@y.test", at=until))).ended == ()
     await store.suppressions.save([entry("z.test", "the whole domain")], "")
     message = checked("bob@z.test", at=until)
     await store.enqueue(message)
@@ -110,7 +110,7 @@ async def test_many_messages_of_one_commit_are_told_apart(store: Database) -> No
     messages = [checked(f"R{n}@y.test", f"r{n + 1}@y.test") for n in range(100)]
 
     async def told(message: NewMessage) -> tuple[int, ...]:
-        return await store.enqueue(message)
+        return (await store.enqueue(message)).ended
 
     found = await asyncio.gather(*[told(message) for message in messages])
     assert found == [(0,) if n % 2 == 0 else (1,) for n in range(100)]
@@ -126,7 +126,7 @@ async def test_who_is_suppressed_is_neither_counted_nor_held_by_the_repeat_guard
         await store.enqueue(message)
         assert (await viewed(store, message)).deliveries[0].state is DeliveryState.BOUNCED
     other = replace(checked("bob@y.test"), repeats=check)
-    assert await store.enqueue(other) == (), "the first that counts"
+    assert (await store.enqueue(other)).ended == (), "the first that counts"
     assert (await store.counts())[LANE, DeliveryState.BOUNCED] == 3
 
 
@@ -201,7 +201,7 @@ async def test_a_hard_bounce_puts_its_recipient_on_the_list_with_the_outcome(sto
     assert (found.source, found.reason, found.expires, found.message_id) == (
         "hard-bounce", "550 5.1.1 no such user", NOON + DAY, message.id,
     )  # fmt: skip
-    assert await store.enqueue(checked("Gone@y.test", "b@y.test")) == (0,)
+    assert (await store.enqueue(checked("Gone@y.test", "b@y.test"))).ended == (0,)
     (event,) = (await store.events(EventFilter(kinds=("suppression.added",)))).events
     assert (event.detail, event.account, event.message_id) == (
         "gone@y.test: 550 5.1.1 no such user", "relay", message.id,

@@ -126,6 +126,8 @@ def test_a_recipient_that_does_not_exist_is_told_by_the_reply(text: str) -> None
         "550 5.1.2 the host is misconfigured",
         "452 4.5.3 Your message has too many recipients",
         "501 5.1.3 Bad recipient address syntax",
+        "554 5.1.1 Message rejected: Email address is not verified.",
+        "555 5.1.1 RCPT TO parameters not recognized or not implemented",
     ],
 )
 def test_other_refusals_say_nothing_of_whether_the_recipient_exists(text: str) -> None:
