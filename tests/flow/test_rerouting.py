@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import chain
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from postroom.model.account import Account, Fallback
 from postroom.model.outcome import Deferred, Outcome, Remedy, Scope, Unknown
 from postroom.model.queue import LaneId, MessageId
 from postroom.queue.rerouting import IS_THERE, MAY_HAVE_IT, NAMES_ITS_ACCOUNT, NO_APPLICATION, Rerouter
-from postroom.store import Selection
+from postroom.store import Due, Selection
 from postroom.transports import AccountUnavailable, Transaction
 
 from .conftest import OK, Room, relay
@@ -90,6 +91,107 @@ async def test_each_message_arrives_once_while_all_of_them_are_moved(room: Room,
     assert sorted(chain(_sent(room, 1), _sent(room, 2))) == sorted(f"{n}@y.test" for n in range(50))
     assert len(_sent(room, 1)) >= 2  # what was being sent stayed
     assert done.moved["relay2"] == len(_sent(room, 2)) > 0
+
+
+async def test_what_waited_for_longer_than_the_window_on_an_account_that_was_off_is_tried_again_by_the_other(
+    room: Room, rerouter: Rerouter
+) -> None:
+    _use(room, relay(1, enabled=False, fallback=Fallback.NONE), relay(2))
+    message = await room.submit()
+    room.clock.advance(timedelta(days=3))
+    room.transports["relay2"].answers.append(GREYLISTED)
+    await rerouter.reroute(Selection(message_id=message), room.accounts[1], may_duplicate=False)
+    await room.until(message, "deferred")
+    room.clock.advance(timedelta(minutes=2))
+    await room.until(message, "delivered")
+    assert _sent(room, 2) == ["b@y.test", "b@y.test"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_what_all_has_moved_is_not_counted_among_what_stays(room: Room, rerouter: Rerouter, named: bool) -> None:
+    _use(room, relay(1))
+    room.scheduler.pause(True)
+    for n in range(10):
+        await room.submit(f"{n}@y.test")
+    _use(room, relay(1, recipient_patterns=("*@z.test",)), relay(2))
+    done = await rerouter.reroute(Selection(), room.accounts[1] if named else None, may_duplicate=False)
+    assert (done.moved, done.left) == ({"relay2": 10}, {})
+    done = await rerouter.reroute(Selection(), room.accounts[1] if named else None, may_duplicate=False)
+    assert (done.moved, done.left) == ({}, {IS_THERE: 10})
+
+
+async def _lost_twice(room: Room, message: MessageId, number: int) -> None:
+    """The account tries it twice, and no reply comes."""
+    for tries in (1, 2):
+
+        async def tried(tries: int = tries) -> bool:
+            return [(row.tries, row.state.value) for row in await room.rows(message)] == [(tries, "deferred")]
+
+        await room.store.until(tried)
+        if tries == 1:
+            room.clock.advance(timedelta(minutes=2))
+    assert len(_sent(room, number)) == 2
+
+
+@pytest.fixture
+def busy(room: Room) -> asyncio.Event:
+    """While it is not set, the one connection of relay1 sends nothing that follows the first message."""
+    gate = asyncio.Event()
+
+    async def slowly(transaction: Transaction) -> Sequence[Outcome]:
+        await gate.wait()
+        return [OK] * len(transaction.envelope.recipients)
+
+    room.transports["relay1"].capacity = 1
+    room.transports["relay1"].answers.extend([slowly, LOST])
+    return gate
+
+
+async def test_what_comes_back_is_held_at_the_third_try_without_an_answer(
+    room: Room, rerouter: Rerouter, busy: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _use(room, relay(1), relay(2))
+    room.transports["relay2"].answers.extend([LOST, LOST])
+    await room.submit("first@y.test")
+    reading, read_on, due = asyncio.Event(), asyncio.Event(), room.store.due
+
+    async def slow_due(lane: LaneId, *args: Any) -> Due:
+        found: Due = await due(lane, *args)
+        if lane == 1 and found.messages:
+            reading.set()
+            await read_on.wait()
+        return found
+
+    message = await room.submit()
+    monkeypatch.setattr(room.store, "due", slow_due, raising=False)
+    lane = room.scheduler.lane(LaneId(1))
+    assert lane is not None
+    lane.forget()  # and the store is read again
+    await reading.wait()
+    selection = Selection(message_id=message)
+    await rerouter.reroute(selection, room.accounts[1], may_duplicate=False)
+    await _lost_twice(room, message, 2)
+    await rerouter.reroute(selection, room.accounts[0], may_duplicate=True)
+    read_on.set()
+    busy.set()
+    await room.until(message, "held")
+
+
+async def test_what_came_home_and_is_moved_away_again_is_held_at_the_third_try_without_an_answer(
+    room: Room, rerouter: Rerouter, busy: asyncio.Event
+) -> None:
+    _use(room, relay(1), relay(2))
+    await room.submit("first@y.test")
+    _use(room, relay(2, fall_back_after=timedelta(0), enabled=False), relay(1))
+    message = await room.submit()
+    await room.until_event("account.fell_back")
+    room.transports["relay2"].answers.extend([LOST, LOST])
+    _use(room, relay(2, fall_back_after=timedelta(0)), relay(1))
+    await room.until_event("account.came_home")
+    await _lost_twice(room, message, 2)
+    await rerouter.reroute(Selection(message_id=message), room.accounts[1], may_duplicate=True)
+    busy.set()
+    await room.until(message, "held")
 
 
 async def test_without_a_name_mail_goes_where_it_would_go_today(room: Room, rerouter: Rerouter) -> None:

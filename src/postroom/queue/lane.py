@@ -116,8 +116,7 @@ class Lane:
 
     def forget(self) -> None:
         """What waits in memory may have moved to another account."""
-        self._ready.clear()
-        self._loader.look()
+        self._loader.discard()
 
     def clock_jumped(self) -> None:
         """When to look next was reckoned by another time of day."""

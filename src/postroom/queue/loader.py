@@ -43,6 +43,7 @@ class Loader:
         self._arrived: list[DueMessage] = []
         self._meanwhile: set[MessageId] = set()
         self._look_again = False
+        self._is_stale = False  # what is being read may have changed since
         self._timer: Timer | None = None
         self._timer_at: datetime | None = None
         self._beat: datetime | None = None  # with a batch interval: what is due later waits for the next one
@@ -68,6 +69,13 @@ class Loader:
         self.forget()
         self._look_again = self._task is not None
         self._changed()
+
+    def discard(self) -> None:
+        """What is in memory, or being read, may be otherwise in the store now."""
+        self._ready.clear()
+        self._arrived.clear()
+        self._is_stale = True
+        self.look()
 
     def beat(self, at: datetime | None) -> None:
         """Bring what is due then, and no more until the next beat; None: everything as soon as it is due."""
@@ -101,10 +109,11 @@ class Loader:
         self._read_strands, self._read_classes = self._cold, self._unseen
         self._cold, self._unseen = set(), set()
         self._meanwhile = set()
+        self._is_stale = False
         beat = self._beat
         now = beat or self._clock.now()
         due = await self._store.due(self._lane, now, LOAD_LIMIT, self._ready.in_hand())
-        for message in due.messages:
+        for message in () if self._is_stale else due.messages:
             if message.id not in self._meanwhile:
                 self._ready.add(message)
         self._cold |= due.more

@@ -7,7 +7,7 @@ may arrive twice. A claim that came first wins: what is being sent is left alone
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from ..errors import Refused
@@ -15,7 +15,7 @@ from ..mime.head import scan
 from ..model.account import Account
 from ..model.application import Application
 from ..model.clock import Clock
-from ..model.queue import LaneId
+from ..model.queue import LaneId, MessageId
 from ..policy.patterns import matches_any, parse_patterns
 from ..policy.routing import RoutingTable, may_use
 from ..store import Diversion, Place, QueueStore, Selection, WaitingDelivery
@@ -78,12 +78,21 @@ class _Order:
     covering: Covering
     moved: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
+    ahead: set[LaneId] = field(default_factory=set)  # lanes that were not walked yet
+    met: set[tuple[MessageId, int]] = field(default_factory=set)  # what was moved to one of these
 
-    def parts(self) -> list[Selection]:
+    def parts(self) -> Iterator[Selection]:
         """The selection, lane by lane where it is of no message."""
         if self.selection.message_id is not None or self.selection.lane is not None:
-            return [self.selection]
-        return [replace(self.selection, lane=LaneId(account.id)) for account in self.table.accounts]
+            yield self.selection
+            return
+        # Where all goes is walked first: then nothing has to be remembered.
+        accounts = sorted(self.table.accounts, key=lambda account: self.to is None or account.id != self.to.id)
+        lanes = [LaneId(account.id) for account in accounts]
+        self.ahead.update(lanes)
+        for lane in lanes:
+            self.ahead.discard(lane)
+            yield replace(self.selection, lane=lane)
 
 
 class Rerouter:
@@ -117,6 +126,8 @@ class Rerouter:
         for one in found:
             if (states and one.state not in states) or not order.covering.covers(one):
                 continue
+            if (one.message_id, one.n) in order.met:
+                continue
             target = await self._target(one, order)
             if isinstance(target, str):
                 order.left[target] += 1
@@ -127,11 +138,14 @@ class Rerouter:
                 Diversion(one.message_id, one.n, one.lane, LaneId(target.id), None, target.name, why)
             )
         for name, group in diversions.items():
+            order.met.update((one.message_id, one.n) for one in group if one.target in order.ahead)
+            self._forget({one.target for one in group})
             count = await self._store.reroute(group, self._clock.now(), even_unsure=order.may_duplicate)
             order.moved[name] += count
             if count < len(group):
                 order.left[TOO_LATE] += len(group) - count
-            self._tell_lanes(group)
+            self._forget({one.origin for one in group})
+            self._look({one.target for one in group})
 
     async def _target(self, one: WaitingDelivery, order: _Order) -> Account | str:
         """Where it goes; or why it stays."""
@@ -147,12 +161,15 @@ class Rerouter:
             return IS_THERE
         return target if one.is_sure or order.may_duplicate else MAY_HAVE_IT
 
-    def _tell_lanes(self, diversions: Sequence[Diversion]) -> None:
-        for origin in {one.origin for one in diversions}:
-            if (lane := self._lane_of(origin)) is not None:
+    def _forget(self, lanes: Set[LaneId]) -> None:
+        """What comes may have been there before: lanes that still have it in memory don't know what was tried since."""
+        for number in lanes:
+            if (lane := self._lane_of(number)) is not None:
                 lane.forget()
-        for target in {one.target for one in diversions}:
-            if (lane := self._lane_of(target)) is not None:
+
+    def _look(self, lanes: Set[LaneId]) -> None:
+        for number in lanes:
+            if (lane := self._lane_of(number)) is not None:
                 lane.look()
 
     def _named(self, to: Account, one: WaitingDelivery) -> Account | str:

@@ -405,7 +405,7 @@ class QueueStore(Protocol):
 
     def reroute(self, diversions: Sequence[Diversion], now: datetime, *, even_unsure: bool) -> asyncio.Future[int]:
         """Move, by a person's hand, deliveries that still wait or are held where they were, what a relay may have only
-        where `even_unsure`; what was deferred is queued, due now; how many."""
+        where `even_unsure`; what was deferred is queued, due now; retry windows begin now; how many."""
 
     def record(self, kind: str, *, account: str = "", detail: str = "") -> asyncio.Future[None]:
         """Keep an event that is not about one message."""

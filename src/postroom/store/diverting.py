@@ -57,13 +57,14 @@ def _by_hand(state: str, before: str, sure: str) -> Rows:
     return Rows(
         "WITH v(m, n, f, t, h, d) AS (",
         "biiiii",
-        f") UPDATE delivery SET lane = v.t, home = v.h{state} FROM v WHERE delivery.message_id = v.m"
+        f") UPDATE delivery SET lane = v.t, home = v.h, window_from = v.d{state} FROM v WHERE delivery.message_id = v.m"
         f" AND delivery.n = v.n AND delivery.lane = v.f AND delivery.state {before}{sure}"
         " RETURNING message_id, delivery.n, state",
     )
 
 
-#: What a person moves: what is queued or held stays so, what is deferred is due now.
+#: What a person moves: what is queued or held stays so, what is deferred is due now. Its window begins anew: when it
+#: stood still is known of the account that it leaves alone.
 _MOVE = {
     even_unsure: (
         _by_hand("", "IN ('queued','held')", sure),

@@ -51,6 +51,21 @@ async def test_what_was_deferred_is_due_at_once_and_what_is_held_stays_held(stor
     assert await told(store) == await counted(store)
 
 
+async def test_the_retry_window_begins_with_the_move(store: Database) -> None:
+    token = await begin(store)
+    queued, deferred, stays = (make_message() for _ in range(3))
+    for message in (queued, deferred, stays):
+        await store.enqueue(message)
+    await store.claim(claim_of(deferred, token))
+    await store.complete(attempt_of(deferred, token, result_of(0, S.DEFERRED, NOON + timedelta(hours=4))))
+    await store.reroute([_to(queued), _to(deferred)], LATER, even_unsure=False)
+    due = {message.id: message for message in (await store.due(OTHER_LANE, LATER, 10)).messages}
+    assert [due[m.id].window_from for m in (queued, deferred)] == [LATER, LATER]
+    assert [due[m.id].accepted for m in (queued, deferred)] == [NOON, NOON]
+    (other,) = (await store.due(LANE, LATER, 10)).messages
+    assert other.window_from == NOON
+
+
 async def test_a_claim_wins_and_what_has_ended_stays(store: Database) -> None:
     token = await begin(store)
     sending, ended, cancelled = (make_message() for _ in range(3))
