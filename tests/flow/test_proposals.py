@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from postroom.accounts import presets
 from postroom.accounts.proposal import Proposals, propose
 from postroom.errors import Busy, InvalidInput
 from postroom.net.dns import Dns
@@ -26,6 +28,19 @@ ZONE = {
     "only.test MX": ["10 mx.only.test."],
     "_submissions._tcp.only.test SRV": ["0 1 465 smtp.only.test."],
     "nothing.test MX": ["10 mx.nothing.test."],
+    "eu.test MX": ["20 mx2.zoho.com.", "10 mx.zoho.eu."],
+    "in.test MX": ["10 mx.zoho.in."],
+    "lark.test MX": ["10 mx1.larksuite.com."],
+    "ionos.test MX": ["10 mx00.ionos.de."],
+    "server.test MX": ["10 mx00.kundenserver.de."],
+    "us.test MX": ["0 smtp.secureserver.net."],
+    "europe.test MX": ["0 smtp.europe.secureserver.net."],
+    "trap.test MX": ["10 mx.trap.test."],
+    "_submissions._tcp.trap.test SRV": [
+        "0 1 465 a\\;reboot.trap.test.",
+        "1 1 0 smtp.trap.test.",
+        "2 1 465 ok.trap.test.",
+    ],
     "broken.test MX": [SERVFAIL],
     "_submission._tcp.broken.test SRV": [SERVFAIL],
     "_submissions._tcp.broken.test SRV": [SERVFAIL],
@@ -59,6 +74,38 @@ async def test_the_mx_leads_to_the_provider(server: NameServer) -> None:
     found = await ask(server, "ann@fast.test")
     assert found.sure and fields(found) == [{"preset": "fastmail", "username": "ann@fast.test"}]
     assert "in1-smtp.messagingengine.com" in found.proposals[0].because
+
+
+@pytest.mark.parametrize(
+    ("domain", "preset", "region"),
+    [
+        ("gmx.com", "gmx", "com"),
+        ("gmx.de", "gmx", "net"),
+        ("eu.test", "zoho", "eu"),
+        ("in.test", "zoho", "in"),
+        ("lark.test", "feishu", "lark"),
+        ("ionos.test", "ionos", "de"),
+        ("server.test", "ionos", "de"),
+        ("us.test", "godaddy", "us"),
+        ("europe.test", "godaddy", "europe"),
+    ],
+)
+async def test_domain_or_mx_tells_the_region(server: NameServer, domain: str, preset: str, region: str) -> None:
+    found = await ask(server, f"ann@{domain}")
+    assert found.sure
+    assert fields(found) == [{"preset": preset, "preset_region": region, "username": f"ann@{domain}"}]
+
+
+async def test_a_region_that_nobody_tells_is_asked_for(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoho = replace(presets.find("zoho"), region_of={})
+    monkeypatch.setattr(presets, "presets", lambda: (zoho,))
+    found = await ask(server, "ann@eu.test")
+    assert not found.sure and fields(found) == [{"preset": "zoho", "username": "ann@eu.test"}]
+    assert found.proposals[0].notes[0] == "which of its regions it is has to be said: com, eu, in, au"
+
+
+async def test_what_no_account_could_name_is_not_proposed(server: NameServer) -> None:
+    assert [(one["host"], one["port"]) for one in fields(await ask(server, "ann@trap.test"))] == [("ok.trap.test", 465)]
 
 
 async def test_a_provider_with_two_ways_is_asked_about(server: NameServer) -> None:

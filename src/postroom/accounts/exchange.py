@@ -14,7 +14,7 @@ from ..model.fields import unknown_field
 from . import toml_text
 from .definition import parse_account
 from .fields import ACCOUNT_FIELDS, DEFAULTS
-from .presets import with_preset
+from .filling import with_preset
 from .sealing import PREFIX, PassphraseSeal
 
 #: The version of the file's form.

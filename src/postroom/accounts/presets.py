@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from ..errors import Fault, InvalidInput
-from ..model.account import Account
 
 #: What `Preset.user` says where the user name is the address of the mailbox.
 ITS_ADDRESS = "the e-mail address"
@@ -21,7 +20,8 @@ ITS_ADDRESS = "the e-mail address"
 class Preset:
     """One provider. `fields` are an account's, for `region` where hosts differ by region (empty: a person must say).
 
-    `user` says what the user name is; `domains` are those of its mailboxes, `mx` the ends of its MX hosts' names.
+    `user` says what the user name is; `domains` are those of its mailboxes, `mx` the ends of its MX hosts' names,
+    `region_of` the regions that such names belong to.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Preset:
     user: str = ""
     regions: Mapping[str, str] | None = None
     region: str = ""
+    region_of: Mapping[str, str] = field(default_factory=dict)
     domains: tuple[str, ...] = ()
     mx: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -55,9 +56,19 @@ class Preset:
 
     def takes(self, domain: str, exchangers: tuple[str, ...] = ()) -> bool:
         """Whether mailboxes of `domain`, or whose mail these hosts take, are its."""
-        return domain in self.domains or any(
-            host == end or host.endswith(f".{end}") for host in exchangers for end in self.mx
-        )
+        return domain in self.domains or any(_ends(host, end) for host in exchangers for end in self.mx)
+
+    def region_by(self, names: Sequence[str]) -> str:
+        """The region of the first of `names` (a domain, MX hosts) that it knows, by the longest end; or nothing."""
+        for name in names:
+            ends = [end for end in self.region_of if _ends(name, end)]
+            if ends:
+                return self.region_of[max(ends, key=len)]
+        return ""
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
 
 
 @cache
@@ -74,6 +85,7 @@ def _preset(entry: dict[str, Any]) -> Preset:
         regions = {region: fields["host"].replace("{region}", region) for region in regions}
     of: dict[str, Any] = {name: tuple(entry.get(name, ())) for name in ("aliases", "domains", "mx", "notes")}
     of |= {name: entry.get(name, "") for name in ("user", "region", "at")}
+    of["region_of"] = entry.get("region_of", {})
     return Preset(entry["name"], entry["title"], fields, regions=regions, **of)
 
 
@@ -94,29 +106,6 @@ def find(name: str) -> Preset:
         mend = f"did you mean {' or '.join(near)}?" if near else "`postroom accounts presets` lists them"
         raise InvalidInput(Fault("preset", f"there is none called {name!r}", mend))
     return found
-
-
-def with_preset(fields: Mapping[str, object], current: Account | None = None) -> dict[str, object]:
-    """`fields` of an account, and what their preset knows in the place of those not given; what a person gives stays.
-
-    Of an account that has the preset already, only another region is filled in.
-
-    Raises:
-        InvalidInput: there is no such preset, or no such region of it.
-    """
-    name, region = fields.get("preset"), fields.get("preset_region")
-    if name is None and region and current is not None:
-        name = current.preset
-    if not isinstance(name, str) or not name:
-        return dict(fields)
-    preset = find(name)
-    filled = preset.filled(region if isinstance(region, str) else "")
-    if current is not None and current.preset == preset.name:
-        filled = {key: value for key, value in filled.items() if key in ("host", "preset_region") and region}
-    if current is not None:
-        filled.pop("kind", None)
-    region_too = {name: filled[name] for name in ("preset_region",) if name in filled}
-    return {**filled, **fields, "preset": preset.name, **region_too}
 
 
 def show_preset(preset: Preset) -> dict[str, object]:

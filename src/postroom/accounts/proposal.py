@@ -7,7 +7,7 @@ be lied to: a relay in another domain than the mailbox's is proposed, but a pers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,7 +62,7 @@ async def propose(address: str, names: Names) -> Proposals:
     domain = mailbox.rpartition("@")[2].lower()
     known = [preset for preset in presets.presets() if preset.takes(domain)]
     if known:
-        return _made(mailbox, [_of_preset(one, mailbox, f"{domain} is a domain of it") for one in known])
+        return _made(mailbox, [_of_preset(one, mailbox, f"{domain} is a domain of it", [domain]) for one in known])
     exchangers, offered = await asyncio.gather(
         names.mail_exchangers(domain), _offered(domain, names), return_exceptions=True
     )
@@ -90,8 +90,13 @@ def _address(address: str) -> str:
 
 
 def _made(mailbox: str, found: Sequence[Proposal]) -> Proposals:
-    sure = len(found) == 1 and (bool(found[0].fields.get("preset")) or _is_within(found[0].fields["host"], mailbox))
-    return Proposals(mailbox, tuple(found), sure)
+    return Proposals(mailbox, tuple(found), len(found) == 1 and _is_certain(found[0].fields, mailbox))
+
+
+def _is_certain(fields: Mapping[str, Any], mailbox: str) -> bool:
+    if "preset" not in fields:
+        return _is_within(fields["host"], mailbox)
+    return "preset_region" in fields or not presets.find(fields["preset"]).regions
 
 
 def _is_within(host: str, mailbox: str) -> bool:
@@ -102,14 +107,20 @@ def _is_within(host: str, mailbox: str) -> bool:
 def _by_exchangers(mailbox: str, exchangers: Sequence[MailExchanger]) -> list[Proposal]:
     hosts = tuple(one.host for one in sorted(exchangers, key=lambda one: one.preference))
     takers = [preset for preset in presets.presets() if preset.takes("", hosts)]
-    return [_of_preset(one, mailbox, f"its mail goes to {hosts[0]}") for one in takers]
+    return [_of_preset(one, mailbox, f"its mail goes to {hosts[0]}", hosts) for one in takers]
 
 
-def _of_preset(preset: Preset, mailbox: str, because: str) -> Proposal:
+def _of_preset(preset: Preset, mailbox: str, because: str, names: Sequence[str]) -> Proposal:
     fields: dict[str, Any] = {"preset": preset.name}
+    region = preset.region_by(names)
+    if region:
+        fields["preset_region"] = region
     if preset.user == presets.ITS_ADDRESS and "username" not in preset.fields:
         fields["username"] = mailbox
-    return Proposal(preset.title, because, fields, preset.notes)
+    notes = preset.notes
+    if preset.regions and not region:
+        notes = (f"which of its regions it is has to be said: {', '.join(preset.regions)}", *notes)
+    return Proposal(preset.title, because, fields, notes)
 
 
 async def _offered(domain: str, names: Names) -> list[tuple[str, int, str]]:
@@ -121,8 +132,16 @@ async def _offered(domain: str, names: Names) -> list[tuple[str, int, str]]:
         except NoSuchName:
             continue
         wanted = sorted(records, key=lambda one: (one.priority, -one.weight))
-        found += [(one.host, one.port, security) for one in wanted if one.host]  # "." is: not offered
+        found += [(one.host, one.port, security) for one in wanted if _can_be_reached(one)]
     return found
+
+
+def _can_be_reached(offered: Service) -> bool:
+    """Whether an account could name it; without a host (".") the service is not offered."""
+    try:
+        return bool(values.host_or_empty(offered.host)) and offered.port > 0
+    except FieldFault:
+        return False
 
 
 def _of_service(host: str, port: int, security: str, mailbox: str) -> Proposal:

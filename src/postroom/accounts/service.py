@@ -15,7 +15,8 @@ from ..store import DefinitionStore
 from . import exchange
 from .definition import parse_account, show_account
 from .dkim import NO_KEYS, PublishedKey, new_keys, published_keys
-from .presets import find, presets, show_preset, with_preset
+from .filling import with_preset
+from .presets import find, presets, show_preset
 from .sealing import PassphraseSeal
 
 if TYPE_CHECKING:

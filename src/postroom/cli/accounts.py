@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..accounts.fields import ACCOUNT_FIELDS, DEFAULTS
-from ..accounts.presets import with_preset
+from ..accounts.filling import with_preset
 from ..errors import Fault, InvalidInput
 from ..model.account import KeyKind
 from ..model.fields import FieldSpec
@@ -244,15 +244,16 @@ def dkim_keys(
 
 def _add_password(fields: dict[str, Any], from_stdin: bool, *, needed: bool) -> None:
     """The password that goes with a user name: from standard input, a file or a prompt, never the command line."""
-    username = with_preset(fields).get("username", "")
     if from_stdin:
         fields["password"] = sys.stdin.readline().rstrip("\r\n")
-    elif not needed or not username or "password" in fields or fields.get("authentication", "password") != "password":
         return
-    elif sys.stdin.isatty():
+    username = with_preset(fields).get("username", "") if needed else ""
+    if not username or "password" in fields or fields.get("authentication", "password") != "password":
+        return
+    if sys.stdin.isatty():
         fields["password"] = typer.prompt(f"Password of {username}", hide_input=True)
-    else:
-        raise InvalidInput(Fault("password", "there is none", "give it with --password-stdin or --password-file FILE"))
+        return
+    raise InvalidInput(Fault("password", "there is none", "give it with --password-stdin or --password-file FILE"))
 
 
 def quoted(name: str) -> str:

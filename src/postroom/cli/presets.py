@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -104,7 +105,7 @@ async def proposed(client: GatewayClient, address: str, *, may_ask: bool) -> dic
 
 
 def _options(fields: dict[str, Any]) -> str:
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in fields.items())
+    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in fields.items())
 
 
 def _quoted(text: str) -> str:

@@ -9,10 +9,11 @@ import pytest
 from postroom.accounts.definition import parse_account
 from postroom.accounts.exchange import write
 from postroom.accounts.fields import ACCOUNT_FIELDS
-from postroom.accounts.presets import Preset, find, presets, with_preset
+from postroom.accounts.filling import with_preset
+from postroom.accounts.presets import Preset, find, presets
 from postroom.accounts.service import AccountService
 from postroom.errors import InvalidInput
-from postroom.model.account import AccountKind, Mechanism, Security
+from postroom.model.account import AccountKind, Authentication, Mechanism, Security
 
 GRAPH = {"mailbox": "a@b.example", "oauth_flow": "client-credentials", "oauth_tenant": "b.example",
          "oauth_client_id": "id", "oauth_client_secret": "secret"}  # fmt: skip
@@ -112,6 +113,67 @@ async def test_an_account_takes_a_preset_later(accounts: AccountService) -> None
     assert (edited.host, edited.max_connections, edited.password) == ("smtp.office365.com", 3, "marked")
     plain = await accounts.edit("relay", {"preset": ""})
     assert (plain.preset, plain.host) == ("", "smtp.office365.com")
+
+
+async def test_another_preset_takes_back_what_the_former_filled_in(accounts: AccountService) -> None:
+    own = {"username": "a@b.example", "password": "marked"}
+    await accounts.add({"name": "acs", "preset": "acs"} | own)
+    edited = await accounts.edit("acs", {"preset": "mailjet"})
+    assert (edited.host, edited.mechanism, edited.username) == ("in-v3.mailjet.com", Mechanism.AUTO, "a@b.example")
+
+    await accounts.add({"name": "office", "preset": "microsoft-365", "recipients_per_day": 50} | own)
+    edited = await accounts.edit("office", {"preset": "gmail"})
+    plain = parse_account(with_preset({"name": "plain", "preset": "gmail"} | own))
+    assert edited.max_connections == plain.max_connections
+    assert (edited.limits.recipients_per_day, edited.limits.messages_per_minute) == (
+        50,
+        plain.limits.messages_per_minute,
+    )
+
+    await accounts.add({"name": "ses", "preset": "ses", "preset_region": "eu-west-1"} | own)
+    edited = await accounts.edit("ses", {"preset": "gmail"})
+    assert (edited.host, edited.preset_region) == ("smtp.gmail.com", "")
+    with pytest.raises(InvalidInput, match="host: there is none"):
+        await accounts.edit("ses", {"preset": "exchange"})
+
+
+async def test_another_preset_takes_back_the_way_to_log_in(accounts: AccountService) -> None:
+    await accounts.add({"name": "relay", "preset": "outlook", "username": "a@b.example", "oauth_client_id": "id"})
+    with pytest.raises(InvalidInput, match="password: there is none"):
+        await accounts.edit("relay", {"preset": "gmail"})
+    edited = await accounts.edit("relay", {"preset": "gmail", "password": "marked"})
+    assert (edited.authentication, edited.username) == (Authentication.PASSWORD, "a@b.example")
+    assert edited.oauth.client_id == ""
+
+
+async def test_the_user_name_of_one_preset_is_not_sent_to_another(accounts: AccountService) -> None:
+    await accounts.add({"name": "relay", "preset": "sendgrid", "password": "marked"})
+    with pytest.raises(InvalidInput, match="username: 'apikey' is that of preset sendgrid"):
+        await accounts.edit("relay", {"preset": "gmail"})
+    assert (await accounts.edit("relay", {"preset": "resend"})).username == "resend"
+    assert (await accounts.edit("relay", {"preset": "gmail", "username": "a@b.example"})).username == "a@b.example"
+
+
+async def test_the_same_preset_again_keeps_region_and_what_was_changed(accounts: AccountService) -> None:
+    own = {"username": "ann", "password": "marked"}
+    await accounts.add({"name": "relay", "preset": "ses", "preset_region": "eu-west-1", "port": 2465} | own)
+    edited = await accounts.edit("relay", {"preset": "amazon-ses"})
+    assert (edited.preset, edited.preset_region, edited.port) == ("ses", "eu-west-1", 2465)
+    assert edited.host == "email-smtp.eu-west-1.amazonaws.com"
+
+
+@pytest.mark.parametrize("preset", [one for one in presets() if one.regions], ids=lambda preset: preset.name)
+def test_each_domain_and_mx_of_a_preset_leads_to_one_of_its_regions(preset: Preset) -> None:
+    assert {preset.region_by([name]) for name in (*preset.domains, *preset.mx)} <= {*(preset.regions or ())}
+    assert {*preset.region_of.values()} <= {*(preset.regions or ())}
+
+
+def test_certified_mail_of_aruba_has_hosts_of_its_own() -> None:
+    fields = {"name": "pec", "preset": "aruba-pec", "username": "ann@pec.aruba.it", "password": "marked"}
+    account = parse_account(with_preset(fields))
+    assert (account.host, account.port, account.security) == ("smtps.pec.aruba.it", 465, Security.TLS)
+    assert account.mechanism is Mechanism.LOGIN
+    assert [one.name for one in presets() if one.takes("pec.aruba.it")] == ["aruba-pec"]
 
 
 async def test_what_was_changed_after_the_preset_survives_export_and_import(accounts: AccountService) -> None:
