@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from . import client_rate, durability, fairness, flights, limits, long_queue, relay, retention, routing, start
+from . import client_rate, durability, fairness, flights, limits, long_queue, relay, retention, routing, start, subjects
 
 PARTS = {
     "relay": relay.main,
@@ -18,6 +18,7 @@ PARTS = {
     "start": start.main,
     "queue": long_queue.main,
     "retention": retention.main,
+    "subjects": subjects.main,
 }
 
 

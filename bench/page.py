@@ -203,6 +203,16 @@ def queue(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
+def subjects(figures: dict[str, Any]) -> list[str]:
+    """Searches for words of subjects."""
+    head = f"| words, {figures['rows']:,} messages | database | found | median | first | |"
+    lines = [where(figures["surroundings"]), "", head, "|---|---|---|---|---|---|"]
+    for row in figures["searches"]:
+        times = f"{row['median_ms']:.1f} ms | {row['first_ms']:.1f} ms"
+        lines.append(f"| {row['what']} | {row['database']} | {row['found']} | {times} | {_met(row)} |")
+    return lines
+
+
 def retention(figures: dict[str, Any]) -> list[str]:
     """What a removal costs the mail beside it."""
     lines = [where(figures["surroundings"]), "", "| | without | beside the removal |", "|---|---|---|"]

@@ -11,6 +11,9 @@ from typing import Protocol
 _WORD = re.compile(r"[^\W_]+")
 
 
+_ROWS = "SELECT rowid, message_id FROM subject_words WHERE "
+
+
 class FullText(Protocol):
     """The statements that differ, and what is put for a subject and for what is looked for.
 
@@ -21,6 +24,11 @@ class FullText(Protocol):
     #: Where a value stands for what `stored` and `wanted` give.
     place: str
     match: str
+    #: Before `match` and after it: the newest rows before a row, for words that many have, and for words that few have.
+    of_many: tuple[str, str]
+    of_few: tuple[str, str]
+    #: How many of the newest rows before a row have the words; empty: `of_many` is for all words.
+    newest: tuple[str, str]
 
     def stored(self, subject: str) -> str:
         """A subject as it is put into the table."""
@@ -38,6 +46,9 @@ class Fts5:
     )
     place = "?"
     match = "subject_words MATCH ?"
+    of_many: tuple[str, str] = (_ROWS, " AND rowid < ? ORDER BY rowid DESC LIMIT ?")
+    of_few: tuple[str, str] = of_many
+    newest: tuple[str, str] = ("", "")
 
     def stored(self, subject: str) -> str:
         """See `FullText.stored`."""
@@ -59,6 +70,14 @@ class TextSearch:
     )
     place = "CAST(? AS tsvector)"
     match = "subject @@ CAST(? AS tsquery)"
+    of_many: tuple[str, str] = (_ROWS, " AND rowid < ? ORDER BY rowid DESC LIMIT ?")
+    # No index is in this order. Else the planner, which does not know how rare a word is, walks through all rows.
+    of_few: tuple[str, str] = (_ROWS, " AND rowid < ? ORDER BY rowid + 0 DESC LIMIT ?")
+    newest: tuple[str, str] = (
+        "SELECT count(*) FROM"
+        " (SELECT subject FROM subject_words WHERE rowid < ? ORDER BY rowid DESC LIMIT 2000) AS newest WHERE ",
+        "",
+    )
 
     def stored(self, subject: str) -> str:
         """See `FullText.stored`."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Select, Table, and_, func, literal, or_, select, text
 
-from ..model.queue import DeliveryState
+from ..model.queue import DeliveryState, MessageId
 from . import DeliveryFilter, DeliveryRow, subjects
 from .readers import Reader
 from .schema import (
@@ -48,7 +48,11 @@ _STRETCHES = 1
 _WORDED = 200
 _WORDED_MOST = 5000
 
-_SUBJECTS = "SELECT rowid, message_id FROM subject_words WHERE {match} AND rowid < ? ORDER BY rowid DESC LIMIT ?"
+#: Rows of words looked up in one statement.
+_PLACES = 4000
+
+#: Words that so many of the newest have are those of many.
+_MANY_WORDED = 40
 
 _LAST_TEXT = "\U0010ffff"
 _LAST_ID = b"\xff" * 16
@@ -86,15 +90,21 @@ def read_deliveries(reader: Reader, wanted: DeliveryFilter) -> list[DeliveryRow]
     """See `ViewStore.deliveries`."""
     if not _may_match(reader, wanted):
         return []
-    found: set[Key] = set()
-    for access in [] if wanted.subject else _accesses(reader, wanted):
-        found.update(_keys(reader, access, wanted))
-    if wanted.subject:
-        found.update(_worded(reader, wanted))
-    keys = sorted(found, key=lambda key: (key[0], -key[1]), reverse=True)[: wanted.limit]
+    if not wanted.subject:
+        found = _keys_of(reader, wanted)
+    elif _words_lead(reader, wanted):
+        found = _worded(reader, wanted)
+    else:
+        found = _with_words(reader, wanted)
+    keys = sorted(found, key=_in_order, reverse=True)[: wanted.limit]
     rows = reader.core.execute(ROW.where(delivery.c.message_id.in_([message_id for message_id, _ in keys])))
     by_key = {(row.message_id, row.n): row for row in rows}
     return [delivery_row(by_key[key]) for key in keys]
+
+
+def _keys_of(reader: Reader, wanted: DeliveryFilter) -> set[Key]:
+    """The first keys of the page, by the indexes of all conditions but words of subjects."""
+    return {key for access in _accesses(reader, wanted) for key in _keys(reader, access, wanted)}
 
 
 def _may_match(reader: Reader, wanted: DeliveryFilter) -> bool:
@@ -284,13 +294,31 @@ def _keys(reader: Reader, access: _Access, wanted: DeliveryFilter) -> list[Key]:
     return keys
 
 
-def _worded(reader: Reader, wanted: DeliveryFilter) -> list[Key]:
+def _words_lead(reader: Reader, wanted: DeliveryFilter) -> bool:
+    """Whether fewer of the newest messages have the words than meet any other condition."""
+    ways = _ways(reader, replace(wanted, subject=()))
+    if not ways or not subjects.exist(reader.raw):
+        return True
+    fewest = min(_probe(reader, way, wanted) for way in ways)
+    newest = _stretches(reader, wanted, wanted.after[0] if wanted.after else _LAST_ID, 1)
+    if not newest or fewest >= _PROBED:
+        return True
+    full_text = reader.raw.full_text
+    first = subjects.row_of(newest[0].ljust(len(_LAST_ID), b"\0"))
+    count = (
+        f"SELECT count(*) FROM (SELECT 1 FROM subject_words WHERE {full_text.match} AND rowid >= ? LIMIT ?) AS newest"
+    )
+    return int(reader.raw.execute(count, (full_text.wanted(wanted.subject), first, fewest + 1)).fetchone()[0]) <= fewest
+
+
+def _worded(reader: Reader, wanted: DeliveryFilter) -> set[Key]:
     """The first keys of the page among the messages that have the words, some at a time from the newest."""
     if not subjects.exist(reader.raw):
-        return []
+        return set()
     full_text = reader.raw.full_text
-    query, words = _SUBJECTS.format(match=full_text.match), full_text.wanted(wanted.subject)
+    words = full_text.wanted(wanted.subject)
     newest = subjects.LAST_ROW if wanted.after is None else subjects.row_of(wanted.after[0]) + subjects.ROWS
+    query = full_text.match.join(full_text.of_many if _of_many(reader, words, newest) else full_text.of_few)
     keys: list[Key] = []
     most = _WORDED
     while len(keys) < wanted.limit:
@@ -301,7 +329,46 @@ def _worded(reader: Reader, wanted: DeliveryFilter) -> list[Key]:
             break
         newest = rows[-1][0]
         most = min(2 * most, _WORDED_MOST)
-    return keys
+    return set(keys)
+
+
+def _of_many(reader: Reader, words: str, newest: int) -> bool:
+    """Whether many of the messages before the row `newest` have the words, where that makes a difference."""
+    full_text = reader.raw.full_text
+    if not full_text.newest[0]:
+        return True
+    row = reader.raw.execute(full_text.match.join(full_text.newest), (newest, words)).fetchone()
+    return int(row[0]) >= _MANY_WORDED
+
+
+def _with_words(reader: Reader, wanted: DeliveryFilter) -> set[Key]:
+    """The first keys of the page among the deliveries that meet the other conditions, some at a time."""
+    full_text = reader.raw.full_text
+    words = full_text.wanted(wanted.subject)
+    keys: list[Key] = []
+    page = replace(wanted, subject=(), limit=_WORDED)
+    while len(keys) < wanted.limit:
+        found = sorted(_keys_of(reader, page), key=_in_order, reverse=True)[: page.limit]
+        worded: set[bytes] = set()
+        places = [
+            row
+            for id_ in {id_ for id_, _ in found}
+            for row in range(subjects.row_of(id_), subjects.row_of(id_) + subjects.ROWS)
+        ]
+        for start in range(0, len(places), _PLACES):
+            some = places[start : start + _PLACES]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT message_id FROM subject_words WHERE {full_text.match} AND rowid IN ({marks})"
+            worded.update(row[0] for row in reader.raw.execute(query, (words, *some)).fetchall())
+        keys += [key for key in found if key[0] in worded]
+        if len(found) < page.limit:
+            break
+        page = replace(page, after=(MessageId(found[-1][0]), found[-1][1]), limit=min(2 * page.limit, _WORDED_MOST))
+    return set(keys)
+
+
+def _in_order(key: Key) -> tuple[bytes, int]:
+    return key[0], -key[1]
 
 
 def _stretches(reader: Reader, wanted: DeliveryFilter, newest: bytes, most: int) -> list[bytes]:

@@ -250,6 +250,29 @@ async def test_words_of_subjects_are_found_wherever_they_stand(store: Database) 
     assert await found(store, subject=("invoice",), recipient="nobody@") == []
 
 
+async def test_words_of_all_go_with_a_state_of_few_page_by_page(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever leads, the words or the state, and in pages of any size: the same deliveries, each once."""
+    monkeypatch.setattr(lists, "_WORDED", 3)
+    messages = await worded(store, *("Rare things" if n % 10 == 4 else "Things" for n in range(30)))
+    for message in messages[::4]:
+        await store.hold(Selection(message_id=message.id), NOON)
+    await indexed(store, with_subjects=True)
+    for words, which in {
+        ("things",): slice(0, 30),
+        ("rare",): slice(4, 30, 10),
+        ("th*", "rare"): slice(4, 30, 10),
+    }.items():
+        held = [one for one in messages[::4] if one in messages[which]]
+        for limit in (1, 2, 50):
+            pages, after = [], None
+            while page := await found(store, subject=words, states=(DeliveryState.HELD,), limit=limit, after=after):
+                pages += page
+                after = page[-1]
+            assert pages == keys_of(*held)
+
+
 async def test_what_is_there_is_indexed_when_words_are_switched_on_and_goes_when_they_are_switched_off(
     store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
