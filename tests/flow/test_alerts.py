@@ -103,6 +103,7 @@ class Watch:
 async def test_an_account_that_needs_attention_is_told_of_once_through_another_and_then_the_all_clear(
     room: Room,
 ) -> None:
+    room.accounts[0] = dataclasses.replace(room.accounts[0], fallback=Fallback.NONE)
     watch = Watch(room)
     assert await watch.look() == []
     room.transports["relay1"].answers.append(AccountUnavailable(WRONG))
