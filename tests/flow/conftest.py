@@ -131,6 +131,9 @@ class ScriptedTransport:
         """See `Transport`."""
         self.limits.append(most)
 
+    def withdraw(self) -> None:
+        """See `Transport`; what it is given is sent at once."""
+
     async def close(self) -> None:
         """See `Transport`."""
         self.closed = True

@@ -193,6 +193,29 @@ async def test_a_change_of_the_setting_takes_what_came_right_behind_it(room: Roo
     assert files(folder) == names(after)
 
 
+async def test_switched_on_while_no_gateway_runs_it_takes_what_came_before_the_start(room: Room, folder: Path) -> None:
+    await room.submit()
+    await room.store.record("settings.changed", detail='archive.folder: "/old" -> ""')
+    await room.store.record("settings.changed", detail=f'archive.folder: "" -> {folder}')
+    after = await room.submit()
+    one = archive(room, folder, Kept())
+    await one.begin()
+    await all_of(one)
+    assert files(folder) == names(after)
+
+
+async def test_given_at_the_start_it_takes_nothing_of_an_older_time_on(room: Room, folder: Path) -> None:
+    await room.store.record("settings.changed", detail='archive.folder: "" -> /old')
+    await room.submit()
+    await room.store.record("settings.changed", detail='archive.folder: "/old" -> ""')
+    await room.submit()
+    one = archive(room, folder, Kept())
+    await one.begin()
+    after = await room.submit()
+    await all_of(one)
+    assert files(folder) == names(after)
+
+
 async def test_switched_off_it_forgets_where_it_was(room: Room, kept: Kept) -> None:
     await archive(room, "", kept).step()
     assert kept.text == ""

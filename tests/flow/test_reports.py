@@ -83,6 +83,7 @@ async def test_what_ends_at_different_times_is_gathered_for_a_while(room: Room) 
         await reports.reporter.step()
         assert reports.reports == []
         room.clock.advance(GATHER)
+        reports.reporter.notice()  # should it be looking already, by the time before
         report = await reports.report_on(message_id)
     assert [action for _, action, _ in report.actions] == ["failed"]
 
@@ -162,6 +163,7 @@ async def test_who_is_not_told_of_a_failure(room: Room, silent: str) -> None:
         await room.until(accepted.id, "bounced")
         await reports.quiet()
         room.clock.advance(GATHER)
+        reports.reporter.notice()  # should it be looking already, by the time before
         await reports.quiet()
         assert reports.reports == []
 
@@ -303,6 +305,7 @@ async def test_what_a_person_cancels_is_not_reported(room: Room) -> None:
         await room.until(message_id, "deferred")
         assert await room.store.cancel(Selection(message_id=message_id), room.clock.now()) == 1
         room.clock.advance(GATHER)
+        reports.reporter.notice()  # should it be looking already, by the time before
         await reports.quiet()
         assert reports.reports == []
 

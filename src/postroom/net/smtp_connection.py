@@ -242,18 +242,16 @@ class SmtpConnection(asyncio.Protocol):
         """The reply that ends the exchange; a yes that must not be believed leaves its reason in `login.fault`."""
         reply = await self._answer(lambda: self.machine.authenticate(login.command()))
         while reply.is_intermediate:
-            line = await self._response(login, reply)
+            if login.fault:  # it was cancelled, and the server goes on asking
+                raise ConnectionLost(login.fault, "protocol")
+            answer = partial(login.answer, reply)
+            line = await asyncio.to_thread(answer) if login.stepper.takes_long else answer()
             for secret in login.stepper.secrets:
                 self.recorded.hide(secret)
             reply = await self._answer(partial(self.machine.respond, line))
         if reply.is_positive:
             login.accept()
         return reply
-
-    async def _response(self, login: ClientLogin, challenge: Reply) -> bytes:
-        if login.stepper.takes_long:
-            return await asyncio.to_thread(login.answer, challenge)
-        return login.answer(challenge)
 
     def require_open(self) -> None:
         """Raise ConnectionLost if it is closed by now."""
@@ -360,15 +358,18 @@ class SmtpConnection(asyncio.Protocol):
             self.recorded.received(reply)
         self._end(reply.text, "closing", reply)
 
+    def withdraw(self) -> None:
+        """Give back the transactions of which nothing was written yet, as not started."""
+        for transaction in self.machine.withdraw():
+            self._loop.call_soon(self._hand_back, cast(Sending, transaction))
+
     def _hand_back(self, transaction: Sending) -> None:
         # Let go of it: whoever keeps the result would else keep itself, and only the collector could end that.
         done, transaction.done = transaction.done, handed_back
         try:
             done(transaction)
         except Exception as error:
-            self._loop.call_exception_handler(
-                {"message": "a transaction's result could not be handed back", "exception": error}
-            )
+            self._loop.call_exception_handler({"message": "a result could not be handed back", "exception": error})
 
     def _write_content(self, transaction: Sending) -> None:
         reach("D2")

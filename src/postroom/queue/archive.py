@@ -68,7 +68,7 @@ class Archive:
     async def begin(self) -> None:
         """The gateway starts: where it is on for the first time, what comes from now on is archived."""
         if self._folder() and self._cursor is None:
-            await self._go_on_from(await self._store.last_event())
+            await self._go_on_from(await self._switched_on())
 
     async def run(self) -> None:
         """Archive until cancelled; what fails is tried again and told once."""
@@ -114,8 +114,10 @@ class Archive:
     async def _switched_on(self) -> int:
         """The event of the change that switched it on, which is before everything that it shall take."""
         page = await self._store.events(EventFilter(kinds=("settings.changed",), limit=100))
-        found = [event.id for event in page.events if event.detail.startswith('archive.folder: "" ->')]
-        return found[-1] if found else await self._store.last_event()
+        changes = [event for event in page.events if event.detail.startswith("archive.folder: ")]
+        if changes and changes[-1].detail.startswith('archive.folder: "" ->'):
+            return changes[-1].id
+        return await self._store.last_event()  # the file or the environment switched it on, at this start
 
     async def _go_on_from(self, cursor: int) -> None:
         await self._keep(str(cursor))

@@ -266,7 +266,7 @@ def _result(
             n=delivery.n, state=DeliveryState.DEFERRED, outcome="deferred", status=outcome.status, reply=words,
             command=command, advice=outcome.advice, due=due, counts=False,
         )  # fmt: skip
-    if isinstance(outcome, Unknown) and delivery.unknowns + 1 >= UNKNOWNS_UNTIL_HOLD:
+    if isinstance(outcome, Unknown) and (delivery.unknowns + 1) % UNKNOWNS_UNTIL_HOLD == 0:
         return DeliveryResult(
             n=delivery.n, state=DeliveryState.HELD, outcome="unknown", status=outcome.status, unknown=True,
             reply=f"the relay may have it: {words}", advice="ask the relay's log, then release or cancel",

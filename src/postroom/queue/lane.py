@@ -145,6 +145,7 @@ class Lane:
         if self._guard() != self._ready.guard:
             self._ready.clear()
             self._ready.guard = self._guard()
+            self._transport.withdraw()
             self._loader.look()
         self._outgoing = rules.outgoing(self.account)
         self._retry = rules.retry(self.account)

@@ -322,7 +322,8 @@ class QueueStore(Protocol):
         """`queued` and `deferred` to `held`; how many. `why` stands in the events."""
 
     def release(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
-        """`held` to `queued`, due now, with a new retry window and no unknowns counted; how many."""
+        """`held` to `queued`, due now, with a new retry window; how many. Unknowns stay counted: what a relay may
+        have is not sure for being released."""
 
     def retry(self, selection: Selection, now: datetime) -> asyncio.Future[int]:
         """`deferred` to `queued`, due now; how many."""

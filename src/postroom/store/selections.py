@@ -44,7 +44,7 @@ PICKED = (
 
 
 HOLD = Move((S.QUEUED, S.DEFERRED), S.HELD, ", due = NULL")
-RELEASE = Move((S.HELD,), S.QUEUED, ", due = :now, window_from = :now, unknowns = 0")
+RELEASE = Move((S.HELD,), S.QUEUED, ", due = :now, window_from = :now")
 RETRY = Move((S.DEFERRED,), S.QUEUED, ", due = :now")
 CANCEL = Move((S.QUEUED, S.DEFERRED, S.HELD), S.CANCELLED, ", due = NULL, ended = :now")
 EXPIRE = Move((S.QUEUED, S.DEFERRED, S.HELD), S.EXPIRED, ", due = NULL, ended = :now")

@@ -92,5 +92,8 @@ class Transport(Protocol):
     def limit_connections(self, most: int | None) -> None:
         """Have at most so many connections open from now on (None: as the account says); those over end when idle."""
 
+    def withdraw(self) -> None:
+        """Give back as `NotSent` what was handed over and of which nothing was written yet: other rules hold now."""
+
     async def close(self) -> None:
         """End connections after the transactions under way; safe to call twice."""

@@ -166,6 +166,9 @@ class DirectTransport:
     def listen(self, complained: Callable[[Deferred], None]) -> None:
         """See `Transport.listen`; a destination that complains slows nobody else."""
 
+    def withdraw(self) -> None:
+        """See `Transport.withdraw`: a connection is used when it is idle, and `may_begin` is asked before."""
+
     def limit_connections(self, most: int | None) -> None:
         """See `Transport.limit_connections`."""
         allowed = self._account.max_connections

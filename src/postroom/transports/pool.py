@@ -164,6 +164,12 @@ class Link:
             self.free_since = self._pool.clock.monotonic()
         self._pool.slot_was_freed(self)
 
+    def withdraw(self) -> None:
+        """What nothing was written of comes back as not sent."""
+        while self._waiting:
+            self._waiting.popleft()[1].set_result(None)
+        self.connection.withdraw()
+
     def was_closed(self) -> None:
         """The connection is gone; what it had not begun comes back as not sent."""
         self.dead = True
@@ -206,6 +212,11 @@ class ConnectionPool:
     def connections(self) -> list[SmtpConnection]:
         """Those that are open."""
         return [link.connection for link in self._links]
+
+    def withdraw(self) -> None:
+        """See `Transport.withdraw`."""
+        for link in list(self._links):
+            link.withdraw()
 
     def limit_connections(self, most: int | None) -> None:
         """See `Transport.limit_connections`."""

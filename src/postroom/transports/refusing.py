@@ -24,5 +24,8 @@ class RefusingTransport:
     def limit_connections(self, most: int | None) -> None:
         """See `Transport.limit_connections`."""
 
+    def withdraw(self) -> None:
+        """See `Transport.withdraw`: nothing waits here."""
+
     async def close(self) -> None:
         """See `Transport.close`."""

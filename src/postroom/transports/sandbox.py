@@ -40,6 +40,9 @@ class SandboxTransport:
     def limit_connections(self, most: int | None) -> None:
         """There are none."""
 
+    def withdraw(self) -> None:
+        """See `Transport.withdraw`: nothing waits here."""
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -88,6 +88,10 @@ class SmtpTransport:
         """See `Transport.limit_connections`."""
         self._pool.limit_connections(most)
 
+    def withdraw(self) -> None:
+        """See `Transport.withdraw`."""
+        self._pool.withdraw()
+
     async def close(self) -> None:
         """See `Transport.close`."""
         await self._pool.close()

@@ -130,7 +130,7 @@ class Model:
             one.due = now if after is S.QUEUED else None
             one.ended = now if after in FINAL else None
             if verb == "release":
-                one.window_from, one.unknowns = now, 0
+                one.window_from = now
         return moved
 
     def recover(self, now: datetime) -> tuple[int, int]:

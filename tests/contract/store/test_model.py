@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from postroom.model.envelope import DsnRequest
 from postroom.model.notice import NoticedMessage
-from postroom.model.queue import TRANSITIONS, DeliveryState, FencingToken, NewMessage
+from postroom.model.queue import NOTHING_ASIDE, TRANSITIONS, DeliveryState, FencingToken, NewMessage
 from postroom.store import DeliveryFilter, Selection
 from postroom.store.database import Database, open_store
 from tests.contract.store.crashes import copy_as_it_is
@@ -84,7 +84,7 @@ class StoreAgainstModel:
             sender="" if is_null else "a@example.org",
         )
         self.model.enqueue(message)
-        self.call("enqueue", message, expected=())
+        self.call("enqueue", message, expected=NOTHING_ASIDE)
 
     async def claim(self, at: int, numbers: list[int], age: int = 0) -> None:
         message, token = self.message(at), self.model.token - age

@@ -55,6 +55,20 @@ async def test_plain() -> None:
         await connection.quit()
 
 
+async def test_a_relay_that_asks_without_end_is_left() -> None:
+    async def then(line: Line) -> None:
+        await line.expect(f"AUTH PLAIN {PLAIN}")
+        for _ in range(3):
+            line.say("334 ")
+        while await line.line():
+            line.say("334 ")
+
+    async with Relay(offering("PLAIN", then=then)) as relay:
+        with pytest.raises(ConnectFailed) as failed:
+            await logged_in(relay)
+        assert (failed.value.stage, failed.value.kind) == ("auth", "sasl")
+
+
 async def test_login_and_its_secrets_are_hidden() -> None:
     async def then(line: Line) -> None:
         await line.expect("AUTH LOGIN")

@@ -8,7 +8,7 @@ import email.policy
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from email.utils import format_datetime
+from email.utils import format_datetime, unquote
 from typing import Any
 
 import pytest
@@ -155,7 +155,7 @@ def test_parameters_are_read_back(name: str) -> None:
     assert field.isascii()
     message = parsed(field, email.policy.compat32)
     assert message.get_content_disposition() == "attachment"
-    assert message.get_filename() == name.strip() or message.get_filename() == name
+    assert message.get_filename() in (name, name.strip(), unquote(name))  # the reader takes <> for quotes
 
 
 def test_a_long_file_name_is_written_in_parts() -> None:

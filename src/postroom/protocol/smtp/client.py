@@ -272,6 +272,17 @@ class SmtpClient:
             transaction.not_started = not is_at_fault and transaction.is_untouched
         return unfinished
 
+    def withdraw(self) -> list[MailTransaction]:
+        """Take back the transactions of which nothing was written yet: `not_started`, and no event tells of them."""
+        unwritten = [one for one in (self._current, self._ahead) if one is not None and one.step is _WAITING]
+        for transaction in unwritten:
+            transaction.not_started = True
+            if transaction is self._current:
+                self._current = None
+            else:
+                self._ahead = None
+        return unwritten
+
     # Inside: replies
 
     def _awaited_command(self) -> str:
