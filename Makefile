@@ -32,7 +32,7 @@ demo:
 
 test:
 	@scripts/setup dev
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 3 $(ARGS)
 
 check:
 	@scripts/setup dev
