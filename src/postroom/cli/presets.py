@@ -44,9 +44,7 @@ def _print_preset(preset: dict[str, Any]) -> None:
     print_fields(shown | {"user name": preset["user"], "regions": plain(list(preset["regions"]))})
     for note in preset["notes"]:
         typer.echo(f"- {note}")
-    typer.echo(
-        f"\nhow it says so itself: {preset['at']}\nadd it: postroom accounts add NAME {_options(_added(preset))}"
-    )
+    typer.echo(f"\nits own page: {preset['at']}\nto add it: postroom accounts add NAME {_options(_added(preset))}")
 
 
 def _added(preset: dict[str, Any]) -> dict[str, Any]:
