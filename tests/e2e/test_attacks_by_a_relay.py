@@ -247,7 +247,9 @@ WAITS = {
     ),
     "challenges without end": Wrong(challenges, "auth: ", account=LOGIN),
     "a challenge that is not base64": Wrong(
-        offers("AUTH LOGIN", until="AUTH", then=b"334 !\r\n501 5.5.2 no\r\n"), "auth: 501 5.5.2 no", account=LOGIN
+        offers("AUTH LOGIN", until="AUTH", then=b"334 !\r\n501 5.5.2 no\r\n"),
+        "auth: what the relay asks is not base64",
+        account=LOGIN,
     ),
     "a challenge of 1 MB": Wrong(
         offers("AUTH LOGIN", until="AUTH", then=b"334 " + MEGABYTE + b"\r\n"), f"auth: {TOO_LONG}", account=LOGIN

@@ -121,7 +121,9 @@ async def test_nobody_waits_behind_the_backlog_of_another(room: Room, monkeypatc
     order = [sent.envelope.recipients[0] for sent in transport.sent]
     assert [name for name in order if not name.startswith("few")] == [f"{n}@y.test" for n in range(30)]
     places = [order.index(f"few{n}@y.test") for n in range(4)]
-    assert all(two - one <= 2 for one, two in zip([0, *places], places, strict=False))
+    # While the store is read, what is in memory goes on.
+    most = 2 + ready.READY_MESSAGES
+    assert all(two - one <= most for one, two in zip([0, *places], places, strict=False))
 
 
 async def test_bulk_mail_goes_beside_a_backlog_of_normal_mail(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

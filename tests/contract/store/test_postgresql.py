@@ -108,11 +108,12 @@ async def test_a_url_that_cannot_be_read_is_not_repeated(hour: Hour) -> None:
 async def test_a_second_gateway_is_refused_and_told_who_has_it(
     store: Database, database: str, hour: Hour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postroom.store.postgresql.writing.LOCK_SECONDS", 0.0)
-    with pytest.raises(
-        StateConflict, match=r"in use by another gateway \(postroom .* from 127\.0\.0\.1, backend \d+\)"
-    ):
-        await open_store(database, None, hour.now)
+    with monkeypatch.context() as without_patience:
+        without_patience.setattr("postroom.store.postgresql.writing.LOCK_SECONDS", 0.0)
+        with pytest.raises(
+            StateConflict, match=r"in use by another gateway \(postroom .* from 127\.0\.0\.1, backend \d+\)"
+        ):
+            await open_store(database, None, hour.now)
     await store.enqueue(make_message())
     await store.close()
     await (await open_store(database, None, hour.now)).close()

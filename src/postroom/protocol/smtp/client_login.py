@@ -41,6 +41,10 @@ class ClientLogin:
         withheld, self._withheld = self._withheld, None
         try:
             asked = from_base64(challenge.lines[0].encode())
+        except SaslError as error:
+            self.fault = f"what the relay asks is {error}"
+            return CANCEL
+        try:
             return withheld if withheld is not None else to_base64(self.stepper.respond(asked))
         except SaslError as error:
             self.fault = str(error)
