@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sqlite3
 import statistics
 import time
@@ -101,6 +102,14 @@ async def timed(target: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _kept_of_others(rows: int, measured: Sequence[str]) -> list[dict[str, Any]]:
+    """The figures of as many messages on the databases that were not measured now."""
+    kept = json.loads(results.RESULTS.read_text()).get("subjects", {})
+    if kept.get("rows") != rows:
+        return []
+    return [row for row in kept["searches"] if row["database"] not in measured]
+
+
 def main(arguments: list[str]) -> int:
     """Measure, print, keep. 2 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="make bench PART=subjects", description=__doc__)
@@ -120,6 +129,7 @@ def main(arguments: list[str]) -> int:
         for row in looked:
             print(f"{name}  {row['what']:<40}{row['median_ms']:>8.1f} ms, first {row['first_ms']:.1f}", flush=True)
     if not options.dry:
+        figures["searches"] += _kept_of_others(options.rows, names)
         print(f"written: {results.keep('subjects', figures)}")
         page.write("subjects", page.subjects(figures))
     return 0 if all(row["met"] for row in figures["searches"]) else 2

@@ -346,25 +346,35 @@ def _with_words(reader: Reader, wanted: DeliveryFilter) -> set[Key]:
     full_text = reader.raw.full_text
     words = full_text.wanted(wanted.subject)
     keys: list[Key] = []
-    page = replace(wanted, subject=(), limit=_WORDED)
+    page = replace(wanted, subject=())
     while len(keys) < wanted.limit:
         found = sorted(_keys_of(reader, page), key=_in_order, reverse=True)[: page.limit]
-        worded: set[bytes] = set()
-        places = [
-            row
-            for id_ in {id_ for id_, _ in found}
-            for row in range(subjects.row_of(id_), subjects.row_of(id_) + subjects.ROWS)
-        ]
-        for start in range(0, len(places), _PLACES):
-            some = places[start : start + _PLACES]
-            marks = ",".join("?" * len(some))
-            query = f"SELECT message_id FROM subject_words WHERE {full_text.match} AND rowid IN ({marks})"
-            worded.update(row[0] for row in reader.raw.execute(query, (words, *some)).fetchall())
+        worded = _worded_of(reader, words, {id_ for id_, _ in found})
         keys += [key for key in found if key[0] in worded]
         if len(found) < page.limit:
             break
-        page = replace(page, after=(MessageId(found[-1][0]), found[-1][1]), limit=min(2 * page.limit, _WORDED_MOST))
+        after = (MessageId(found[-1][0]), found[-1][1])
+        page = replace(page, after=after, limit=min(2 * page.limit, _WORDED_MOST))
     return set(keys)
+
+
+def _worded_of(reader: Reader, words: str, ids: set[bytes]) -> set[bytes]:
+    """Those of the messages that have the words: first where theirs stand, then whether they are these."""
+    places = [row for id_ in ids for row in range(subjects.row_of(id_), subjects.row_of(id_) + subjects.ROWS)]
+    there = _of_rows(reader, "SELECT rowid, message_id FROM subject_words WHERE", (), places)
+    rows = [row for row, id_ in there if id_ in ids]
+    match = reader.raw.full_text.match
+    query = f"SELECT rowid, message_id FROM subject_words WHERE {match} AND"
+    return {id_ for _, id_ in _of_rows(reader, query, (words,), rows)}
+
+
+def _of_rows(reader: Reader, query: str, values: tuple[str, ...], rows: list[int]) -> list[tuple[int, bytes]]:
+    found: list[tuple[int, bytes]] = []
+    for start in range(0, len(rows), _PLACES):
+        some = rows[start : start + _PLACES]
+        marks = ",".join("?" * len(some))
+        found += reader.raw.execute(f"{query} rowid IN ({marks})", (*values, *some)).fetchall()
+    return found
 
 
 def _in_order(key: Key) -> tuple[bytes, int]:
