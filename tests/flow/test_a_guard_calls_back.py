@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from postroom.config import Settings
 from postroom.gateway import Gateway
-from postroom.model.content import Content
-from postroom.model.envelope import Envelope
 from postroom.model.queue import DeliveryState
-from postroom.model.submission import Door, Submission
+from tests.flow.gateways import hello
 from tests.smarthost import Behaviour, Smarthost
 
 INBOX = "inbox@staging.example"
@@ -52,10 +49,7 @@ async def sending(gateway: Gateway) -> int:
 
 async def test_nothing_begins_for_who_is_not_listed(gateway: Gateway, relay: Smarthost) -> None:
     for n in range(5):
-        content = Content(b"From: a@x.test\r\nSubject: hi\r\n\r\n", b"hello\r\n")
-        envelope = Envelope("a@x.test", (f"real{n}@customer.example",))
-        application = gateway.applications.get("erp")
-        await gateway.submit(Submission(Door.REST, application, envelope, content, received=datetime.now(UTC)))
+        await gateway.submit(hello(gateway, f"real{n}@customer.example"))
     while await sending(gateway) < 2 or relay.contents < 1:
         pass
     await gateway.configuration.change({"staging_guard.redirect_to": INBOX, "staging_guard.enabled": True})

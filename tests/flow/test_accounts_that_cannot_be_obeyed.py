@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from postroom.config import Settings
 from postroom.diagnosis.check import check
 from postroom.errors import Refused
 from postroom.gateway import Gateway
-from postroom.model.content import Content
-from postroom.model.envelope import Envelope
-from postroom.model.submission import Door, Submission
+from tests.flow.gateways import hello
 from tests.smarthost import Behaviour, Smarthost
 
 REASON = "this release keeps but cannot obey yet: proxy_type"
@@ -42,17 +39,6 @@ async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway
     await gateway.stop()
 
 
-def _submission(gateway: Gateway) -> Submission:
-    return Submission(
-        door=Door.SMTP,
-        application=gateway.applications.get("erp"),
-        envelope=Envelope("a@x.test", ("b@y.test",)),
-        content=Content(b"From: a@x.test\r\nSubject: hi\r\n\r\n", b"hello\r\n"),
-        received=datetime.now(UTC),
-        peer="127.0.0.1",
-    )
-
-
 async def _health(gateway: Gateway) -> dict[str, Any]:
     rows: Any = (await gateway.status())["accounts"]
     found: dict[str, Any] = rows[0]
@@ -64,7 +50,7 @@ async def test_mail_waits_with_the_reason_and_goes_when_the_account_can_be_obeye
 ) -> None:
     before = await _health(gateway)
     assert (before["health"], before["reason"]) == ("needs attention", REASON), "told before any mail came"
-    accepted = await gateway.submit(_submission(gateway))
+    accepted = await gateway.submit(hello(gateway))
     (why,) = await gateway.why(accepted.id)
     assert why.state.value == "queued"
     assert REASON in why.reason
@@ -81,7 +67,7 @@ async def test_mail_waits_with_the_reason_and_goes_when_the_account_can_be_obeye
 async def test_an_application_that_asks_for_what_is_not_built_is_refused_for_the_time_being(gateway: Gateway) -> None:
     await gateway.applications.edit("erp", {"header_doors": "template"})
     with pytest.raises(Refused, match="cannot obey yet: header_doors") as refused:
-        await gateway.submit(_submission(gateway))
+        await gateway.submit(hello(gateway))
     assert (refused.value.reply_code, refused.value.status) == (451, "4.3.5")
     await gateway.applications.edit("erp", {"header_doors": None})
-    assert (await gateway.submit(_submission(gateway))).accounts == ("relay",)
+    assert (await gateway.submit(hello(gateway))).accounts == ("relay",)

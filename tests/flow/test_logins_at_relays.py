@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import pytest
 
 from postroom.config import Settings
 from postroom.gateway import Gateway
-from postroom.model.content import Content
-from postroom.model.envelope import Envelope
 from postroom.model.queue import MessageId
-from postroom.model.submission import Door, Submission
+from tests.flow.gateways import hello
 from tests.smarthost import Behaviour, Smarthost
 
 
@@ -41,16 +38,7 @@ async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway
 
 async def submitted(gateway: Gateway) -> MessageId:
     """A message for the relay."""
-    accepted = await gateway.submit(
-        Submission(
-            door=Door.SMTP,
-            application=gateway.applications.get("erp"),
-            envelope=Envelope("a@x.test", ("b@y.test",)),
-            content=Content(b"From: a@x.test\r\nSubject: hi\r\n\r\n", b"hello\r\n"),
-            received=datetime.now(UTC),
-            peer="127.0.0.1",
-        )
-    )
+    accepted = await gateway.submit(hello(gateway))
     return accepted.id
 
 

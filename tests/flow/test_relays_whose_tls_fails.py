@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ import trustme
 
 from postroom.config import Settings
 from postroom.gateway import Gateway
-from postroom.model.content import Content
-from postroom.model.envelope import Envelope
-from postroom.model.submission import Door, Submission
+from tests.flow.gateways import hello
 from tests.tls_relay import (
     EXPIRED,
     NOT_YET_VALID,
@@ -92,16 +89,7 @@ async def test_the_reason_and_the_mend_are_told(gateway: Gateway, setup: str) ->
     with TlsRelay(context) as relay:
         where = {"name": "relay", "host": "localhost", "port": relay.port, "security": "tls", "address_family": "ipv4"}
         await gateway.accounts.add(where | fields)
-        accepted = await gateway.submit(
-            Submission(
-                door=Door.SMTP,
-                application=gateway.applications.get("erp"),
-                envelope=Envelope("a@x.test", ("b@y.test",)),
-                content=Content(b"From: a@x.test\r\nSubject: hi\r\n\r\n", b"hello\r\n"),
-                received=datetime.now(UTC),
-                peer="127.0.0.1",
-            )
-        )
+        accepted = await gateway.submit(hello(gateway))
         assert reason in (await account_that(gateway, health))["reason"]
         (why,) = await gateway.why(accepted.id)
         assert reason in why.reason and advice in why.advice
