@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from .config import Settings
-from .config.folder import unusable
+from .config.folder import sync_folder, unusable
 from .crashing import reach
 from .errors import Fault, InvalidInput
 
@@ -184,7 +184,7 @@ def _make(path: Path) -> None:
         return  # another process was first; its keys count
     finally:
         fresh.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _replace(path: Path, text: str) -> None:
@@ -198,7 +198,7 @@ def _replace(path: Path, text: str) -> None:
     except OSError:
         fresh.unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_beside(path: Path, text: str) -> Path:
@@ -214,14 +214,6 @@ def _write_beside(path: Path, text: str) -> Path:
         fresh.unlink()
         raise
     return fresh
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def generate_password() -> str:

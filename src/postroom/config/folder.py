@@ -58,7 +58,7 @@ def make_data_folder(data: Path) -> None:
         made = [folder for folder in (data, *data.parents) if not folder.exists()]
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in made:
-            _sync(folder.parent)  # else a power cut could take the folder away with everything in it
+            sync_folder(folder.parent)  # else a power cut could take the folder away with everything in it
         owner = data.stat().st_uid
         if owner != os.geteuid():
             mend = f"run as that user, or hand it over: chown -R {os.geteuid()} {data}"
@@ -68,7 +68,8 @@ def make_data_folder(data: Path) -> None:
         raise unusable(data, error) from None
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make what was made, renamed or removed in a folder durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from ..config.folder import sync_folder
 from ..errors import GatewayError
 from ..model.clock import Clock
 from ..model.ids import message_id_text
@@ -154,11 +155,11 @@ def write(folder: Path, view: MessageView, content: bytes) -> None:
         day /= part
         with contextlib.suppress(FileExistsError):
             day.mkdir(mode=0o700)
-            _sync_folder(day.parent)
+            sync_folder(day.parent)
     name = message_id_text(view.id)
     _replace(day, f"{name}.json", (json.dumps(_envelope(view), ensure_ascii=False, indent=1) + "\n").encode())
     _replace(day, f"{name}.eml", content)
-    _sync_folder(day)
+    sync_folder(day)
 
 
 def _envelope(view: MessageView) -> dict[str, object]:
@@ -180,11 +181,3 @@ def _replace(folder: Path, name: str, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, folder / name)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
