@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from postroom.config import Settings
 from postroom.gateway import Gateway
-from postroom.model.content import Content
-from postroom.model.envelope import Envelope
 from postroom.model.queue import MessageId
-from postroom.model.submission import Door, Submission
+from postroom.model.submission import Door
+from tests.flow.gateways import hello
 from tests.smarthost import Behaviour, Smarthost
 
 GONE = "550 5.1.1 <gone@y.test>: Recipient address rejected: User unknown"
 REPLIES = {
     "RCPT TO:<Gone@y.test>": GONE,
+    "RCPT TO:<*@y.test>": GONE,
     "RCPT TO:<full@y.test>": "552 5.2.2 mailbox full",
     "RCPT TO:<policy@y.test>": "550 5.7.1 blocked by policy",
 }
@@ -47,14 +48,7 @@ async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway
 
 async def sent(gateway: Gateway, *recipients: str) -> tuple[MessageId, list[str]]:
     """A message that has ended, and how."""
-    submission = Submission(
-        door=Door.REST,
-        application=gateway.applications.get("erp"),
-        envelope=Envelope("a@x.test", recipients),
-        content=Content(b"From: a@x.test\r\nSubject: hi\r\n\r\n", b"hello\r\n"),
-        received=datetime.now(UTC),
-    )
-    accepted = await gateway.submit(submission)
+    accepted = await gateway.submit(replace(hello(gateway, *recipients), door=Door.REST))  # which gets no reports
     assert await gateway.wait_drained()
     view = await gateway.store.message(accepted.id)
     assert view is not None
@@ -84,3 +78,9 @@ async def test_nobody_goes_on_the_list_unless_it_is_switched_on(gateway: Gateway
     await sent(gateway, *ALL)
     (entry,) = await gateway.suppressions.page()
     assert (entry.key, entry.expires) == ("gone@y.test", None), "until somebody takes it off"
+
+
+async def test_an_address_that_reads_as_a_whole_domain_goes_on_no_list(gateway: Gateway) -> None:
+    await gateway.configuration.change({"suppress_hard_bounces": True})
+    assert (await sent(gateway, "*@y.test"))[1] == ["bounced"]
+    assert list(await gateway.suppressions.page()) == []

@@ -208,7 +208,10 @@ def with_suppressions(
     return tuple(
         [
             dataclasses.replace(result, suppression=entry(delivery.recipient, result.reply))
-            if isinstance(outcome, Bounced) and outcome.nobody and result.state is DeliveryState.BOUNCED
+            if isinstance(outcome, Bounced)
+            and outcome.nobody
+            and result.state is DeliveryState.BOUNCED
+            and not delivery.recipient.startswith("*@")  # on the list that is the whole domain
             else result
             for delivery, outcome, result in zip(message.deliveries, outcomes, results, strict=True)
         ]
