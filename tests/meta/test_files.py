@@ -48,3 +48,7 @@ def test_the_lock_holds_hashes_for_everything() -> None:
         pins = re.findall(r"(?m)^[A-Za-z0-9].*?(?=^[A-Za-z0-9]|\Z)", (ROOT / name).read_text(), re.DOTALL)
         assert len(pins) > 30
         assert [pin.splitlines()[0] for pin in pins if "==" not in pin or "--hash=sha256:" not in pin] == []
+
+
+def test_nothing_that_a_tool_made_is_kept() -> None:
+    assert [str(path) for path in project_files() if re.search(r"_cache/|__pycache__|\.egg-info/", str(path))] == []

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
-from ..model.account import Account, AddressFamily, Authentication, Security
+from ..model.account import Account, Authentication, Security
 from ..model.reply import Reply
 from ..protocol.smtp.errors import LocalProtocolError
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from .smtp_connection import ConnectionLost, SmtpConnection
 from .smtp_login import log_in
 from .smtp_sending import ContentSource, TransactionResult
-from .stream import ConnectFailed, Resolver, open_socket, open_transport, resolve
+from .stream import ConnectFailed, Resolver, Way, open_socket, open_transport, resolve
 from .tls import ClientTls, client_tls
 
 __all__ = [
@@ -25,8 +24,6 @@ __all__ = [
 
 #: The port whose connections start with TLS (RFC 8314 section 3.3).
 IMPLICIT_TLS_PORT = 465
-
-_FAMILIES = {AddressFamily.IPV4: socket.AF_INET, AddressFamily.IPV6: socket.AF_INET6}
 
 
 async def connect(
@@ -110,10 +107,7 @@ class _Opening:
         seconds = account.connect_timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                sock = await open_socket(
-                    account.host, account.port, self._resolver,
-                    local_address=account.local_address, family=_FAMILIES.get(account.address_family),
-                )  # fmt: skip
+                sock = await open_socket(account.host, account.port, Way.of(account), self._resolver)
                 self.stage = "tls" if implicit else "connect"
                 await open_transport(lambda: connection, sock, account.host, tls)
         except TimeoutError:

@@ -6,8 +6,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
+from ..model.account import Account, AddressFamily
 from ..model.reply import Reply
 from .local_address import family_of, is_own
 from .tls import ClientTls
@@ -18,6 +20,25 @@ ATTEMPT_DELAY_SECONDS = 0.25
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
+
+_FAMILIES = {AddressFamily.IPV4: socket.AF_INET, AddressFamily.IPV6: socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How connections leave this machine: from which address of it (empty: any), and over which family."""
+
+    local_address: str = ""
+    family: AddressFamily = AddressFamily.ANY
+
+    @classmethod
+    def of(cls, account: Account) -> Self:
+        """The way that `account` asks for."""
+        return cls(account.local_address, account.address_family)
+
+
+#: From any address to any address.
+STRAIGHT = Way()
 
 
 class ConnectFailed(Exception):
@@ -48,19 +69,13 @@ async def resolve(host: str, port: int) -> Sequence[Address]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-async def open_socket(
-    host: str,
-    port: int,
-    resolver: Resolver = resolve,
-    *,
-    local_address: str = "",
-    family: socket.AddressFamily | None = None,
-) -> socket.socket:
-    """A connected socket with TCP_NODELAY, from `local_address` where one is given, over `family` (None: any).
+async def open_socket(host: str, port: int, way: Way = STRAIGHT, resolver: Resolver = resolve) -> socket.socket:
+    """A socket that is connected to `host` by `way`, with TCP_NODELAY.
 
     Raises:
         ConnectFailed: at stage "resolve" or "connect".
     """
+    local_address, family = way.local_address, _FAMILIES.get(way.family)
     if local_address:
         family = family_of(local_address)
         if not is_own(local_address):
