@@ -28,6 +28,7 @@ COMMANDS: dict[Cause, Callable[[SmtpClient], object]] = {
     Cause.AUTH: lambda client: client.authenticate(b"AUTH LOGIN"),
     Cause.RESPONSE: lambda client: client.respond(b"dQ=="),
     Cause.QUIT: SmtpClient.quit,
+    Cause.QUESTION: lambda client: client.ask(b"MAIL FROM:<a@x.test>"),
     Cause.ENVELOPE: lambda client: client.begin(transaction(0)),
 }
 
@@ -55,6 +56,8 @@ def at(state: SessionState) -> SmtpClient:
             client.next_event()
         case SessionState.AUTH | SessionState.QUIT:
             COMMANDS[Cause[state.name]](client)
+        case SessionState.ASKED:
+            client.ask(b"MAIL FROM:<a@x.test>")
         case SessionState.RESET:
             client.begin(transaction(0))
             client.receive(b"550 x\r\n503 x\r\n503 x\r\n")

@@ -1,4 +1,4 @@
-"""Whether an address is this machine's own: only such a one can be sent from."""
+"""Addresses of this machine: which are its own, as only such a one can be sent from, and what it calls itself by."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def is_here(address: str) -> bool:
             return ipaddress.ip_address(str(probe.getsockname()[0])) == ipaddress.ip_address(address)
     except OSError:
         return False
+
+
+def address_literal(name: object) -> str:
+    """What a client without a name calls itself: its address, as `getsockname` gives it (RFC 5321 section 4.1.3)."""
+    address = str(name[0]).partition("%")[0] if isinstance(name, tuple) and name else "127.0.0.1"
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
 def family_of(address: str) -> socket.AddressFamily:

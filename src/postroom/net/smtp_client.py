@@ -8,9 +8,10 @@ from ..model.account import Account, Authentication, Security
 from ..model.reply import Reply
 from ..protocol.smtp.errors import LocalProtocolError
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
-from .smtp_connection import ConnectionLost, SmtpConnection
+from .observer import NOBODY, Observer
+from .smtp_connection import SmtpConnection
 from .smtp_login import log_in
-from .smtp_sending import ContentSource, TransactionResult
+from .smtp_sending import ConnectionLost, ContentSource, TransactionResult
 from .stream import ConnectFailed, Resolver, Way, open_socket, open_transport, resolve
 from .tls import ClientTls, client_tls
 
@@ -32,10 +33,12 @@ async def connect(
     helo_name: str,
     reply_limits: ReplyLimits = DEFAULT_LIMITS,
     resolver: Resolver = resolve,
+    observer: Observer = NOBODY,
 ) -> SmtpConnection:
     """A connection that transactions can be started on: encrypted and logged in as `account` asks.
 
-    `helo_name` is what EHLO says where the account has no name of its own; empty: the address literal.
+    `helo_name` is what EHLO says where the account has no name of its own; empty: the address literal. `observer` is
+    told stage by stage.
 
     Raises:
         ConnectFailed: see there; nothing is left open.
@@ -48,7 +51,9 @@ async def connect(
         reply_limits,
     )
     connection.recorded.hide(account.password)
-    opening = _Opening(account, connection, resolver)
+    if observer is not NOBODY:
+        connection.recorded.told = observer.said
+    opening = _Opening(account, connection, resolver, observer)
     try:
         await opening.run()
     except ConnectFailed as failure:
@@ -67,14 +72,26 @@ async def connect(
     return connection
 
 
-class _Opening:
-    """The stages of one connection attempt; `stage` is the one it is in."""
+class _Opening(Observer):
+    """The stages of one connection attempt; `stage` is the one it is in, and what it hears it tells `observer`."""
 
-    def __init__(self, account: Account, connection: SmtpConnection, resolver: Resolver) -> None:
+    def __init__(
+        self, account: Account, connection: SmtpConnection, resolver: Resolver, observer: Observer = NOBODY
+    ) -> None:
         self._account = account
         self._connection = connection
         self._resolver = resolver
         self.stage = "connect"
+        self._observer = observer
+
+    def began(self, stage: str) -> None:
+        """See `Observer.began`."""
+        self.stage = stage
+        self._observer.began(stage)
+
+    def found(self, **facts: object) -> None:
+        """See `Observer.found`."""
+        self._observer.found(**facts)
 
     async def run(self) -> None:
         """All stages."""
@@ -83,14 +100,16 @@ class _Opening:
             account.security is Security.AUTO and account.port == IMPLICIT_TLS_PORT
         )
         await self._reach(implicit)
-        self.stage = "greeting"
-        self._require(await connection.greeting())
+        self.began("greeting")
+        greeting = await connection.greeting()
+        self._require(greeting)
+        self.found(greeting=greeting.text)
         await self._introduce()
         if not connection.is_encrypted and account.security is not Security.NONE:
             await self._encrypt()
         if account.authentication is Authentication.PASSWORD:
-            self.stage = "auth"
-            await log_in(account, connection, self._encrypt_unasked)
+            self.began("auth")
+            self.found(mechanism=await log_in(account, connection, self._encrypt_unasked))
         connection.require_open()
 
     def failure(self, error: Exception) -> ConnectFailed:
@@ -98,63 +117,75 @@ class _Opening:
         if isinstance(error, ConnectionLost):
             kind = {"timeout": "network", "closing": "reply"}.get(error.kind, error.kind)
             return ConnectFailed(self.stage, kind, error.reason, reply=error.reply)
-        return ConnectFailed(self.stage, "tls" if self.stage == "tls" else "protocol", str(error))
+        return ConnectFailed(self.stage, "protocol", str(error))
 
     async def _reach(self, implicit: bool) -> None:
         account, connection = self._account, self._connection
         tls = self._tls() if implicit else None
-        self.stage = "connect"
         seconds = account.connect_timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                sock = await open_socket(account.host, account.port, Way.of(account), self._resolver)
-                self.stage = "tls" if implicit else "connect"
+                sock = await open_socket(account.host, account.port, Way.of(account), self._resolver, self)
+                if implicit:
+                    self.began("tls")
                 await open_transport(lambda: connection, sock, account.host, tls)
         except TimeoutError:
             raise ConnectFailed(
                 self.stage, "network", f"no connection to {account.host} within {seconds:g} s"
             ) from None
+        self._tell_tls()
+
+    def _tell_tls(self) -> None:
+        secured = self._connection.tls
+        if secured is not None:
+            self._observer.secured(secured)
 
     async def _introduce(self) -> None:
-        self.stage = "ehlo"
+        self.began("ehlo")
         reply = await self._connection.ehlo()
         if reply.is_permanent:
             reply = await self._connection.helo()
         self._require(reply)
+        self.found(extensions=self._connection.extensions)
 
     async def _encrypt_unasked(self) -> bool:
         if self._account.security in (Security.AUTO, Security.STARTTLS_IF_OFFERED):
             await self._encrypt(unasked=True)
-            self.stage = "auth"
+            self.began("auth")
         return self._connection.is_encrypted
 
     async def _encrypt(self, *, unasked: bool = False) -> None:
         """STARTTLS by the account's rule; `unasked`: the server demands it without offering it."""
         account, connection = self._account, self._connection
-        self.stage = "starttls"
+        self.began("starttls")
         required = account.security is Security.STARTTLS
         if not unasked and "STARTTLS" not in connection.extensions:
             if required:
                 raise ConnectFailed(
                     self.stage, "tls", f"{account.host} does not offer STARTTLS, which this account requires"
                 )
+            self.found(offered=False)
             return
         tls = self._tls()
-        self.stage = "starttls"
         seconds = account.connect_timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                reply = await connection.starttls(account.host, tls)
+                reply = await connection.starttls(account.host, tls, self)
         except TimeoutError:
             raise ConnectFailed("tls", "network", f"no TLS with {account.host} within {seconds:g} s") from None
         if reply.is_positive:
+            self._tell_tls()
             await self._introduce()
-        elif required:
+            return
+        self.found(refused=reply.text)
+        if required:
             raise ConnectFailed(self.stage, "tls", f"STARTTLS was refused: {reply.text}", reply=reply)
 
     def _tls(self) -> ClientTls:
-        self.stage = "tls"
-        return client_tls(self._account)
+        try:
+            return client_tls(self._account)
+        except ValueError as error:
+            raise ConnectFailed("tls", "tls", str(error)) from error
 
     def _require(self, reply: Reply) -> None:
         if not reply.is_positive:

@@ -27,7 +27,9 @@ from ..protocol.smtp.client_states import SessionState, Step
 from ..protocol.smtp.errors import LocalProtocolError, RemoteProtocolError
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from ..protocol.smtp.transaction import MailTransaction
-from .smtp_sending import ContentSource, Sending, TransactionResult, handed_back
+from .local_address import address_literal
+from .observer import NOBODY, Observer
+from .smtp_sending import ConnectionLost, ContentSource, Sending, TransactionResult, handed_back
 from .stream import start_tls
 from .tls import ClientTls
 from .transcript import Transcript
@@ -42,22 +44,6 @@ _PIECE_BYTES = 64 * 1024
 LATE_SECONDS = 1.0
 
 _NEVER = float("inf")
-
-
-class ConnectionLost(Exception):
-    """The connection broke while a reply was awaited; `reply` is the 421 that ended it, if one did."""
-
-    def __init__(self, reason: str, kind: str, reply: Reply | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.kind = kind
-        self.reply = reply
-
-
-def address_literal(name: object) -> str:
-    """What a client without a name calls itself: its address, as `getsockname` gives it (RFC 5321 section 4.1.3)."""
-    address = str(name[0]).partition("%")[0] if isinstance(name, tuple) and name else "127.0.0.1"
-    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
 class SmtpConnection(asyncio.Protocol):
@@ -211,6 +197,11 @@ class SmtpConnection(asyncio.Protocol):
 
     # For those who open it, stage by stage
 
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What was agreed on encryption; None in clear."""
+        return self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+
     async def greeting(self) -> Reply:
         """The greeting. Raises ConnectionLost, as all of these."""
         return await self._answer(None)
@@ -223,7 +214,7 @@ class SmtpConnection(asyncio.Protocol):
         """The reply to HELO."""
         return await self._answer(self.machine.helo)
 
-    async def starttls(self, host: str, tls: ClientTls) -> Reply:
+    async def starttls(self, host: str, tls: ClientTls, observer: Observer = NOBODY) -> Reply:
         """The reply to STARTTLS; if it is positive, TLS has been started and EHLO must follow.
 
         Raises:
@@ -233,6 +224,7 @@ class SmtpConnection(asyncio.Protocol):
         if reply.is_positive:
             if self._transport is None or self._closed_reason:
                 raise ConnectionLost(self._closed_reason, self._closed_kind)
+            observer.began("tls")
             self._transport = await start_tls(self._transport, self, host, tls)
             self.machine.tls_started()
             self.note_encryption()
@@ -253,6 +245,10 @@ class SmtpConnection(asyncio.Protocol):
             login.accept()
         return reply
 
+    async def ask(self, command: bytes) -> Reply:
+        """The reply to one command of a transaction that will have no content, or to RSET, with nothing under way."""
+        return await self._answer(partial(self.machine.ask, command))
+
     def require_open(self) -> None:
         """Raise ConnectionLost if it is closed by now."""
         if self._closed_reason:
@@ -260,8 +256,7 @@ class SmtpConnection(asyncio.Protocol):
 
     def note_encryption(self) -> None:
         """TLS is on: keep its version and cipher for the transcript."""
-        transport = self._transport
-        found = transport.get_extra_info("ssl_object") if transport is not None else None
+        found = self.tls
         self.is_encrypted = True
         cipher = found.cipher() if found is not None else None
         if found is not None and cipher is not None:

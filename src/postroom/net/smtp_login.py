@@ -10,14 +10,17 @@ from ..model.reply import Reply
 from ..protocol.sasl import ClientStepper, SaslError
 from ..protocol.sasl.choice import client_stepper, left_after, mechanisms, sends_clear_password
 from ..protocol.smtp.client_login import ClientLogin
-from .smtp_connection import ConnectionLost, SmtpConnection
+from .smtp_connection import SmtpConnection
+from .smtp_sending import ConnectionLost
 from .stream import ConnectFailed
 
 _NONCE_BYTES = 24
 
 
-async def log_in(account: Account, connection: SmtpConnection, encrypt: Callable[[], Awaitable[bool]]) -> None:
-    """Log in as `account` says; `encrypt` (whether there is TLS now) is called where the server demands it.
+async def log_in(account: Account, connection: SmtpConnection, encrypt: Callable[[], Awaitable[bool]]) -> str:
+    """Log in as `account` says, and return the mechanism that did it.
+
+    `encrypt` (whether there is TLS now) is called where the server demands it.
 
     Raises:
         ConnectFailed: at stage "auth": the login was refused, or may not be made over this connection.
@@ -33,7 +36,7 @@ async def log_in(account: Account, connection: SmtpConnection, encrypt: Callable
                 raise
             raise _refused(last) from lost  # some hang up behind a refusal
         if last.is_positive:
-            return
+            return stepper.mechanism
         if last.code in (530, 538) and not connection.is_encrypted and await encrypt():
             attempts, last = _Attempts(account, connection), None
         else:

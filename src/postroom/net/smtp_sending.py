@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..model.content import StagedBody
 from ..model.envelope import Envelope
+from ..model.reply import Reply
 from ..protocol.smtp.transaction import MailTransaction
 
 #: A transaction that has ended.
@@ -49,6 +50,16 @@ class Sending(MailTransaction):
         """Tell who watches."""
         if self._mail_answered is not None:
             self._mail_answered()
+
+
+class ConnectionLost(Exception):
+    """The connection broke while a reply was awaited; `reply` is the 421 that ended it, if one did."""
+
+    def __init__(self, reason: str, kind: str, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind
+        self.reply = reply
 
 
 def handed_back(_: TransactionResult) -> None:

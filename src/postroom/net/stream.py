@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Self, TypeVar
 from ..model.account import Account, AddressFamily
 from ..model.reply import Reply
 from .local_address import family_of, is_own
+from .observer import NOBODY, Observer
 from .tls import ClientTls
 
 #: How long an address has before the next one is tried beside it (RFC 8305 section 5).
@@ -69,7 +71,9 @@ async def resolve(host: str, port: int) -> Sequence[Address]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-async def open_socket(host: str, port: int, way: Way = STRAIGHT, resolver: Resolver = resolve) -> socket.socket:
+async def open_socket(
+    host: str, port: int, way: Way = STRAIGHT, resolver: Resolver = resolve, observer: Observer = NOBODY
+) -> socket.socket:
     """A socket that is connected to `host` by `way`, with TCP_NODELAY.
 
     Raises:
@@ -77,9 +81,11 @@ async def open_socket(host: str, port: int, way: Way = STRAIGHT, resolver: Resol
     """
     local_address, family = way.local_address, _FAMILIES.get(way.family)
     if local_address:
+        observer.began("connect")
         family = family_of(local_address)
         if not is_own(local_address):
             raise ConnectFailed("connect", "local-address", f"{local_address} is not an address of this machine")
+    observer.began("resolve")
     try:
         addresses = await resolver(host, port)
     except OSError as error:
@@ -88,7 +94,12 @@ async def open_socket(host: str, port: int, way: Way = STRAIGHT, resolver: Resol
     if not usable:
         kind = {socket.AF_INET: "IPv4 ", socket.AF_INET6: "IPv6 "}[family] if family is not None and addresses else ""
         raise ConnectFailed("resolve", "network", f"{host} has no {kind}address")
-    return await _race(host, _interleaved(usable), local_address)
+    observer.found(addresses=[str(where[0]) for _, where in usable])
+    observer.began("connect")
+    sock = await _race(host, _interleaved(usable), local_address)
+    with contextlib.suppress(OSError):  # it may be gone again
+        observer.found(address=str(sock.getpeername()[0]), port=port, local_address=str(sock.getsockname()[0]))
+    return sock
 
 
 async def open_transport(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..model.reply import Reply
 from ..protocol.smtp.client_states import Step
@@ -32,6 +32,7 @@ class Transcript:
         self._said = _Kept()
         self._secrets: dict[str, None] = {}  # patterns
         self._secret: re.Pattern[str] | None = None
+        self.told: Callable[[str], None] | None = None  # each line, as it is said
 
     def hide(self, secret: str) -> None:
         """Let `secret` stand nowhere, neither as it is nor in base64, whoever says it."""
@@ -46,21 +47,21 @@ class Transcript:
             for word in words[2:]:
                 self._look_for(word)
             text = " ".join([*words[:2], HIDDEN])
-        self._said.add(f"C: {text}")
+        self._add(f"C: {text}")
 
     def sent_secret(self, line: bytes) -> None:
         """An answer to a challenge."""
         self._look_for(line.decode("utf-8", "replace").rstrip("\r\n"))
-        self._said.add(f"C: {HIDDEN}")
+        self._add(f"C: {HIDDEN}")
 
     def received(self, reply: Reply) -> None:
         """A whole reply."""
         for line in _reply_lines(reply):
-            self._said.add(line)
+            self._add(line)
 
     def note(self, text: str) -> None:
         """What neither side said: that TLS was started, or what went wrong."""
-        self._said.add(f"-- {text}")
+        self._add(f"-- {text}")
 
     def without_secrets(self, text: str) -> str:
         """`text` with every secret of this connection hidden: servers like to repeat what they did not understand."""
@@ -81,6 +82,11 @@ class Transcript:
         for line in _transaction_lines(transaction, pipelined) if transaction is not None else ():
             kept.add(line)
         return self.without_secrets("\n".join(kept.lines()))
+
+    def _add(self, line: str) -> None:
+        self._said.add(line)
+        if self.told is not None:
+            self.told(self.without_secrets(line))
 
     def _look_for(self, secret: str, *, exact: bool = False) -> None:
         if len(secret) < _SECRET_CHARACTERS:

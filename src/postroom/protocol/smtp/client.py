@@ -193,6 +193,11 @@ class SmtpClient:
         """Answer the challenge that AUTH, or the response before, was answered with."""
         self._send(Cause.RESPONSE, line)
 
+    def ask(self, command: bytes) -> None:
+        """Send MAIL or RCPT of a transaction that will have no content, or the RSET that must come behind them."""
+        self._require_no_transaction()
+        self._send(Cause.QUESTION, command)
+
     def quit(self) -> None:
         """Send QUIT, with nothing under way."""
         self._require_no_transaction()

@@ -32,6 +32,7 @@ class Cause(IntEnum):
     CONTENT = 22
     END_OF_DATA = 23
     ABANDON = 24  # without DATA: no recipient was accepted
+    QUESTION = 25  # MAIL or RCPT of a transaction that will have no content, or RSET behind them
 
 
 class SessionState(IntEnum):
@@ -47,10 +48,11 @@ class SessionState(IntEnum):
     AUTH = 7
     CHALLENGED = 8
     RESET = 9
-    REFUSED = 10  # not by this server: only QUIT is left
-    QUIT = 11
-    CLOSED = 12
-    DEAD = 13
+    ASKED = 10  # how an envelope would be answered
+    REFUSED = 11  # not by this server: only QUIT is left
+    QUIT = 12
+    CLOSED = 13
+    DEAD = 14
 
 
 class Step(IntEnum):
@@ -95,6 +97,10 @@ SESSION_MOVES: dict[tuple[int, int], SessionState] = {
     (S.READY, C.ENVELOPE): S.READY,
     (S.READY, C.RSET): S.RESET,
     (S.RESET, C.REPLY_2): S.READY,
+    (S.READY, C.QUESTION): S.ASKED,
+    (S.ASKED, C.REPLY_2): S.READY,
+    (S.ASKED, C.REPLY_4): S.READY,
+    (S.ASKED, C.REPLY_5): S.READY,
     (S.READY, C.QUIT): S.QUIT,
     (S.REFUSED, C.QUIT): S.QUIT,
     (S.QUIT, C.REPLY_2): S.CLOSED,
