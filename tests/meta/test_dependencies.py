@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 from tests.meta.sources import ROOT, python_files, tree
 
 #: Packages that are imported by their own name and always come with another.
-COMES_WITH = {"pydantic-core": "pydantic"}
+COMES_WITH = {"httpcore2": "httpx2", "pydantic-core": "pydantic"}
 
 #: What is imported by another that is declared, where it is there.
 SPEEDS_UP = {"psycopg-binary"}

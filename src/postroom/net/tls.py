@@ -65,6 +65,11 @@ def client_tls(account: Account) -> ClientTls:
     return ClientTls(context, account.server_name or account.host, account.tls_versions, pinned)
 
 
+def https_tls(host: str, ca_bundle: str = "") -> ClientTls:
+    """TLS to a web server: always verified, with `ca_bundle` (PEM) trusted besides the system's authorities."""
+    return ClientTls(client_context(ca_bundle=ca_bundle, protocols=("http/1.1",)), host, ("1.2", "1.3"))
+
+
 @functools.lru_cache(maxsize=64)
 def client_context(
     verification: Verification = Verification.FULL,
@@ -73,13 +78,15 @@ def client_context(
     versions: tuple[str, ...] = ("1.2", "1.3"),
     certificate: str = "",
     key: str = "",
+    protocols: tuple[str, ...] = (),
 ) -> ssl.SSLContext:
     """The context for connections out: TLS 1.2 or later, certificate and host name checked.
 
     `ca_bundle` (PEM) is trusted besides the system's authorities. `Verification.OFF` leaves out the check, FINGERPRINT
     leaves it to `ClientTls.refused_certificate`. `certificate` (PEM, with its chain) is shown to a server that asks for
-    one. With 1.0 or 1.1 among `versions`, OpenSSL's security level is lowered for this context alone. The same
-    arguments give the same context: making one reads all authorities of the system.
+    one. With 1.0 or 1.1 among `versions`, OpenSSL's security level is lowered for this context alone.
+    `protocols` are offered by ALPN (RFC 7301). The same arguments give the same context: making one reads all
+    authorities of the system.
 
     Raises:
         ValueError: the bundle holds no certificate that can be read, or the client certificate cannot be used.
@@ -99,6 +106,8 @@ def client_context(
             _load_chain(context, f"{key.strip()}\n{certificate.strip()}\n")
         except ssl.SSLError as error:
             raise ValueError(f"the client certificate cannot be used: {error.reason or error}") from None
+    if protocols:
+        context.set_alpn_protocols(protocols)
     return context
 
 
