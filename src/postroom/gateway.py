@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from . import events
 from .accounts.fields import ACCOUNT_FIELDS
 from .accounts.fields import DEFAULTS as ACCOUNT_DEFAULTS
 from .accounts.service import AccountService
-from .accounts.unbuilt import refusal
+from .answers import Answers
 from .applications.fields import APPLICATION_FIELDS
 from .applications.fields import DEFAULTS as APPLICATION_DEFAULTS
 from .applications.service import ApplicationService
@@ -31,12 +31,9 @@ from .mime.head import split
 from .mime.large_body import LargeBody
 from .model.account import Account
 from .model.application import Application
-from .model.circuit import Circuit, Health
 from .model.clock import Clock
 from .model.content import CHUNK_BYTES, INLINE_BYTES, Content, ContentId
-from .model.explanation import Explanation
-from .model.ids import message_id_text
-from .model.queue import DeliveryState, LaneId, MessageId
+from .model.queue import DeliveryState, MessageId
 from .model.submission import Accepted, Submission
 from .net.own_name import own_name
 from .net.system_clock import SystemClock
@@ -49,7 +46,6 @@ from .queue import indexing, maintenance, retention, rules
 from .queue.admission import Admission
 from .queue.alerts import Alerts, House
 from .queue.archive import CURSOR, Archive
-from .queue.as_sent import AsSent, as_sent
 from .queue.bounce import Reporter
 from .queue.clock_watch import ClockWatch
 from .queue.deadlines import Deadlines
@@ -57,15 +53,12 @@ from .queue.fallback import Directory
 from .queue.intake import Intake
 from .queue.master_switch import MasterSwitch
 from .queue.outgoing import Outgoing
-from .queue.overview import overview
 from .queue.rerouting import ALL, Covering, Rerouted, Rerouter
 from .queue.resubmission import resubmission, unreached
-from .queue.route_explained import RouteExplanation, explain_route, questions
 from .queue.scheduler import Scheduler
-from .queue.why import Sending, explain, marks
 from .secrets import Keyring, KeyRotation, made_keys_go_again
 from .settings.service import SettingsService
-from .store import EventFilter, EventPage, MessageView, Selection, Store
+from .store import EventFilter, EventPage, Selection, Store
 from .store.database import open_store
 from .suppressions.service import Given as GivenSuppression
 from .suppressions.service import SuppressionService
@@ -130,12 +123,15 @@ class Gateway:
         self._reporter = Reporter(store, clock, self._intake, reporting, applications.find, os.urandom)
         house = House(
             accounts.snapshot,
-            lambda lane: self.circuit(accounts.routes().by_id(lane)),
+            lambda lane: self.answers.circuit(accounts.routes().by_id(lane)),
             lambda: self.scheduler.ended(),
             lambda: expiries(configuration.current, accounts.snapshot()),
             lambda: shutil.disk_usage(configuration.current.data).free,
             self._admission.watched,
         )
+        self.answers = Answers(
+            store, clock, hostname, configuration, accounts, applications, self.scheduler, self.deadlines
+        )  # fmt: skip
         self._alerts = Alerts(
             store, clock, self._intake, lambda: rules.alert_rules(configuration.current, hostname), house, os.urandom,
             lambda text: store.save_setting(OPEN_ALERTS, text), configuration.memory(OPEN_ALERTS),
@@ -383,87 +379,6 @@ class Gateway:
         application = self.applications.get(view.application)
         submission = resubmission(view, again, application, await self.keep_content(raw), self.clock.now())
         return await self.submit(submission)
-
-    async def why(self, message_id: MessageId) -> list[Explanation]:
-        """What each delivery of the message waits for, or how it ended.
-
-        Raises:
-            NotFound: there is no such message.
-        """
-        view = await self.store.message(message_id)
-        if view is None:
-            raise NotFound(
-                Fault("id", f"there is no message {message_id_text(message_id)}", "take it from `postroom queue list`")
-            )
-        accounts = {account.id: account for account in self.accounts.snapshot()}
-        now = self.clock.now()
-        switch = Sending(self.configuration.lets_send, self.configuration.mend("sending_enabled"))
-        return [
-            explain(
-                view,
-                row,
-                accounts.get(row.lane),
-                self.circuit(accounts.get(row.lane)),
-                sending=switch,
-                running=self.scheduler.is_running,
-                now=now,
-                next_beat=self.scheduler.beats.next_from(max(row.due, now) if row.due is not None else now),
-                times=self.deadlines.times(row),
-                redirected_to=self._redirected_to(accounts.get(row.lane), row.recipient),
-            )
-            for row in view.deliveries
-        ]
-
-    async def as_sent(self, view: MessageView) -> list[AsSent | None]:
-        """How each delivery of `view` leaves, or left; see `queue.as_sent`."""
-        known_from = self.clock.now() - self.settings.retention
-        return await as_sent(view, self.accounts.snapshot(), self.settings.forced_postmaster, self.store, known_from)
-
-    def marks(self, view: MessageView) -> list[tuple[str, ...]]:
-        """What is not known of each delivery: whether the relay has it, or has it twice; and who gets it instead."""
-        accounts = {account.id: account for account in self.accounts.snapshot()}
-        return [marks(view, row, self._redirected_to(accounts.get(row.lane), row.recipient)) for row in view.deliveries]
-
-    def _redirected_to(self, account: Account | None, recipient: str) -> str:
-        return rules.redirected_to(self.settings, account, recipient)
-
-    def circuit(self, account: Account | None) -> Circuit:
-        """How the account is; one that must not send needs attention before it has tried to."""
-        refused = refusal(account) if account is not None else None
-        if refused is not None:
-            return Circuit(health=Health.NEEDS_ATTENTION, reason=refused[0], advice=refused[1])
-        return self.scheduler.circuit(LaneId(account.id)) if account is not None else Circuit()
-
-    def explain_route(
-        self, application: str, sender: str, recipients: Sequence[str], header: Sequence[str], account: str
-    ) -> list[RouteExplanation]:
-        """What would become of a message to each of `recipients`, without sending it; see `queue.route_explained`.
-
-        Raises:
-            NotFound: there is no such application.
-            InvalidInput: an address or the header can't be read.
-        """
-        asked = questions(self.applications.get(application), sender, recipients, header, account)
-        table, postmaster = self.accounts.routes(), self.settings.forced_postmaster
-        return [explain_route(question, table, self.circuit, postmaster, self._redirected_to) for question in asked]
-
-    async def status(self) -> dict[str, object]:
-        """Switches, and accounts with their circuits and counts, for `status` and the dashboard."""
-        counts = await self.store.counts()
-        rows = overview(self.accounts.snapshot(), self.circuit, counts)
-        beats, now, guard = self.scheduler.beats, self.clock.now(), rules.staging_guard(self.settings)
-        return {
-            "running": self.scheduler.is_running,
-            "hostname": self.hostname,
-            "sending_enabled": self.settings.sending_enabled,
-            "guard_is_lost": self.configuration.guard_is_lost,
-            "redirected_to": guard.redirect_to if guard is not None else "",
-            "hold_pending_at_start": self.settings.hold_pending_at_start,
-            "batch_interval": self.settings.batch_interval,
-            "next_batch": beats.next_from(now) if self.scheduler.is_running else None,
-            "held": sum(n for (_, state), n in counts.items() if state is DeliveryState.HELD),
-            "accounts": rows,
-        }
 
     async def wait_drained(self, patience: timedelta = timedelta(minutes=5)) -> bool:
         """Wait until nothing is queued, being sent or deferred; whether that came in time."""

@@ -40,7 +40,7 @@ async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway
 
 
 async def _health(gateway: Gateway) -> dict[str, Any]:
-    rows: Any = (await gateway.status())["accounts"]
+    rows: Any = (await gateway.answers.status())["accounts"]
     found: dict[str, Any] = rows[0]
     return found
 
@@ -51,7 +51,7 @@ async def test_mail_waits_with_the_reason_and_goes_when_the_account_can_be_obeye
     before = await _health(gateway)
     assert (before["health"], before["reason"]) == ("needs attention", REASON), "told before any mail came"
     accepted = await gateway.submit(hello(gateway))
-    (why,) = await gateway.why(accepted.id)
+    (why,) = await gateway.answers.why(accepted.id)
     assert why.state.value == "queued"
     assert REASON in why.reason
     assert "--reset proxy_type" in why.advice

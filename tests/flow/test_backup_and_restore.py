@@ -211,9 +211,9 @@ async def test_everything_pending_is_held_and_says_why(kept: Kept, tmp_path: Pat
     assert {row.message_id for row in done.first} == set(kept.accepted)
     assert await states(again, [*kept.accepted, ended]) == ["held", "held", "held", "cancelled"]
     async with opened(again) as gateway:
-        (why,) = await gateway.why(queued)
-        (of_sending,) = await gateway.why(sending)
-        (of_held,) = await gateway.why(deferred)
+        (why,) = await gateway.answers.why(queued)
+        (of_sending,) = await gateway.answers.why(sending)
+        (of_held,) = await gateway.answers.why(deferred)
     assert why.reason == (
         "it was pending in the backup of 2026-11-20T12:00:00Z that was restored: it may have been sent since"
     )

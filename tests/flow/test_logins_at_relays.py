@@ -45,7 +45,7 @@ async def submitted(gateway: Gateway) -> MessageId:
 async def account_that(gateway: Gateway, health: str) -> dict[str, Any]:
     """The account, once it is `health`; pytest's limit is the patience."""
     while True:
-        rows: Any = (await gateway.status())["accounts"]
+        rows: Any = (await gateway.answers.status())["accounts"]
         found: dict[str, Any] = rows[0]
         if found["health"] == health:
             return found
@@ -72,7 +72,7 @@ async def test_mail_waits_for_a_login(
     # What may be a passing fault of the relay makes the account sleep only.
     failed = await account_that(gateway, "needs attention" if mend is not None else "sleeping")
     assert reason in failed["reason"]
-    (why,) = await gateway.why(message)
+    (why,) = await gateway.answers.why(message)
     assert reason in why.reason and advice in why.advice
     view = await gateway.store.message(message)
     assert view is not None

@@ -44,7 +44,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
 async def account_that(gateway: Gateway, health: str) -> dict[str, Any]:
     """The account, once it is `health`; pytest's limit is the patience."""
     while True:
-        rows: Any = (await gateway.status())["accounts"]
+        rows: Any = (await gateway.answers.status())["accounts"]
         found: dict[str, Any] = rows[0]
         if found["health"] == health:
             return found
@@ -91,7 +91,7 @@ async def test_the_reason_and_the_mend_are_told(gateway: Gateway, setup: str) ->
         await gateway.accounts.add(where | fields)
         accepted = await gateway.submit(hello(gateway))
         assert reason in (await account_that(gateway, health))["reason"]
-        (why,) = await gateway.why(accepted.id)
+        (why,) = await gateway.answers.why(accepted.id)
         assert reason in why.reason and advice in why.advice
         view = await gateway.store.message(accepted.id)
         assert view is not None and [(row.state.value, row.tries) for row in view.deliveries] == [("queued", 0)]

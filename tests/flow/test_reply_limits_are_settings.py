@@ -67,7 +67,7 @@ def a_message() -> Submission:
 async def until_asleep(gateway: Gateway) -> dict[str, Any]:
     """The account's status, once it sleeps."""
     while True:
-        status = await gateway.status()
+        status = await gateway.answers.status()
         accounts = status["accounts"]
         assert isinstance(accounts, list)
         if accounts[0]["health"] != "healthy":

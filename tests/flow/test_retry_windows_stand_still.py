@@ -105,7 +105,7 @@ async def test_an_account_that_needs_attention_stops_the_window_until_it_is_woke
 async def needs_attention(gateway: Gateway) -> None:
     """Wait until the account does."""
     async with asyncio.timeout(60):
-        while gateway.circuit(gateway.accounts.get("relay")).health.value != "needs attention":
+        while gateway.answers.circuit(gateway.accounts.get("relay")).health.value != "needs attention":
             await gateway.store.counts()
 
 
@@ -115,7 +115,7 @@ async def test_a_sleep_does_not_stop_the_window_and_ends_what_was_never_tried(tm
     off.transport.answers.append(AccountUnavailable(DOWN))
     await submit(gateway)
     async with asyncio.timeout(60):
-        while gateway.circuit(gateway.accounts.get("relay")).health.value != "sleeping":
+        while gateway.answers.circuit(gateway.accounts.get("relay")).health.value != "sleeping":
             await gateway.store.counts()
     await gateway.scheduler.put_to_sleep(gateway.accounts.get("relay"), 9 * DAY)
     off.clock.advance(2 * DAY)
@@ -147,7 +147,7 @@ async def test_the_accounts_own_rules_and_the_messages_own(tmp_path: Path) -> No
     async with asyncio.timeout(60):
         while await states(gateway) != ["deferred", "deferred"]:
             pass
-    (why,) = await gateway.why(accepted.id)
+    (why,) = await gateway.answers.why(accepted.id)
     assert why.times == Times(
         next_try=now + timedelta(minutes=20), window_ends=now + HOUR, window_left=HOUR, gives_up=now + 2 * HOUR
     )

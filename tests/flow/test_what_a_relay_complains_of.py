@@ -55,7 +55,7 @@ class Complaints:
 
     def circuit(self) -> Circuit:
         """How the account is."""
-        return self.gateway.circuit(self.gateway.accounts.get("relay"))
+        return self.gateway.answers.circuit(self.gateway.accounts.get("relay"))
 
     async def until(self, message: MessageId, state: str) -> None:
         """All deliveries of the message are in that state, after one try that counts at most."""

@@ -72,7 +72,7 @@ class Sleep(BaseModel):
 
 
 def _shown(gateway: TheGateway, account: Any) -> dict[str, Any]:
-    return gateway.accounts.show(account) | {"circuit": to_json(gateway.circuit(account))}
+    return gateway.accounts.show(account) | {"circuit": to_json(gateway.answers.circuit(account))}
 
 
 @routes.get("")

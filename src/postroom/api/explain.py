@@ -27,7 +27,7 @@ class ExplainOrder(BaseModel):
 @routes.post("/explain")
 async def explain_message(gateway: TheGateway, order: ExplainOrder) -> dict[str, Any]:
     """For each recipient: which account, each rewrite, which limits, and why each other account was passed over."""
-    found = gateway.explain_route(
+    found = gateway.answers.explain_route(
         order.application, order.sender, order.recipients, order.header.splitlines(), order.account
     )
     return {"recipients": to_json(found)}

@@ -270,7 +270,7 @@ async def get_message(gateway: TheGateway, message_id: str) -> dict[str, Any]:
     known of it: whether the relay has it, or has it twice; `as_sent` what its account changes, or changed, in it."""
     view = await message_of(gateway, message_id)
     shown: dict[str, Any] = to_json(view)
-    told = zip(view.deliveries, gateway.marks(view), await gateway.as_sent(view), strict=True)
+    told = zip(view.deliveries, gateway.answers.marks(view), await gateway.answers.as_sent(view), strict=True)
     shown["deliveries"] = [
         show_delivery(gateway, row) | {"marks": list(marks), "as_sent": to_json(sent)} for row, marks, sent in told
     ]
@@ -291,7 +291,7 @@ async def get_content(gateway: TheGateway, message_id: str) -> Response:
 async def explain_message(gateway: TheGateway, message_id: str) -> dict[str, Any]:
     """What each delivery waits for, until when, the command that would release it, and as whom it is sent."""
     view = await message_of(gateway, message_id)
-    told = zip(await gateway.why(view.id), await gateway.as_sent(view), strict=True)
+    told = zip(await gateway.answers.why(view.id), await gateway.answers.as_sent(view), strict=True)
     shown = [to_json(one) | show_times(one.times) | {"as_sent": to_json(sent)} for one, sent in told]
     for one in shown:
         del one["times"]

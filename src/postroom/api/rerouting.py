@@ -77,7 +77,7 @@ def _warnings(gateway: TheGateway, names: Iterable[str]) -> Iterable[str]:
     """What keeps each account from sending now."""
     for name in names:
         account = gateway.accounts.get(name)
-        circuit = gateway.circuit(account)
+        circuit = gateway.answers.circuit(account)
         if not account.enabled:
             yield f"account {name} is off: it waits there, or falls back; postroom accounts edit {name} --enabled"
         elif not circuit.may_send:

@@ -19,7 +19,7 @@ routes = APIRouter(prefix="/v1", tags=["status"])
 @routes.get("/status")
 async def get_status(gateway: TheGateway) -> dict[str, Any]:
     """Each account with its health and how many deliveries it has in each state."""
-    status: dict[str, Any] = to_json(await gateway.status())
+    status: dict[str, Any] = to_json(await gateway.answers.status())
     return status
 
 
@@ -28,12 +28,12 @@ async def check_gateway(gateway: TheGateway) -> dict[str, Any]:
     """Findings about settings, folder, keys, database, accounts, applications and listeners."""
     from ..diagnosis.check import check  # here: only this route needs it
 
-    status = await gateway.status()
+    status = await gateway.answers.status()
     findings = await check(
         gateway.settings,
         gateway.accounts.snapshot(),
         gateway.applications.snapshot(),
-        {account.id: gateway.circuit(account) for account in gateway.accounts.snapshot()},
+        {account.id: gateway.answers.circuit(account) for account in gateway.accounts.snapshot()},
         is_running=bool(status.get("running")),
         unusable=gateway.configuration.unusable,
     )
@@ -75,6 +75,6 @@ async def drain(
         longest = min(parse_duration(patience), timedelta(hours=1))
     except QuantityFault as error:
         raise InvalidInput(Fault("patience", error.fault, error.mend)) from None
-    if not (await gateway.status()).get("running"):
+    if not (await gateway.answers.status()).get("running"):
         raise NotRunning("the gateway is not delivering, so nothing would leave: start it with `postroom serve`")
     return {"drained": await gateway.wait_drained(longest)}

@@ -171,7 +171,7 @@ async def test_a_fault_inside_is_told_to_the_log_alone(
     async def fail() -> dict[str, object]:
         raise RuntimeError("marked cause")
 
-    monkeypatch.setattr(gateway, "status", fail)
+    monkeypatch.setattr(gateway.answers, "status", fail)
     response = await api.get("/v1/status")
     assert await problem_of(response, 500) == []
     assert "marked" not in response.text
