@@ -47,6 +47,7 @@ class Smarthost:
         self.behaviour = behaviour or Behaviour()
         self.taken: list[Taken] = []
         self.commands: list[str] = []
+        self.logins: dict[int, str] = {}  # the AUTH of each connection
         self.connections = 0
         self.contents = 0  # that came whole, answered or not
         self.port = port
@@ -70,7 +71,8 @@ class Smarthost:
         await self._server.wait_closed()
 
     def _reply(self, verb: str, line: str = "") -> bytes:
-        default = {"GREETING": "220 smarthost.test ESMTP", "DATA": "354 go on", "QUIT": "221 2.0.0 bye"}
+        default = {"GREETING": "220 smarthost.test ESMTP", "AUTH": "235 2.7.0 welcome", "DATA": "354 go on"}
+        default["QUIT"] = "221 2.0.0 bye"
         answer = (
             self.behaviour.replies.get(line) or self.behaviour.replies.get(verb) or default.get(verb, "250 2.0.0 ok")
         )
@@ -96,6 +98,8 @@ class Smarthost:
         while line := (await reader.readline()).decode("utf-8", "replace").rstrip("\r\n"):
             self.commands.append(line)
             verb = line.split(" ")[0].upper()
+            if verb == "AUTH":
+                self.logins[number] = line
             if self._closes(verb):
                 return
             if verb == self.behaviour.silent_at:

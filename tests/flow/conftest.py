@@ -35,7 +35,7 @@ from postroom.queue.rules import LaneRules
 from postroom.queue.scheduler import Scheduler
 from postroom.store import DeliveryRow, EventFilter, Store
 from postroom.store.database import open_store
-from postroom.transports import AccountUnavailable, Slot, Transaction
+from postroom.transports import STOP_PATIENCE, AccountUnavailable, Slot, Transaction
 
 OK = Delivered(reply=Reply(250, ("ok",), "2.0.0", "DATA"), remote_host="relay.test")
 
@@ -134,7 +134,7 @@ class ScriptedTransport:
     def withdraw(self) -> None:
         """See `Transport`; what it is given is sent at once."""
 
-    async def close(self) -> None:
+    async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
         """See `Transport`."""
         self.closed = True
 

@@ -93,7 +93,7 @@ class Lane:
         self._work = asyncio.Event()
         self._under_way = 0  # messages between claim and durable outcome
         self._all_ended: asyncio.Event | None = None
-        self._closings: set[asyncio.Task[None]] = set()
+        self._closings: dict[asyncio.Future[None], Transport] = {}  # those of former definitions
         self._paused = False
         self._stopping = False
         self._retiring: asyncio.Task[None] | None = None
@@ -186,7 +186,7 @@ class Lane:
         self.breaker.stop()
         for timer in self._timers.values():
             timer.cancel()
-        await self._transport.close()
+        await asyncio.gather(*(transport.close() for transport in (self._transport, *self._closings.values())))
         self._all_ended = asyncio.Event()
         if self._under_way:
             with contextlib.suppress(TimeoutError):
@@ -248,14 +248,15 @@ class Lane:
             if not self._room():
                 self._wait_for_room()
                 continue
+            transport = self._transport
             try:
-                slot = await self._transport.reserve()
+                slot = await transport.reserve()
             except AccountUnavailable as unavailable:
                 self._fail(unavailable.failure, connecting=True)
                 continue
             except TransportClosed:  # the account was edited; the next transport is there already
                 continue
-            room = self._room()
+            room = self._room() if transport is self._transport else 0  # it was edited meanwhile
             message = self._ready.next(room) if room and self.may_send else None
             if message is None:
                 slot.cancel()
@@ -484,10 +485,10 @@ class Lane:
             self._timers[name] = self._clock.call_later(seconds, fire)
 
     def _close_in_background(self, transport: Transport) -> None:
-        closing: Awaitable[None] = transport.close()
+        closing: Awaitable[None] = transport.close(patience=None)
         task = asyncio.ensure_future(closing)
-        self._closings.add(task)
-        task.add_done_callback(self._closings.discard)
+        self._closings[task] = transport
+        task.add_done_callback(self._closings.pop)
 
 
 def answered_at_once(outcomes: Sequence[Outcome]) -> Pending[Sequence[Outcome]]:

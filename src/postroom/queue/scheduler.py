@@ -84,8 +84,7 @@ class Scheduler:
         self._token = None
         for lane in lanes:
             lane.cease()
-        for lane in lanes:
-            await lane.stop()
+        await asyncio.gather(*(lane.stop() for lane in lanes))
 
     def follow(self, accounts: Sequence[Account]) -> None:
         """Lanes as the accounts are now: new ones open, changed ones change, removed ones end."""

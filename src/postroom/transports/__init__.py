@@ -8,6 +8,7 @@ of one slot's life is: `reserve` -> the lane claims -> `deliver` (once) -> the l
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
 from typing import Protocol
 
 from ..model.content import StagedBody
@@ -15,6 +16,9 @@ from ..model.envelope import Envelope
 from ..model.outcome import Deferred, Outcome
 from ..model.record import record
 from ..pending import Pending
+
+#: How long what is being sent may last once the gateway stops.
+STOP_PATIENCE = timedelta(seconds=3)
 
 #: Reads a staged body; given to transports so that they need not know the store.
 ChunkReader = Callable[[StagedBody], AsyncIterator[bytes]]
@@ -95,5 +99,6 @@ class Transport(Protocol):
     def withdraw(self) -> None:
         """Give back as `NotSent` what was handed over and of which nothing was written yet: other rules hold now."""
 
-    async def close(self) -> None:
-        """End connections after the transactions under way; safe to call twice."""
+    async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
+        """End connections after the transactions under way, which may last for `patience` (None: as long as the account
+        lets them); safe to call twice, also while the first call waits."""

@@ -23,7 +23,7 @@ from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, Tran
 from ..pending import Pending
 from ..protocol.smtp.client_limits import believe_less
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
-from . import ChunkReader, Slot, Transaction, TransportClosed
+from . import STOP_PATIENCE, ChunkReader, Slot, Transaction, TransportClosed
 from .direct_outcomes import no_connection, of_destination
 from .mail_route import Host, MailRoutes, Misses, NoRoute, Route, not_tried
 from .pool import ConnectionBudget
@@ -395,8 +395,8 @@ class DirectTransport:
             self._end(line)
         self._watch_idle()
 
-    async def close(self, patience: timedelta = timedelta(seconds=3)) -> None:
-        """See `Transport.close`: what is under way may end within `patience`."""
+    async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
+        """See `Transport.close`."""
         self._closing = True
         if self._idle is not None:
             self._idle.cancel()
@@ -405,7 +405,7 @@ class DirectTransport:
         for line in [line for line in self._lines if not line.in_use]:
             self._end(line)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=patience.total_seconds())
+            await asyncio.wait(self._tasks, timeout=None if patience is None else patience.total_seconds())
         for line in list(self._lines):
             line.connection.abort()  # its transaction ends, and tells how
         for task in list(self._connecting):

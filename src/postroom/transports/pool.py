@@ -19,7 +19,7 @@ from ..model.clock import Clock, Timer
 from ..model.outcome import Deferred
 from ..net.smtp_client import SmtpConnection, TransactionResult
 from ..pending import Pending
-from . import AccountUnavailable, Transaction, TransportClosed
+from . import STOP_PATIENCE, AccountUnavailable, Transaction, TransportClosed
 
 #: Slots of a connection that pipelines, and of one that does not (no envelope can be ahead).
 PIPELINED_SLOTS = 3
@@ -206,6 +206,7 @@ class ConnectionPool:
         self._fruitless = 0
         self._failure: AccountUnavailable | None = None
         self._closing = False
+        self._emptied = asyncio.Event()  # the last connection has ended, and none follows
         self._most = account.max_connections
         self.complained: Callable[[Deferred], None] = lambda failure: None
 
@@ -375,6 +376,8 @@ class ConnectionPool:
     def _forget(self, link: Link) -> None:
         self._links.remove(link)
         self._by_held[link.held].pop(link, None)
+        if self._closing and not self._links:
+            self._emptied.set()
 
     def _end(self, link: Link) -> None:
         if link in self._links:
@@ -412,8 +415,8 @@ class ConnectionPool:
             wait = min(free) - oldest if free else self.account.idle_timeout.total_seconds()
             self._later("idle", max(wait, 0.01), self._end_idle)
 
-    async def close(self, patience: timedelta = timedelta(seconds=3)) -> None:
-        """End idle connections, let the others finish for `patience`, then cut them."""
+    async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
+        """End idle connections, let the others finish for `patience` (None: by their timeouts), then cut them."""
         self._closing = True
         for timer in self._timers.values():
             timer.cancel()
@@ -424,7 +427,9 @@ class ConnectionPool:
         self._waiters.clear()
         for link in [link for link in self._links if not link.held]:
             self._end(link)
-        deadline = self.clock.monotonic() + patience.total_seconds()
+        if patience is None and self._links:
+            await self._emptied.wait()
+        deadline = self.clock.monotonic() + (patience or STOP_PATIENCE).total_seconds()
         while (self._links or self._connecting) and self.clock.monotonic() < deadline:
             await asyncio.sleep(0.01)
         for task in list(self._connecting):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from ..model.outcome import Deferred, Remedy, Scope
-from . import AccountUnavailable, Slot
+from . import STOP_PATIENCE, AccountUnavailable, Slot
 
 
 class RefusingTransport:
@@ -27,5 +28,5 @@ class RefusingTransport:
     def withdraw(self) -> None:
         """See `Transport.withdraw`: nothing waits here."""
 
-    async def close(self) -> None:
+    async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
         """See `Transport.close`."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from ..model.outcome import Captured, Deferred, Outcome
 from ..model.reply import Reply
 from ..pending import Pending
-from . import Slot, Transaction
+from . import STOP_PATIENCE, Slot, Transaction
 
 _REPLY = Reply(250, ("captured by the sandbox, nothing was sent",), "2.0.0")
 
@@ -43,7 +44,7 @@ class SandboxTransport:
     def withdraw(self) -> None:
         """See `Transport.withdraw`: nothing waits here."""
 
-    async def close(self) -> None:
+    async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
         """Nothing is open."""
 
     def give_back(self) -> None:

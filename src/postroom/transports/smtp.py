@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 
 from ..model.account import Account
@@ -12,7 +13,7 @@ from ..net.smtp_client import ContentSource, SmtpConnection, TransactionResult, 
 from ..pending import Pending
 from ..protocol.smtp.client_limits import believe_less
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
-from . import ChunkReader, Slot, Transaction
+from . import STOP_PATIENCE, ChunkReader, Slot, Transaction
 from .pool import ConnectionBudget, ConnectionPool, Link
 from .smtp_outcomes import Lesson, explain_connect_failure, learned, outcomes
 
@@ -92,9 +93,9 @@ class SmtpTransport:
         """See `Transport.withdraw`."""
         self._pool.withdraw()
 
-    async def close(self) -> None:
+    async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
         """See `Transport.close`."""
-        await self._pool.close()
+        await self._pool.close(patience)
 
 
 class SmtpSlot:
