@@ -15,7 +15,7 @@ from postroom.gateway import Gateway
 from tests.flow.gateways import hello
 from tests.smarthost import Behaviour, Smarthost
 
-REASON = "this release keeps but cannot obey yet: proxy_type"
+REASON = "this release keeps but cannot obey yet: template_cache"
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ async def smarthost() -> AsyncIterator[Smarthost]:
 
 @pytest.fixture
 async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway]:
-    """A gateway whose account shall go through a proxy; delivering."""
+    """A gateway whose account shall keep no templates; delivering."""
     gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
     relay = {"name": "relay", "host": "127.0.0.1", "port": smarthost.port, "security": "none"}
-    await gateway.accounts.add(relay | {"proxy_type": "socks5", "proxy_host": "127.0.0.1"})
+    await gateway.accounts.add(relay | {"template_cache": 0})
     await gateway.applications.add({"name": "erp", "senders": "*"})
     await gateway.start()
     yield gateway
@@ -54,11 +54,11 @@ async def test_mail_waits_with_the_reason_and_goes_when_the_account_can_be_obeye
     (why,) = await gateway.answers.why(accepted.id)
     assert why.state.value == "queued"
     assert REASON in why.reason
-    assert "--reset proxy_type" in why.advice
+    assert "--reset template_cache" in why.advice
     findings = await check(gateway.settings, gateway.accounts.snapshot(), (), {}, is_running=True)
     assert next(one.what for one in findings if one.subject == "account relay") == f"does not send: {REASON}"
     assert smarthost.taken == []
-    await gateway.accounts.edit("relay", {"proxy_type": None})
+    await gateway.accounts.edit("relay", {"template_cache": None})
     assert await gateway.wait_drained()
     assert [taken.recipients for taken in smarthost.taken] == [["b@y.test"]]
     assert (await _health(gateway))["health"] == "healthy"

@@ -23,7 +23,6 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "template_cache": _ANY,
     "fail_if_template_not_found": _ANY,
     "authentication": (Authentication.OAUTH2, Authentication.POP),
-    "proxy_type": _ANY,
 }
 
 

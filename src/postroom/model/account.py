@@ -166,6 +166,10 @@ class Proxy:
     domain: str = ""
 
 
+#: Connections go straight.
+NO_PROXY = Proxy()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PopLogin:
     """The POP3 login that opens the relay: SMTP may start `interval` after it began, and it serves for `validity`."""
@@ -294,7 +298,7 @@ class Account:
     server_name: str = ""  # in SNI; empty: the host
     client_certificate: str = ""  # PEM, with its chain
     client_key: str = _secret()
-    proxy: Proxy = Proxy()
+    proxy: Proxy = NO_PROXY
     sender: Sender = Sender()
     dkim: Dkim = Dkim()
     templates: TemplateUse = TemplateUse()

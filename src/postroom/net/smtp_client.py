@@ -51,6 +51,7 @@ async def connect(
         reply_limits,
     )
     connection.recorded.hide(account.password)
+    connection.recorded.hide(account.proxy.password)
     if observer is not NOBODY:
         connection.recorded.told = observer.said
     opening = _Opening(account, connection, resolver, observer)
@@ -122,17 +123,17 @@ class _Opening(Observer):
     async def _reach(self, implicit: bool) -> None:
         account, connection = self._account, self._connection
         tls = self._tls() if implicit else None
+        way = Way.of(account)
         seconds = account.connect_timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                sock = await open_socket(account.host, account.port, Way.of(account), self._resolver, self)
+                sock = await open_socket(account.host, account.port, way, self._resolver, self)
                 if implicit:
                     self.began("tls")
                 await open_transport(lambda: connection, sock, account.host, tls)
         except TimeoutError:
-            raise ConnectFailed(
-                self.stage, "network", f"no connection to {account.host} within {seconds:g} s"
-            ) from None
+            reason = f"no connection to {way.to(account.host)} within {seconds:g} s"
+            raise ConnectFailed(self.stage, "network", reason) from None
         self._tell_tls()
 
     def _tell_tls(self) -> None:

@@ -41,6 +41,14 @@ class Line:
         """The next line, with its end."""
         return await self._reader.readline()
 
+    async def octets(self, count: int) -> bytes:
+        """The next so many."""
+        return await self._reader.readexactly(count)
+
+    async def head(self) -> bytes:
+        """Everything up to an empty line, and that."""
+        return await self._reader.readuntil(b"\r\n\r\n")
+
     async def content(self) -> bytes:
         """Everything up to the end of data."""
         return (await self._reader.readuntil(b"\r\n.\r\n"))[:-3]
@@ -73,6 +81,13 @@ class Line:
             await self._writer.drain()
             await asyncio.sleep(0)
         return times
+
+    async def dribble(self, octets: bytes) -> None:
+        """Write them one by one."""
+        for octet in octets:
+            self._writer.write(bytes([octet]))
+            await self._writer.drain()
+            await asyncio.sleep(0)
 
     async def greet(self, *offered: str) -> None:
         """Greeting and EHLO, with these extensions."""
@@ -154,8 +169,8 @@ class Relay(AbstractAsyncContextManager["Relay"]):
 
     def account(self, **fields: Any) -> Account:
         """An account for this relay, by the name relay.test; without TLS unless `security` says otherwise."""
-        defaults: dict[str, Any] = {"security": Security.NONE, "host": "relay.test"}
-        return Account(id=1, name="relay", kind=AccountKind.SMTP, port=self.port, **(defaults | fields))
+        defaults: dict[str, Any] = {"security": Security.NONE, "host": "relay.test", "port": self.port}
+        return Account(id=1, name="relay", kind=AccountKind.SMTP, **(defaults | fields))
 
     async def resolve(self, host: str, port: int) -> Sequence[Address]:
         """Every name is this machine."""

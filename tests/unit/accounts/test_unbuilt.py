@@ -26,6 +26,7 @@ OBEYED: dict[str, object] = {
     "messages_per_minute": 1, "messages_per_hour": 1, "messages_per_day": 1, "recipients_per_day": 1,
     "quota_group": "ses", "day": "calendar", "day_zone": "Europe/Berlin", "when_limited": "refuse",
     "fallback": "accounts", "fallback_accounts": "other", "fall_back_after": "1s",
+    "proxy_type": "socks5", "proxy_host": "p.example",
 }  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def test_the_list_names_fields_and_values_that_are_there() -> None:
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"proxy_type": "http-connect", "proxy_host": "p.example"}, ("proxy_type",)),
+        ({"template_cache": 0}, ("template_cache",)),
         ({"charset": "latin-1", "dynamic": "yes"}, ("charset", "dynamic")),
         ({"authentication": "pop-before-smtp", "pop_username": "u", "pop_password": "p"}, ("authentication",)),
     ],
