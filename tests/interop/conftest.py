@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,18 +38,22 @@ class Certificates:
         return context
 
 
+def written(folder: Path, authority: trustme.CA, times: Mapping[str, Any], *names: str) -> Certificates:
+    """The files of what `authority` gives to `names`, valid for `times`; without names, of the authority's own."""
+    issued: trustme.LeafCert | trustme.CA = authority.issue_cert(*names, **times) if names else authority
+    made = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem", folder / "chain.pem")
+    certificate = issued.cert_pem if isinstance(issued, trustme.CA) else issued.cert_chain_pems[0]
+    authority.cert_pem.write_to_path(str(made.ca))
+    certificate.write_to_path(str(made.certificate))
+    issued.private_key_pem.write_to_path(str(made.key))
+    made.chain.write_bytes(issued.private_key_pem.bytes() + certificate.bytes())
+    return made
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """A throw-away authority."""
-    folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost", "127.0.0.1")
-    made = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem", folder / "chain.pem")
-    authority.cert_pem.write_to_path(str(made.ca))
-    issued.cert_chain_pems[0].write_to_path(str(made.certificate))
-    issued.private_key_pem.write_to_path(str(made.key))
-    issued.private_key_and_cert_chain_pem.write_to_path(str(made.chain))
-    return made
+    return written(tmp_path_factory.mktemp("certificates"), trustme.CA(), {}, "localhost", "127.0.0.1")
 
 
 @dataclass

@@ -28,6 +28,9 @@ __all__ = [
     "tls_failure",
 ]
 
+#: The loop's own limit of a handshake: out of the way of the connect timeout, which whoever connects keeps.
+HANDSHAKE_SECONDS = 86_400.0
+
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 
 _FAMILIES = {AddressFamily.IPV4: socket.AF_INET, AddressFamily.IPV6: socket.AF_INET6}
@@ -110,6 +113,7 @@ async def open_transport(
             sock=sock,
             ssl=tls.context if tls is not None else None,
             server_hostname=tls.server_name if tls is not None else None,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if tls is not None else None,
         )
     except OSError as error:
         sock.close()
@@ -132,7 +136,9 @@ async def start_tls(
     """
     loop = asyncio.get_running_loop()
     try:
-        secured = await loop.start_tls(transport, protocol, tls.context, server_hostname=tls.server_name)
+        secured = await loop.start_tls(
+            transport, protocol, tls.context, server_hostname=tls.server_name, ssl_handshake_timeout=HANDSHAKE_SECONDS
+        )
     except OSError as error:
         transport.abort()
         raise tls_failure(host, error) from error
