@@ -32,39 +32,39 @@ def outcomes(
         and all(reply is not None and reply.is_positive for reply in result.rcpt)
     ):
         return [Delivered(reply=final, remote_host=remote_host, reports=reports)] * len(result.rcpt)
-    found = [_outcome(result, n, remote_host, reports) for n in range(len(result.rcpt))]
+    lesson = learned(result)  # once: a relay may refuse a thousand recipients
+    found = [_outcome(result, n, remote_host, reports, lesson) for n in range(len(result.rcpt))]
     if not any(isinstance(outcome, Failure) for outcome in found):
         return found
     said = transcript(result)
     return [dataclasses.replace(one, transcript=said) if isinstance(one, Failure) else one for one in found]
 
 
-def _outcome(result: TransactionResult, n: int, remote_host: str, reports: bool) -> Outcome:
+def _outcome(result: TransactionResult, n: int, remote_host: str, reports: bool, lesson: Lesson | None) -> Outcome:
     rcpt, final = result.rcpt[n], result.final
     if result.not_started:
         return NotSent(remote_host=remote_host)
     if n in result.left_out:
         return _not_asked(result.left_out[n], remote_host)
     if result.mail is not None and not result.mail.is_positive:
-        return _refused(result, Stage.MAIL, result.mail, remote_host)
+        return _refused(lesson, Stage.MAIL, result.mail, remote_host)
     if rcpt is not None and not rcpt.is_positive:
-        return _refused(result, Stage.RCPT, rcpt, remote_host)
+        return _refused(lesson, Stage.RCPT, rcpt, remote_host)
     if final is not None:
         if result.is_delivered(n):
             return Delivered(reply=final, remote_host=remote_host, reports=reports)
         if not final.is_positive:
-            return _refused(result, Stage.CONTENT, final, remote_host)
+            return _refused(lesson, Stage.CONTENT, final, remote_host)
     elif result.content_written:
         reason = f"the end of data was written and no reply came: {result.error}"
         return Unknown(status="4.4.2", reason=reason, remote_host=remote_host)
     elif result.data is not None and not result.data.is_intermediate:
-        return _refused(result, Stage.DATA, result.data, remote_host)
+        return _refused(lesson, Stage.DATA, result.data, remote_host)
     return _broken(result, n, remote_host)
 
 
-def _refused(result: TransactionResult, stage: Stage, reply: Reply, remote_host: str) -> Outcome:
+def _refused(lesson: Lesson | None, stage: Stage, reply: Reply, remote_host: str) -> Outcome:
     """The outcome of a refusal: none, where it goes again at once in another way (see `Lesson`)."""
-    lesson = learned(result)
     if lesson is not None and (stage, reply) in lesson.refusals:
         return NotSent(reason=f"{reply.text}: {lesson.then}", reply=reply, remote_host=remote_host)
     return refused(stage, reply, remote_host)
@@ -77,7 +77,7 @@ class Lesson:
     `most_recipients` (0: nothing was learned of it) in one transaction; `plain`: without parameters.
     """
 
-    refusals: tuple[tuple[Stage, Reply], ...]
+    refusals: frozenset[tuple[Stage, Reply]]
     then: str
     most_recipients: int = 0
     plain: bool = False
@@ -92,7 +92,7 @@ def learned(result: TransactionResult) -> Lesson | None:
     whole = [(Stage.DATA, result.data), (Stage.CONTENT, result.final)]
     told += [(stage, reply) for stage, reply in whole if reply is not None and reply.code >= 400]
     plain, apart, most = [], [], 0
-    for stage, reply in told:
+    for stage, reply in dict.fromkeys(told):
         action = classify(stage, reply).action
         if action is Action.PLAIN and _has_parameters(result, stage):
             plain.append((stage, reply))
@@ -101,8 +101,8 @@ def learned(result: TransactionResult) -> Lesson | None:
             most = taken if stage is Stage.RCPT else taken // 2
             apart.append((stage, reply))
     if plain:
-        return Lesson(tuple(plain), "it goes without parameters", plain=True)
-    return Lesson(tuple(apart), "the rest goes with the next transaction", most) if apart else None
+        return Lesson(frozenset(plain), "it goes without parameters", plain=True)
+    return Lesson(frozenset(apart), "the rest goes with the next transaction", most) if apart else None
 
 
 def _has_parameters(result: TransactionResult, stage: Stage) -> bool:
