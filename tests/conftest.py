@@ -41,6 +41,7 @@ PEERS: dict[str, tuple[str, str]] = {
     "openssl": ("openssl", "apt-get install openssl"),
     "node": ("node", "apt-get install nodejs"),
     "dovecot": ("/usr/lib/dovecot/submission-login", "apt-get install dovecot-submissiond"),
+    "dovecot-pop3d": ("/usr/lib/dovecot/pop3-login", "apt-get install dovecot-pop3d"),
     "opendkim": ("opendkim", "apt-get install opendkim"),
     "curl": ("curl", "apt-get install curl"),
     "postgresql": (str((postgresql.programs() or Path("/")) / "initdb"), "apt-get install postgresql"),

@@ -16,6 +16,7 @@ from ..model.account import (
     Mechanism,
     OAuthFlow,
     OAuthProvider,
+    PopSecurity,
     ProxyType,
     Security,
     Verification,
@@ -71,6 +72,15 @@ def _pop_login_is_whole(account: Account) -> Faults:
         yield Fault("pop_username", "there is none", "give the name of the mailbox that opens the relay")
     if not account.pop.password:
         yield Fault("pop_password", "there is none", "give the password of that mailbox")
+    is_clear = account.pop.security is PopSecurity.NONE and not account.pop.apop
+    if is_clear and not account.allow_clear_password:
+        mend = "set pop_security to stls or tls, switch pop_apop on, or allow_clear_password"
+        yield Fault("pop_apop", "is off, and without encryption the password would go in clear", mend)
+    if account.pop.apop and " " in account.pop.username:
+        yield Fault("pop_username", "has a space, which APOP cannot carry", "switch pop_apop off, or name it otherwise")
+    if account.pop.validity <= account.pop.interval:
+        fault = "is over before SMTP may start"
+        yield Fault("pop_validity", fault, "make it longer than pop_interval")
 
 
 def _tokens_can_be_had(account: Account) -> Faults:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..model.account import OLD_TLS_VERSIONS, Account, AccountKind, Security, Verification
+from ..model.account import OLD_TLS_VERSIONS, Account, AccountKind, Authentication, PopSecurity, Security, Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +29,8 @@ def risks(account: Account) -> Iterator[Risk]:
         yield Risk(f"may speak TLS {' and '.join(old)}, which is no longer safe", "--tls-versions 1.2,1.3")
     if account.username and account.allow_clear_password:
         yield Risk("may send its password in clear", "--no-allow-clear-password")
+    if account.authentication is Authentication.POP and account.pop.security is PopSecurity.NONE:
+        what = "logs in by APOP without encryption: who listens can try passwords until one fits"
+        if not account.pop.apop:
+            what = "sends the password of its POP3 login in clear"
+        yield Risk(what, "--pop-security stls")

@@ -22,7 +22,7 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "dynamic": _ANY,
     "template_cache": _ANY,
     "fail_if_template_not_found": _ANY,
-    "authentication": (Authentication.OAUTH2, Authentication.POP),
+    "authentication": (Authentication.OAUTH2,),
 }
 
 

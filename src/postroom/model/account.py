@@ -316,3 +316,8 @@ class Account:
     when_limited: WhenLimited = WhenLimited.WAIT
     quota_group: str = ""
     graph: Graph = Graph()
+
+    @property
+    def pop_host(self) -> str:
+        """Where the POP3 login is made: at the relay, unless it names another host."""
+        return self.pop.host or self.host

@@ -22,10 +22,12 @@ Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
 class ConnectFailed(Exception):
     """No connection that mail may go over.
 
-    `stage` is "resolve", "connect", "proxy", "tls", "greeting", "ehlo", "starttls" or "auth"; `kind` one of "network",
-    "tls", "certificate" (it was refused), "auth", "reply", "protocol", "no-mechanism", "clear-password", "credentials"
-    (the mechanism cannot carry them), "sasl" (the exchange was broken off) and "local-address" (which is not this
-    machine's); `reply` what the server said, if it did. `transcript` has what was said, without secrets.
+    `stage` is "resolve", "connect", "proxy", "tls", "greeting", "ehlo", "starttls" or "auth", or "pop": all of a POP3
+    login that opens the relay. `kind` is one of "network", "tls", "certificate" (it was refused), "auth", "reply",
+    "protocol", "no-mechanism", "clear-password", "credentials" (the mechanism cannot carry them), "sasl" (the exchange
+    was broken off), "no-timestamp" (a POP3 server greets without one that APOP may use) and "local-address" (which is
+    not this machine's); `reply` what the server said, if it did: of POP3 the words are in `reason`. `transcript` has
+    what was said, without secrets.
 
     At stage "proxy" the way there failed, and `kind` says how: "network" (the proxy is not reached, or breaks off),
     "auth" (it asks for a login, or refuses the one it got), "no-mechanism" (it offers no login that the account may

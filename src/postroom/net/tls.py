@@ -54,6 +54,20 @@ def client_tls(account: Account) -> ClientTls:
     Raises:
         ValueError: the bundle, or the client certificate with its key, cannot be used.
     """
+    return _tls_to(account, account.server_name or account.host)
+
+
+def pop_tls(account: Account) -> ClientTls:
+    """TLS to the server of its POP3 login, by the same rules; `server_name` is the relay's, and only of its host.
+
+    Raises:
+        ValueError: as `client_tls`.
+    """
+    host = account.pop_host
+    return client_tls(account) if host == account.host else _tls_to(account, host)
+
+
+def _tls_to(account: Account, server_name: str) -> ClientTls:
     context = client_context(
         account.verification,
         account.ca_bundle,
@@ -62,7 +76,7 @@ def client_tls(account: Account) -> ClientTls:
         key=account.client_key,
     )
     pinned = account.fingerprints if account.verification is Verification.FINGERPRINT else ()
-    return ClientTls(context, account.server_name or account.host, account.tls_versions, pinned)
+    return ClientTls(context, server_name, account.tls_versions, pinned)
 
 
 def https_tls(host: str, ca_bundle: str = "") -> ClientTls:

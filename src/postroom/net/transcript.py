@@ -54,10 +54,19 @@ class Transcript:
         self._look_for(line.decode("utf-8", "replace").rstrip("\r\n"))
         self._add(f"C: {HIDDEN}")
 
+    def sent_but_for(self, shown: str, secret: str) -> None:
+        """A command of another protocol that ends with a secret: `shown` is what stands before it."""
+        self._look_for(secret, exact=True)
+        self._add(f"C: {shown} {HIDDEN}")
+
     def received(self, reply: Reply) -> None:
         """A whole reply."""
         for line in _reply_lines(reply):
             self._add(line)
+
+    def heard(self, line: str) -> None:
+        """A line of a server of another protocol."""
+        self._add(f"S: {line}")
 
     def note(self, text: str) -> None:
         """What neither side said: that TLS was started, or what went wrong."""

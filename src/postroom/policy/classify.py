@@ -76,7 +76,7 @@ SCOPES: dict[Action, Scope | None] = {
 class Verdict:
     """What to do and who is to blame; `wait` is the time that the reply or the rule names (None: by schedule).
 
-    `nobody`: the recipient does not exist.
+    `nobody`: the recipient does not exist. `pop`: a POP3 login may change it (see `Rule`).
     """
 
     action: Action
@@ -86,11 +86,15 @@ class Verdict:
     wait: timedelta | None = None
     rule: str = ""
     nobody: bool = False
+    pop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of `classify.toml`; `reply` is the real reply that it was made for."""
+    """One rule of `classify.toml`; `reply` is the real reply that it was made for.
+
+    `pop`: the relay does not know us; an account that logs in by POP3 before does so once more, and tries again.
+    """
 
     name: str
     stages: frozenset[Stage]
@@ -104,6 +108,7 @@ class Rule:
     advice: str
     reply: str
     source: str
+    pop: bool
 
     def matches(self, stage: Stage, reply: Reply, text: str) -> bool:
         """Whether the rule speaks of this reply at this stage; `text` is its text, cut."""
@@ -229,6 +234,7 @@ def _rule(entry: dict[str, Any]) -> Rule:
         advice=entry["advice"],
         reply=entry["reply"],
         source=entry["source"],
+        pop=entry.get("pop", False),
     )
 
 
@@ -272,7 +278,8 @@ def _judged(stage: Stage, reply: Reply) -> Verdict:
     for rule in rules():
         if rule.matches(stage, reply, text):
             status = reply.enhanced or _status(stage, reply, rule.action)
-            return Verdict(rule.action, rule.scope, status, rule.advice, named_wait(text) or rule.wait, rule.name)
+            wait = named_wait(text) or rule.wait
+            return Verdict(rule.action, rule.scope, status, rule.advice, wait, rule.name, pop=rule.pop)
     action = _without_a_rule(stage, reply)
     scope = SCOPES[action] or Scope.MESSAGE
     return Verdict(action, scope, reply.enhanced or _status(stage, reply, action), wait=named_wait(text))

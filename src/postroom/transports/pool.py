@@ -231,6 +231,14 @@ class ConnectionPool:
         if self._waiters:
             self._serve()
 
+    def retire(self) -> None:
+        """The connections that are open get nothing more, and end after what they have."""
+        for link in list(self._links):
+            self._by_held[link.held].pop(link, None)
+            link.most = 0
+            if not link.held:
+                self._end(link)
+
     async def reserve(self) -> Link:
         """A link with one slot taken.
 

@@ -6,19 +6,24 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
-from ..model.account import Account
+from ..model.account import Account, Authentication
 from ..model.clock import Clock
 from ..model.outcome import Deferred, NotSent, Outcome
-from ..net.smtp_client import ContentSource, SmtpConnection, TransactionResult, connect
+from ..net import pop3_login
+from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
 from ..pending import Pending
 from ..protocol.smtp.client_limits import believe_less
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
-from . import STOP_PATIENCE, ChunkReader, Slot, Transaction
+from . import STOP_PATIENCE, ChunkReader, Slot, Transaction, TransportClosed
 from .pool import ConnectionBudget, ConnectionPool, Link
+from .pop_before_smtp import PopBeforeSmtp
 from .smtp_outcomes import Lesson, explain_connect_failure, learned, outcomes
 
 #: How long it is remembered how many recipients a relay takes in one transaction.
 LESSON_SECONDS = 3600.0
+
+#: Looks at the outcomes by recipient, and may have another opinion.
+Judge = Callable[[Sequence[str], Sequence[Outcome]], Sequence[Outcome]]
 
 
 class SmtpTransport:
@@ -43,14 +48,29 @@ class SmtpTransport:
             explain=partial(explain_connect_failure, account),
         )  # fmt: skip
         self._clock = clock
+        self._opener: PopBeforeSmtp | None = None
+        if account.authentication is Authentication.POP:
+            self._opener = PopBeforeSmtp(
+                account, clock, partial(pop3_login.log_in, account, clock, reply_limits=reply_limits)
+            )
         self._plain = False
         self._most_recipients: int | None = None
         self._most_recipients_until = 0.0
 
     async def _connect(self) -> SmtpConnection:
-        connection = await connect(self._account, helo_name=self._helo_name, reply_limits=self._reply_limits)
-        self._adjust(connection)
-        return connection
+        opener = self._opener
+        while True:
+            number = 0 if opener is None else await opener.ready()
+            try:
+                connection = await connect(self._account, helo_name=self._helo_name, reply_limits=self._reply_limits)
+            except ConnectFailed as failure:
+                if opener is not None and failure.reply is not None:
+                    opener.forget()  # it may be shut to those whom it does not know
+                raise
+            if opener is None or opener.stands(number):
+                self._adjust(connection)
+                return connection
+            connection.leave()
 
     def _adjust(self, connection: SmtpConnection) -> None:
         if self._clock.monotonic() > self._most_recipients_until:
@@ -79,7 +99,16 @@ class SmtpTransport:
 
     async def reserve(self) -> Slot:
         """See `Transport.reserve`."""
-        return SmtpSlot(await self._pool.reserve(), self.learn)
+        if self._opener is None:
+            return SmtpSlot(await self._pool.reserve(), self.learn)
+        try:
+            number = await self._opener.ready()
+        except TransportClosed:
+            raise
+        except Exception as error:  # every failure to connect is told to who waits
+            raise explain_connect_failure(self._account, error) from error
+        judge = partial(self._opener.judged, number=number, pool=self._pool)
+        return SmtpSlot(await self._pool.reserve(), self.learn, judge)
 
     def listen(self, complained: Callable[[Deferred], None]) -> None:
         """See `Transport.listen`."""
@@ -95,17 +124,20 @@ class SmtpTransport:
 
     async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
         """See `Transport.close`."""
+        if self._opener is not None:
+            self._opener.close()
         await self._pool.close(patience)
 
 
 class SmtpSlot:
     """One transaction's place on a link."""
 
-    __slots__ = ("_learn", "_link", "_sent")
+    __slots__ = ("_judge", "_learn", "_link", "_sent")
 
-    def __init__(self, link: Link, learn: Callable[[Lesson], None]) -> None:
+    def __init__(self, link: Link, learn: Callable[[Lesson], None], judge: Judge | None = None) -> None:
         self._link = link
         self._learn = learn
+        self._judge = judge
         self._sent = False
 
     def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
@@ -126,6 +158,8 @@ class SmtpSlot:
                 found = outcomes(result, self._link.remote_host, connection.transcript, reports=reports)
                 if any(isinstance(outcome, NotSent) for outcome in found) and (lesson := learned(result)) is not None:
                     self._learn(lesson)
+                if self._judge is not None:
+                    found = self._judge(result.envelope.recipients, found)
             except Exception as error:
                 told.set_exception(error)
             else:

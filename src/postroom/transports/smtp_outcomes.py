@@ -145,6 +145,10 @@ def _not_asked(why: LeftOut, remote_host: str) -> Outcome:
 
 _STAGES = frozenset(Stage)
 
+#: Of connections that could not be had (RFC 3463 section 3.8).
+_STATUSES = {"certificate": "4.7.5"}
+_POP_STATUSES = _STATUSES | {"auth": "4.7.0", "no-timestamp": "4.7.0", "clear-password": "4.7.0"}
+
 _REMEDIES = {
     Action.FEWER: Remedy.FEWER,
     Action.SLOWER: Remedy.SLOWER,
@@ -189,10 +193,11 @@ def explain_connect_failure(account: Account, error: Exception) -> AccountUnavai
                 transcript=error.transcript,
             )
         )
-    rule = classify_failure(error.kind, error.stage, error.reason, host=account.host, port=account.port)
+    host, port = (account.pop_host, account.pop.port) if error.stage == "pop" else (account.host, account.port)
+    rule = classify_failure(error.kind, error.stage, error.reason, host=host, port=port)
     return AccountUnavailable(
         Deferred(
-            status="4.7.5" if error.kind == "certificate" else "4.4.1",
+            status=(_POP_STATUSES if error.stage == "pop" else _STATUSES).get(error.kind, "4.4.1"),
             reason=f"{error.stage}: {error.reason}",
             advice=rule.advice if rule is not None else "",
             scope=Scope.ACCOUNT,

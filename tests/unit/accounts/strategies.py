@@ -109,9 +109,13 @@ LOGIN = _either(
            oauth_authorize_url="https://a.example/"),
     _fixed(authentication="oauth2", username="a@x.test", oauth_provider="google", oauth_flow="service-account",
            oauth_service_account=service_account()),
-    _merged(_fixed(authentication="pop-before-smtp"), _all(pop_username=NAMES, pop_password=SECRETS),
-            _some(pop_host=HOSTS, pop_port=COUNTS | st.just(110), pop_security=st.sampled_from(["none", "stls", "tls"]),
-                  pop_apop=SWITCHES, pop_interval=DURATIONS, pop_validity=DURATIONS)),
+    _merged(_fixed(authentication="pop-before-smtp"),
+            _all(pop_username=NAMES.filter(lambda one: " " not in one), pop_password=SECRETS),
+            _some(pop_host=HOSTS, pop_port=COUNTS | st.just(110),
+                  pop_interval=st.sampled_from(["0s", "7ms", "1500ms"]), pop_validity=st.sampled_from(["2s", "3h"])),
+            st.one_of(_some(pop_security=st.sampled_from(["none", "stls", "tls"]), pop_apop=st.just(True)),
+                      _merged(_all(pop_security=st.sampled_from(["stls", "tls"])), _some(pop_apop=SWITCHES)),
+                      _fixed(pop_apop=False, allow_clear_password=True))),
 )  # fmt: skip
 SMTP = _merged(
     _fixed(kind="smtp"), _all(host=HOSTS), _some(port=COUNTS, dynamic=SWITCHES, server_name=HOSTS), NETWORK, GREETING,

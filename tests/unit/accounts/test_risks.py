@@ -7,6 +7,7 @@ import pytest
 from postroom.accounts.definition import parse_account, show_account
 
 RELAY: dict[str, object] = {"name": "relay", "host": "a.example"}
+POP: dict[str, object] = {"authentication": "pop-before-smtp", "pop_username": "ann", "pop_password": "p"}
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,9 @@ RELAY: dict[str, object] = {"name": "relay", "host": "a.example"}
         ({"tls_versions": "1.0, 1.1, 1.2"}, ["may speak TLS 1.0 and 1.1, which is no longer safe"]),
         ({"tls_versions": "1.0", "security": "none"}, []),
         ({"username": "a", "password": "p", "allow_clear_password": True}, ["may send its password in clear"]),
+        (POP, ["logs in by APOP without encryption"]),
+        (POP | {"pop_security": "stls"}, []),
+        (POP | {"pop_apop": False, "allow_clear_password": True}, ["sends the password of its POP3 login in clear"]),
     ],
 )
 def test_risks_are_shown(fields: dict[str, object], warnings: list[str]) -> None:

@@ -47,6 +47,9 @@ GRAPH = {"name": "m365", "kind": "graph", "host": None, "oauth_client_id": "c", 
         ({"oauth_client_id": "c"}, "oauth_client_id", "has no use as things stand"),
         (POP | {"pop_username": ""}, "pop_username", "there is none"),
         (POP | {"pop_password": ""}, "pop_password", "there is none"),
+        (POP | {"pop_apop": False}, "pop_apop", "the password would go in clear"),
+        (POP | {"pop_username": "ann b"}, "pop_username", "has a space"),
+        (POP | {"pop_interval": "1m", "pop_validity": "1m"}, "pop_validity", "is over before SMTP may start"),
         (POP | {"username": "ann"}, "username", "has no use as things stand"),
         ({"pop_host": "p.example"}, "pop_host", "has no use as things stand"),
         ({"port": 465, "security": "starttls"}, "security", "port 465 speaks TLS from the first byte"),
@@ -111,6 +114,9 @@ def test_what_goes_without_saying() -> None:
     pop = parse_account(RELAY | POP | {"pop_security": "tls"})
     assert pop.pop.port == 995
     assert parse_account({"pop_security": "stls"}, pop).pop.port == 110
+    assert pop.pop_host == RELAY["host"]
+    assert parse_account({"pop_host": "pop.example", "pop_apop": False}, pop).pop_host == "pop.example"
+    assert not parse_account(RELAY | POP | {"pop_apop": False, "allow_clear_password": True}).pop.apop
     assert parse_account({"pop_security": "tls", "pop_port": 7}, pop).pop.port == 7
 
 

@@ -35,6 +35,8 @@ def test_what_is_obeyed_may_send() -> None:
     assert refusal(account) is None
     assert show_account(account)["not_built"] == []
     assert refusal(parse_account({"name": "box", "kind": "sandbox"})) is None
+    pop = {"authentication": "pop-before-smtp", "pop_username": "u", "pop_password": "p"}
+    assert refusal(parse_account(RELAY | pop)) is None
 
 
 def test_the_list_names_fields_and_values_that_are_there() -> None:
@@ -49,7 +51,7 @@ def test_the_list_names_fields_and_values_that_are_there() -> None:
     [
         ({"template_cache": 0}, ("template_cache",)),
         ({"charset": "latin-1", "dynamic": "yes"}, ("charset", "dynamic")),
-        ({"authentication": "pop-before-smtp", "pop_username": "u", "pop_password": "p"}, ("authentication",)),
+        ({"authentication": "oauth2", "username": "u", "oauth_client_id": "c"}, ("authentication",)),
     ],
 )
 def test_what_is_not_is_named(fields: dict[str, object], named: tuple[str, ...]) -> None:

@@ -96,9 +96,9 @@ class ReplyReader:
         while (line := self._next_line()) is not None:
             match = _LINE.match(line)
             if match is None:
-                raise RemoteProtocolError(f"not a reply: {_quoted(line)}")
+                raise RemoteProtocolError(f"not a reply: {quoted(line)}")
             if self._lines and self._lines[0][:3] != match[1]:
-                raise RemoteProtocolError(f"a reply with two codes: {_quoted(self._lines[0])} and {_quoted(line)}")
+                raise RemoteProtocolError(f"a reply with two codes: {quoted(self._lines[0])} and {quoted(line)}")
             # What is not kept counts, and is checked like the rest.
             if not self._lines or self._reply_bytes <= KEPT_BYTES or command == "EHLO":
                 self._lines.append(line)
@@ -126,7 +126,7 @@ class ReplyReader:
 
 def _reply(lines: list[bytes], command: str) -> Reply:
     code = int(lines[0][:3])
-    texts = [_printable(line[4:].decode("utf-8", "replace")) for line in lines]
+    texts = [printable(line[4:].decode("utf-8", "replace")) for line in lines]
     enhanced = ""
     # RFC 2034 section 4: no enhanced status on the greeting or on EHLO and HELO; its class is the code's first digit.
     if command not in ("", "EHLO", "HELO"):
@@ -137,13 +137,14 @@ def _reply(lines: list[bytes], command: str) -> Reply:
     return Reply(code, tuple(texts), enhanced, command)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` fit for logs, reports and pages: what could move a cursor or hide is shown as a replacement character."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() or letter == "\t" else "\ufffd" for letter in text)
 
 
-def _quoted(line: bytes) -> str:
-    shown = ascii(_printable(line[:80].decode("utf-8", "replace")))
+def quoted(line: bytes) -> str:
+    """The beginning of a line that is none, for an error: as a Python string, in ASCII."""
+    shown = ascii(printable(line[:80].decode("utf-8", "replace")))
     return shown + "..." if len(line) > 80 else shown
