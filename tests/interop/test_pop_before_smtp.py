@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.gateways import Postfix
 from tests.interop.conftest import Certificates
 from tests.interop.dovecot import LOGIN
 from tests.interop.dovecot_pop3 import STRANGER, Clients, Pop3Dovecot, running_pop3
@@ -27,7 +28,7 @@ class Provider:
     gateway: Gateway
     pop: Pop3Dovecot
     clients: Clients
-    relay_port: int
+    relay: Postfix
     sink: NodeRelay
     certificates: Certificates
 
@@ -40,7 +41,7 @@ class Provider:
         pop = ["--pop-host", "localhost", "--pop-port", str(port or self.pop.port), "--pop-username", user]
         pop += ["--pop-password-file", str(secret), "--ca-bundle", str(self.certificates.ca)]
         authentication = ["--authentication", "pop-before-smtp"]
-        self.gateway.add_account(name, self.relay_port, "--security", "none", *authentication, *pop, *options)
+        self.gateway.add_account(name, self.relay.port, "--security", "none", *authentication, *pop, *options)
         self.gateway.served.run("accounts", "edit", name, "--messages-per-connection", "1")
 
     def send(self, account: str, *recipients: str) -> str:
@@ -76,8 +77,7 @@ def provider(certificates: Certificates, tmp_path_factory: pytest.TempPathFactor
             running_pop3(certificates, clients) as pop,
             running_gateway(folder / "data") as gateway,
         ):
-            yield Provider(gateway, pop, clients, postfix.port, sink, certificates)
-            assert "Relay access denied" in log_of(postfix), "it was never shut"
+            yield Provider(gateway, pop, clients, postfix, sink, certificates)
     finally:
         shutil.rmtree(shared)
 
@@ -112,6 +112,7 @@ def test_who_was_denied_gets_it_once_after_another_login(provider: Provider) -> 
     provider.clients.empty()  # the provider's window is over
     own, others = a_recipient(domain="isp.example"), [a_recipient(), a_recipient()]
     provider.send("lapsed", own, *others)
+    assert f"<{others[0]}>: Relay access denied" in log_of(provider.relay)
     assert len(provider.pop.logins()) == before + 1
     provider.send("lapsed", a_recipient())
     assert len(provider.pop.logins()) == before + 1
