@@ -63,6 +63,16 @@ class Arrivals:
     envelopes: list[Envelope] = field(default_factory=list)
     news: threading.Condition = field(default_factory=threading.Condition)
     logins: list[str] = field(default_factory=list)
+    peers: list[str] = field(default_factory=list)
+
+    async def handle_EHLO(
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        """aiosmtpd's hook."""
+        session.host_name = hostname
+        peer: Any = session.peer
+        self.peers.append(str(peer[0]))
+        return responses
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         """aiosmtpd's hook."""

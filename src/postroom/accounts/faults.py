@@ -158,6 +158,16 @@ def _proxy_is_whole(account: Account) -> Faults:
         yield Fault("proxy_password", f"{proxy.type.value} knows none", "leave it out, or use socks5")
     if not is_socks4 and proxy.use_credentials and not proxy.password:
         yield Fault("proxy_password", "there is none for the user name", "give it, or switch proxy_use_credentials off")
+    if is_socks4 and ":" in account.host:
+        yield Fault("proxy_type", f"is {proxy.type.value}, which knows no IPv6 address", "use socks5 or http-connect")
+    if proxy.type is not ProxyType.HTTP_CONNECT:
+        # RFC 1929 gives each one octet for its length, and says nothing of an encoding.
+        for name, value in (("proxy_username", proxy.username), ("proxy_password", proxy.password)):
+            if not value.isascii() or len(value) > 255:
+                mend = "give one of at most 255 characters of ASCII, or use http-connect"
+                yield Fault(name, f"can't be sent by {proxy.type.value}", mend)
+    elif ":" in proxy.username and not proxy.domain:
+        yield Fault("proxy_username", "holds a colon, which Basic can't send", "give another, or proxy_domain for NTLM")
     if proxy.domain and proxy.type is not ProxyType.HTTP_CONNECT:
         yield Fault("proxy_domain", f"{proxy.type.value} knows none", "leave it out, or use http-connect")
 

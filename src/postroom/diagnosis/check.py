@@ -19,7 +19,7 @@ from ..accounts.risks import risks
 from ..accounts.unbuilt import refusal
 from ..config import ListenerSettings, Settings, unknown_environment
 from ..errors import Fault
-from ..model.account import Account, AccountKind, Mechanism, Security
+from ..model.account import Account, AccountKind, Mechanism, ProxyType, Security
 from ..model.application import Application
 from ..model.circuit import Circuit, Health
 from ..model.quantity import format_size
@@ -194,6 +194,14 @@ async def _account(account: Account) -> list[Finding]:
     return found
 
 
+def _looked_up(account: Account) -> tuple[str, int, str]:
+    """What this machine must resolve to send by `account`, and the option that names it."""
+    proxy = account.proxy
+    if proxy.type in (ProxyType.NONE, ProxyType.SOCKS4):
+        return account.host, account.port, "--host"
+    return proxy.host, proxy.port, "--proxy-host"
+
+
 async def _greeting(account: Account, settings: Settings) -> list[Finding]:
     """Of an account that greets hosts of strangers, which look at its name."""
     name = account.helo_name or settings.hostname or await own_name()
@@ -219,16 +227,17 @@ def _circuit(account: Account, circuit: Circuit) -> Iterator[Finding]:
 
 
 async def _resolution(account: Account, subject: str) -> Finding:
+    host, port, option = _looked_up(account)
     try:
         loop = asyncio.get_running_loop()
-        answer = loop.getaddrinfo(account.host, account.port, type=socket.SOCK_STREAM)
+        answer = loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = {entry[4][0] for entry in await asyncio.wait_for(answer, _RESOLUTION_SECONDS)}
     except TimeoutError:
-        return Finding(Level.WARNING, subject, f"{account.host} was not resolved in time", "look at this machine's DNS")
+        return Finding(Level.WARNING, subject, f"{host} was not resolved in time", "look at this machine's DNS")
     except OSError as error:
-        what = f"{account.host} is not resolved: {error.strerror or error}"
-        return Finding(Level.ERROR, subject, what, f"postroom accounts edit {account.name} --host NAME")
-    return Finding(Level.OK, subject, f"{account.host} is {', '.join(sorted(map(str, addresses)))}")
+        what = f"{host} is not resolved: {error.strerror or error}"
+        return Finding(Level.ERROR, subject, what, f"postroom accounts edit {account.name} {option} NAME")
+    return Finding(Level.OK, subject, f"{host} is {', '.join(sorted(map(str, addresses)))}")
 
 
 def _applications(accounts: Sequence[Account], applications: Sequence[Application]) -> Iterator[Finding]:

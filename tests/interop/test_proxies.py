@@ -1,0 +1,200 @@
+"""Mail through proxies that we did not write: Dante, OpenSSH, Squid; to a relay that only they know by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postroom.config import Settings
+from postroom.gateway import Gateway
+from tests.flow.gateways import hello
+from tests.interop.conftest import AioRelay, Certificates
+from tests.interop.proxies import (
+    HIDDEN_NAME,
+    OUTSIDE,
+    PASSWORD,
+    USER,
+    RunningProxy,
+    running_dante,
+    running_squid,
+    running_ssh,
+)
+
+OTHER_PASSWORD = "Tr0ub4dor-and-3"
+
+# Squid's ntlm_fake_auth takes user and domain for ASCII, and of UTF-16 reads the first letter of each.
+LOGIN = {"proxy_use_credentials": True, "proxy_username": USER, "proxy_password": PASSWORD}
+WRONG = LOGIN | {"proxy_password": OTHER_PASSWORD}
+DOMAIN = LOGIN | {"proxy_domain": "CORP"}
+
+PATIENCE = timedelta(seconds=60)
+
+Start = Callable[[], AbstractContextManager[RunningProxy]]
+STARTS: dict[str, Start] = {
+    "dante": partial(running_dante, "none"),
+    "dante with login": partial(running_dante, "username"),
+    "ssh": running_ssh,
+    "squid": running_squid,
+    "squid with basic": partial(running_squid, "basic"),
+    "squid with ntlm": partial(running_squid, "ntlm"),
+    "squid with negotiate": partial(running_squid, "negotiate"),
+    "squid with all": partial(running_squid, "negotiate", "ntlm", "basic"),
+}
+
+
+@pytest.fixture(scope="module")
+def proxies() -> Iterator[Callable[[str], RunningProxy]]:
+    """The proxy of that name, started when it is first asked for."""
+    with ExitStack() as at_end:
+        running: dict[str, RunningProxy] = {}
+
+        def start(name: str) -> RunningProxy:
+            if name not in running:
+                running[name] = at_end.enter_context(STARTS[name]())
+            return running[name]
+
+        yield start
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway without an account; delivering."""
+    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
+    await gateway.applications.add({"name": "erp", "senders": "*"})
+    await gateway.start()
+    yield gateway
+    await gateway.stop()
+
+
+async def through(gateway: Gateway, proxy: RunningProxy, kind: str, relay: dict[str, Any], **fields: Any) -> None:
+    """Add an account that goes through `proxy`, and submit a message."""
+    way = {"proxy_type": kind, "proxy_host": "127.0.0.1", "proxy_port": proxy.port}
+    await gateway.accounts.add({"name": "relay", "host": HIDDEN_NAME, "security": "none"} | relay | way | fields)
+    await gateway.submit(hello(gateway))
+
+
+async def account_that(gateway: Gateway, health: str) -> dict[str, Any]:
+    """The account, once it is `health`; pytest's limit is the patience."""
+    while True:
+        rows: Any = (await gateway.answers.status())["accounts"]
+        found: dict[str, Any] = rows[0]
+        if found["health"] == health:
+            return found
+
+
+def _peers(relay: AioRelay) -> set[str]:
+    return set(relay.arrivals.peers)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "login", "written"),
+    [
+        ("dante", "socks5", {}, r"tcp/connect \[: 127\..* -> 127\.0\.0\.9\.\d+ 127\.0\.0\.1\.{port}"),
+        ("dante", "socks4", {"host": "localhost"}, r"tcp/connect \[: .* -> 127\.0\.0\.9\.\d+ 127\.0\.0\.1\.{port}"),
+        (
+            "dante with login",
+            "socks5",
+            LOGIN,
+            r"tcp/connect \[: username%ann@.* -> 127\.0\.0\.9\.\d+ 127\.0\.0\.1\.{port}",
+        ),
+        ("ssh", "socks4a", {}, r"direct_tcpip: .* target {name} port {port}"),
+        ("ssh", "socks5", {}, r"direct_tcpip: .* target {name} port {port}"),
+        ("squid", "http-connect", {}, r"- TCP_TUNNEL/200 CONNECT {name}:{port} 127\.0\.0\.1"),
+        ("squid with basic", "http-connect", LOGIN, r"ann TCP_TUNNEL/200 CONNECT {name}:{port} 127\.0\.0\.1"),
+        ("squid with ntlm", "http-connect", DOMAIN, r"C\\a TCP_TUNNEL/200 CONNECT {name}:{port} "),
+        ("squid with ntlm", "http-connect", LOGIN, r"\\a TCP_TUNNEL/200 CONNECT {name}:{port} "),
+        ("squid with negotiate", "http-connect", DOMAIN, r"\\a TCP_TUNNEL/200 CONNECT {name}:{port} "),
+        ("squid with all", "http-connect", DOMAIN, r"C\\a TCP_TUNNEL/200 CONNECT {name}:{port} "),
+        ("squid with all", "http-connect", LOGIN, r"ann TCP_TUNNEL/200 CONNECT {name}:{port} "),
+    ],
+)
+async def test_mail_goes_through_and_the_name_is_resolved_there(
+    gateway: Gateway,
+    proxies: Callable[[str], RunningProxy],
+    aiosmtpd_relay: Callable[..., AioRelay],
+    name: str,
+    kind: str,
+    login: dict[str, Any],
+    written: str,
+) -> None:
+    proxy, relay = proxies(name), aiosmtpd_relay()
+    await through(gateway, proxy, kind, {"port": relay.port}, **login)
+    assert await gateway.wait_drained(PATIENCE), await gateway.answers.status()
+    (envelope,) = relay.arrivals.wait()
+    assert envelope.rcpt_tos == ["b@y.test"]
+    if name != "ssh":  # whose server connects from where it likes
+        assert _peers(relay) == {OUTSIDE}
+    await gateway.stop()  # Squid writes of a tunnel when it ends
+    proxy.wait_for(written.format(name=re.escape(HIDDEN_NAME), port=relay.port))
+    assert PASSWORD not in proxy.log()
+
+
+@pytest.mark.parametrize("security", ["tls", "starttls"])
+@pytest.mark.parametrize(("name", "kind"), [("squid", "http-connect"), ("dante", "socks5")])
+async def test_tls_is_with_the_relay_beyond_the_proxy(
+    gateway: Gateway,
+    proxies: Callable[[str], RunningProxy],
+    aiosmtpd_relay: Callable[..., AioRelay],
+    certificates: Certificates,
+    security: str,
+    name: str,
+    kind: str,
+) -> None:
+    context = certificates.context()
+    relay = aiosmtpd_relay(**({"ssl_context": context} if security == "tls" else {"tls_context": context}))
+    fields = {"port": relay.port, "security": security, "ca_bundle": certificates.ca.read_text()}
+    await through(gateway, proxies(name), kind, fields, server_name="localhost")
+    assert await gateway.wait_drained(PATIENCE), await gateway.answers.status()
+    relay.arrivals.wait()
+    assert _peers(relay) == {OUTSIDE}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "fields", "health", "reason", "advice"),
+    [
+        ("dante with login", "socks5", WRONG, "needs attention", "refused the login", "proxy_username"),
+        ("dante with login", "socks5", {}, "needs attention", "asks for a login", "proxy_use_credentials"),
+        ("dante", "socks5", {"port": 9}, "needs attention", "not allowed by ruleset", "have the proxy allow"),
+        ("dante", "socks5", {"host": "nobody.test"}, "sleeping", "Host unreachable", "as the proxy sees them"),
+        ("dante", "http-connect", {}, "sleeping", "broke off|does not speak HTTP", "proxy_type"),
+        ("squid with basic", "http-connect", WRONG, "needs attention", "refused the login by Basic", "proxy_username"),
+        ("squid with basic", "http-connect", {}, "needs attention", "asks for a login", "proxy_use_credentials"),
+        ("squid with basic", "http-connect", DOMAIN, "needs attention", "offers no login that", "leave proxy_domain"),
+        ("squid", "http-connect", {"port": 9}, "needs attention", "403 Forbidden .ERR_ACCESS_DENIED", "SSL_ports"),
+        (
+            "squid",
+            "http-connect",
+            {"host": "nobody.test"},
+            "sleeping",
+            "500 .*ERR_CANNOT_FORWARD",
+            "DNS that the proxy",
+        ),
+        ("squid", "socks5", {"connect_timeout": "1s"}, "sleeping", "through the proxy .* within 1 s", "proxy_type"),
+        ("ssh", "socks5", {"host": "nobody.test"}, "sleeping", "proxy|closed", ""),
+    ],
+)
+async def test_what_a_proxy_refuses_is_told_and_nobody_goes_round_it(
+    gateway: Gateway,
+    proxies: Callable[[str], RunningProxy],
+    aiosmtpd_relay: Callable[..., AioRelay],
+    name: str,
+    kind: str,
+    fields: dict[str, Any],
+    health: str,
+    reason: str,
+    advice: str,
+) -> None:
+    proxy, relay = proxies(name), aiosmtpd_relay()
+    await through(gateway, proxy, kind, {"port": relay.port, "host": "localhost"}, **fields)
+    account = await account_that(gateway, health)
+    assert re.search(reason, account["reason"]), account
+    assert advice in account["advice"]
+    assert not any(secret in str(account) for secret in (PASSWORD, OTHER_PASSWORD))
+    assert (relay.arrivals.peers, relay.arrivals.envelopes) == ([], [])
