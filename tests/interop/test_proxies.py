@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from datetime import timedelta
@@ -16,6 +18,8 @@ from postroom.config import Settings
 from postroom.gateway import Gateway
 from tests.flow.gateways import hello
 from tests.interop.conftest import AioRelay, Certificates
+from tests.interop.dovecot import LOGIN as MAILBOX
+from tests.interop.dovecot_pop3 import Clients, Pop3Dovecot, running_pop3
 from tests.interop.proxies import (
     HIDDEN_NAME,
     OUTSIDE,
@@ -153,6 +157,47 @@ async def test_tls_is_with_the_relay_beyond_the_proxy(
     await through(gateway, proxies(name), kind, fields, server_name="localhost")
     assert await gateway.wait_drained(PATIENCE), await gateway.answers.status()
     relay.arrivals.wait()
+    assert _peers(relay) == {OUTSIDE}
+
+
+@pytest.fixture(scope="module")
+def clients() -> Iterator[Clients]:
+    """Whom the POP3 server let in."""
+    folder = Path(tempfile.mkdtemp(prefix="postroom-clients-"))
+    folder.chmod(0o755)
+    with Clients(folder) as server:
+        yield server
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def pop3(certificates: Certificates, clients: Clients) -> Iterator[Pop3Dovecot]:
+    """Dovecot, which writes down whence its users come."""
+    with running_pop3(certificates, clients) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "login"),
+    [("squid with basic", "http-connect", LOGIN), ("squid with ntlm", "http-connect", DOMAIN), ("dante", "socks5", {})],
+)
+async def test_the_pop3_login_goes_through_too(
+    gateway: Gateway,
+    proxies: Callable[[str], RunningProxy],
+    aiosmtpd_relay: Callable[..., AioRelay],
+    pop3: Pop3Dovecot,
+    clients: Clients,
+    name: str,
+    kind: str,
+    login: dict[str, Any],
+) -> None:
+    relay = aiosmtpd_relay()
+    clients.empty()
+    fields = {"authentication": "pop-before-smtp", "pop_port": pop3.port}
+    fields |= {"pop_username": MAILBOX[0], "pop_password": MAILBOX[1]}
+    await through(gateway, proxies(name), kind, {"port": relay.port} | fields, **login)
+    assert await gateway.wait_drained(PATIENCE), await gateway.answers.status()
+    assert clients.path.read_text().split() == [OUTSIDE]
     assert _peers(relay) == {OUTSIDE}
 
 
