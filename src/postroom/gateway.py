@@ -17,6 +17,8 @@ import structlog
 from . import events
 from .accounts.fields import ACCOUNT_FIELDS
 from .accounts.fields import DEFAULTS as ACCOUNT_DEFAULTS
+from .accounts.own_connection import parse_connection
+from .accounts.own_connections import OwnConnections
 from .accounts.service import AccountService
 from .answers import Answers
 from .applications.fields import APPLICATION_FIELDS
@@ -96,7 +98,8 @@ class Gateway:
         self.clock = clock
         self.hostname = hostname
         settings = configuration.current
-        self._transports = Transports(settings, clock, random_unit, store.chunks, hostname)
+        own = OwnConnections(keyring, applications.by_id)
+        self._transports = Transports(settings, clock, random_unit, store.chunks, hostname, own)
         accounts.names = lambda: self._transports.names
         self._clock_watch = ClockWatch(clock)
         self._signing = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "sign")
@@ -119,6 +122,7 @@ class Gateway:
             applications.refused, self._admission,
         )  # fmt: skip
         self._intake.archive_bcc = settings.archive.bcc
+        self._intake.seal = own.seal
         reporting = rules.notification_rules(settings, hostname, self.deadlines)
         self._reporter = Reporter(store, clock, self._intake, reporting, applications.find, os.urandom)
         house = House(
@@ -278,6 +282,9 @@ class Gateway:
 
     #: The rules of retrying that a message brings.
     own_retry = staticmethod(own_terms)
+
+    #: The connection that a message brings.
+    own_connection = staticmethod(parse_connection)
 
     def submit(self, submission: Submission) -> Pending[Accepted]:
         """Take a message; see `Intake.submit`."""

@@ -123,6 +123,10 @@ class ScriptedTransport:
         self.in_use += 1
         return _ScriptedSlot(self)
 
+    async def reserve_own(self) -> Slot:
+        """See `Transport`."""
+        return await self.reserve()
+
     def listen(self, complained: Callable[[Deferred], None]) -> None:
         """See `Transport`."""
         self.complain = complained

@@ -20,9 +20,9 @@ from postroom.model.outcome import Bounced, Deferred, Delivered, NotSent, Outcom
 from postroom.net.dns import Dns
 from postroom.policy.mta_sts import Mode, StsPolicy
 from postroom.transports import Slot, Transaction
+from postroom.transports.budget import ConnectionBudget
 from postroom.transports.direct import DirectTransport
 from postroom.transports.mail_route import MX_PORT, MailRoutes
-from postroom.transports.pool import ConnectionBudget
 from tests.flow.conftest import FakeClock
 from tests.name_server import SERVFAIL, NameServer
 from tests.smarthost import Behaviour, Smarthost

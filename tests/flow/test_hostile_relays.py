@@ -17,7 +17,7 @@ from postroom.model.envelope import Envelope
 from postroom.model.outcome import Bounced, Deferred, Delivered, NotSent, Outcome, Unknown
 from postroom.net.system_clock import SystemClock
 from postroom.transports import AccountUnavailable, Transaction
-from postroom.transports.pool import ConnectionBudget
+from postroom.transports.budget import ConnectionBudget
 from postroom.transports.smtp import SmtpTransport
 from tests.flow.smtp_client.talk import Line, Relay, Talk
 from tests.smarthost import Behaviour, Smarthost

@@ -49,7 +49,7 @@ async def test_what_does_not_fit_in_memory_is_read_back_and_sent_once_in_order(
 ) -> None:
     monkeypatch.setattr(ready, "READY_MESSAGES", 5)
     monkeypatch.setattr(loader, "LOAD_LIMIT", 7)
-    monkeypatch.setattr(loader, "LOAD_BELOW", 2)
+    monkeypatch.setattr(ready, "LOAD_BELOW", 2)
     room.transports["relay1"].capacity = 1
     messages = [await room.submit(f"{n}@y.test", body=b"%d\r\n" % n) for n in range(40)]
     for message in messages:
@@ -81,7 +81,7 @@ async def test_an_urgent_message_passes_a_backlog_that_does_not_fit_in_memory(
 ) -> None:
     monkeypatch.setattr(ready, "READY_MESSAGES", 5)
     monkeypatch.setattr(loader, "LOAD_LIMIT", 7)
-    monkeypatch.setattr(loader, "LOAD_BELOW", 2)
+    monkeypatch.setattr(ready, "LOAD_BELOW", 2)
     transport = room.transports["relay1"]
     transport.capacity = 1
     room.scheduler.pause(True)
@@ -108,7 +108,7 @@ async def test_nobody_waits_behind_the_backlog_of_another(room: Room, monkeypatc
     """Applications take turns, also where the backlog of one does not fit in memory."""
     monkeypatch.setattr(ready, "READY_MESSAGES", 5)
     monkeypatch.setattr(loader, "LOAD_LIMIT", 6)
-    monkeypatch.setattr(loader, "LOAD_BELOW", 2)
+    monkeypatch.setattr(ready, "LOAD_BELOW", 2)
     transport = room.transports["relay1"]
     transport.capacity = 1
     room.scheduler.pause(True)
@@ -129,7 +129,7 @@ async def test_nobody_waits_behind_the_backlog_of_another(room: Room, monkeypatc
 async def test_bulk_mail_goes_beside_a_backlog_of_normal_mail(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "READY_MESSAGES", 5)
     monkeypatch.setattr(loader, "LOAD_LIMIT", 10)
-    monkeypatch.setattr(loader, "LOAD_BELOW", 2)
+    monkeypatch.setattr(ready, "LOAD_BELOW", 2)
     transport = room.transports["relay1"]
     transport.capacity = 1
     room.scheduler.pause(True)

@@ -19,7 +19,7 @@ from postroom.model.content import StagedBody
 from postroom.model.envelope import Envelope
 from postroom.model.outcome import Deferred, Delivered, NotSent, Outcome, Remedy
 from postroom.transports import AccountUnavailable, Transaction, TransportClosed
-from postroom.transports.pool import ConnectionBudget
+from postroom.transports.budget import ConnectionBudget
 from postroom.transports.smtp import SmtpTransport
 from tests.flow.conftest import FakeClock
 from tests.flow.gateways import hello

@@ -16,7 +16,8 @@ from postroom.model.content import StagedBody
 from postroom.model.envelope import DsnRequest, Envelope
 from postroom.model.outcome import Bounced, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
 from postroom.transports import AccountUnavailable, Transaction, TransportClosed
-from postroom.transports.pool import STALLED_SECONDS, ConnectionBudget
+from postroom.transports.budget import ConnectionBudget
+from postroom.transports.pool import STALLED_SECONDS
 from postroom.transports.smtp import SmtpTransport
 from tests.smarthost import Behaviour, Smarthost
 

@@ -22,7 +22,7 @@ from postroom.model.queue import LaneId
 from postroom.net.smtp_client import ConnectFailed, connect
 from postroom.net.stream import Address
 from postroom.transports import AccountUnavailable, Transaction
-from postroom.transports.pool import ConnectionBudget
+from postroom.transports.budget import ConnectionBudget
 from postroom.transports.smtp import SmtpTransport
 from tests.flow.conftest import FakeClock, Room
 from tests.flow.gateways import hello

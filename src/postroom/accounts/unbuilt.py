@@ -19,7 +19,6 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "kind": (AccountKind.GRAPH,),
     "owner": _ANY,
     "charset": _ANY,
-    "dynamic": _ANY,
     "template_cache": _ANY,
     "fail_if_template_not_found": _ANY,
     "authentication": (Authentication.OAUTH2,),

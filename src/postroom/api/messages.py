@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import uuid
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import Fault, InvalidInput, NotFound, Refused, StateConflict, TooLarge
@@ -16,6 +18,7 @@ from ..mime.address import Mailbox
 from ..mime.compose import Attachment, ComposedMessage, InlineImage, compose
 from ..mime.typed import typed_mailbox
 from ..model.application import Application
+from ..model.connection import OwnConnection
 from ..model.content import Content
 from ..model.envelope import Envelope
 from ..model.ids import message_id_text
@@ -69,6 +72,7 @@ class DescribedMessage(BaseModel):
     text: str | None = None
     html: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
+    connection: dict[str, Any] | None = Field(None, description="overrides its account's connection for it alone")
     files: list[DescribedFile] = Field(default_factory=list)
 
 
@@ -86,8 +90,14 @@ async def submit_message(
     retry_window: Annotated[str, Query(description="how long it is tried; else the account's")] = "",
     give_up: Annotated[str, Query(description="age at which it expires; else the account's")] = "",
     smtputf8: Annotated[bool, Query(description="the header needs RFC 6531: addresses in it are in UTF-8")] = False,
+    postroom_connection: Annotated[
+        str, Header(description="of a raw message: the `connection` that it brings, as JSON in ASCII")
+    ] = "",
 ) -> dict[str, Any]:
-    """Take a message: raw (`message/rfc822`, envelope in the query) or described (JSON). 202 once it is durable."""
+    """Take a message: raw (`message/rfc822`, envelope in the query) or described (JSON). 202 once it is durable.
+
+    A message may bring a `connection` of its own: fields of an account that it overrides for itself alone.
+    """
     submitter = gateway.applications.get(application)
     if account:
         gateway.accounts.get(account)
@@ -95,7 +105,12 @@ async def submit_message(
     parse_priority(priority)
     gateway.own_retry(retry_schedule, retry_window, give_up)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == RAW:
+        connection = _connection(gateway, postroom_connection)
         submission = await _raw(gateway, request, submitter, sender, to, smtputf8)
+        submission = replace(submission, connection=connection)
+    elif postroom_connection:
+        mend = "give it as `connection` in the body"
+        raise InvalidInput(Fault("Postroom-Connection", "is for raw messages", mend))
     else:
         submission = await _described(gateway, request, submitter)
     accepted = await gateway.submit(submission)
@@ -154,6 +169,7 @@ async def _raw(
 
 async def _described(gateway: TheGateway, request: Request, application: Application) -> Submission:
     described = _parse(await _body(request, 2 * gateway.settings.smtp.max_size_bytes))
+    connection = None if described.connection is None else gateway.own_connection(described.connection)
     lists = {name: tuple(_mailbox(name, text) for text in getattr(described, name)) for name in ("to", "cc", "bcc")}
     recipients = [recipient(box.address, name) for name, boxes in lists.items() for box in boxes]
     composed = gateway.composed_sender(
@@ -196,7 +212,19 @@ async def _described(gateway: TheGateway, request: Request, application: Applica
     envelope = envelope_of(path, recipients, eight_bit=beyond, smtputf8=beyond, max_recipients=limits.max_recipients)
     if len(raw) > limits.max_size_bytes:
         raise TooLarge(f"the message is larger than {limits.max_size_bytes} octets")
-    return await _submission(gateway, request, application, envelope, await gateway.keep_content(raw))
+    submission = await _submission(gateway, request, application, envelope, await gateway.keep_content(raw))
+    return replace(submission, connection=connection)
+
+
+def _connection(gateway: TheGateway, text: str) -> OwnConnection | None:
+    """The connection that a header brings."""
+    if not text:
+        return None
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(Fault("connection", f"is not JSON: {error}", "write an object of its fields")) from None
+    return gateway.own_connection(given)
 
 
 def _composed(gateway: TheGateway, message: ComposedMessage) -> bytes:

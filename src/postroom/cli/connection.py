@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import errors
@@ -48,9 +49,10 @@ class GatewayClient:
         *,
         parameters: Parameters = (),
         raw: bytes | AsyncIterable[bytes] | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
         patience_seconds: float = ANSWER_SECONDS,
     ) -> Any:
-        """What a route answers: JSON, or octets where it gives a message; `raw` is a message to hand over.
+        """What a route answers: JSON, or octets of a message; `raw` is a message to hand over, with `headers`.
 
         Raises:
             GatewayError: the one that the gateway raised; NotRunning when it does not answer.
@@ -59,7 +61,7 @@ class GatewayClient:
 
         given: dict[str, Any] = {"params": list(parameters), "timeout": patience_seconds}
         if raw is not None:
-            given |= {"content": raw, "headers": {"content-type": "message/rfc822"}}
+            given |= {"content": raw, "headers": {"content-type": "message/rfc822", **headers}}
         elif body is not None:
             given["json"] = body
         try:

@@ -99,6 +99,9 @@ def show_message(
         _print_transcripts(message["attempts"])
     else:
         print_fields({name: message[name] for name in _MESSAGE})
+        if message["connection"]:
+            typer.echo("\nconnection of its own")
+            print_fields(message["connection"])
         typer.echo("\ndeliveries")
         print_table(_DELIVERIES, message["deliveries"])
         for one in message["deliveries"]:

@@ -15,6 +15,7 @@ from ..model.queue import DeliveryState
 from .connection import GatewayClient, run
 from .options import AsJson, Data
 from .output import print_json, print_table
+from .own_connection import read_connection
 
 #: Exit status of `--wait`: something was not delivered; it has not ended yet (EX_TEMPFAIL).
 NOT_DELIVERED = 1
@@ -66,6 +67,14 @@ def send(
     give_up: Annotated[
         str, typer.Option("--give-up", metavar="DURATION", help="The age at which it expires, as in 1d.")
     ] = "",
+    connection: Annotated[
+        Path | None,
+        typer.Option(
+            "--connection",
+            metavar="FILE",
+            help="Over a connection of its own, of TOML or JSON; - reads it.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every delivery has ended or is held.")] = False,
     data: Data = None,
     as_json: AsJson = False,
@@ -75,26 +84,19 @@ def send(
     given = {"account": account, "tag": tag, "priority": priority}
     given |= {"retry_schedule": retry_schedule, "retry_window": retry_window, "give_up": give_up}
     parameters += [(name, value) for name, value in given.items() if value]
+    _refuse_two_readers({"--raw": raw, "--text": text, "--connection": connection})
+    headers = {} if connection is None else {"Postroom-Connection": read_connection(connection)}
     composed = {"subject": subject, "text": text, "html": html, "attach": attach, "inline": inline}
     if raw:
-        if used := [f"--{name}" for name, value in composed.items() if value]:
-            raise InvalidInput(Fault("--raw", f"goes without {', '.join(used)}", "a raw message holds them itself"))
+        _refuse_parts(composed)
         parameters += _envelope(sender, [*(to or ()), *(cc or ()), *(bcc or ())], from_header=True)
     else:
         parameters += _envelope("", [*(to or ()), *(cc or ()), *(bcc or ())], from_header=False)
         parts = _parts(to or [], cc or [], composed)
 
     async def work(client: GatewayClient) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        content: bytes | AsyncIterator[bytes] = _read_raw(raw) if raw else b""
-        if not raw:
-            first = next(value for name, value in parameters if name == "to")
-            asked = {"application": application, "account": account, "from": sender, "to": first}
-            answer = await client.ask("GET", "/v1/messages/sender", parameters=list(asked.items()))
-            content = _compose(answer, parts)
-            parameters.append(("from", answer["from"]["address"]))
-            if not content.isascii():  # an address in its header is not: nothing else of it ever is
-                parameters.append(("smtputf8", "true"))
-        accepted = await client.ask("POST", "/v1/messages", parameters=parameters, raw=content)
+        content = _read_raw(raw) if raw else await _composed(client, sender, parameters, parts)
+        accepted = await client.ask("POST", "/v1/messages", parameters=parameters, raw=content, headers=headers)
         if not as_json:
             typer.echo(accepted["id"])
         accepted["delivering"] = client.is_running
@@ -104,6 +106,33 @@ def send(
 
     accepted, ended = run(data, work)
     _report(accepted, ended, wait, as_json)
+
+
+async def _composed(
+    client: GatewayClient, sender: str, parameters: list[tuple[str, str]], parts: dict[str, Any]
+) -> bytes:
+    """The message of `parts`, from whom the gateway says; the parameters with what that adds to them."""
+    given = dict(reversed(parameters))  # of several recipients the first
+    asked = {name: given.get(name, "") for name in ("application", "account", "to")} | {"from": sender}
+    answer = await client.ask("GET", "/v1/messages/sender", parameters=list(asked.items()))
+    content = _compose(answer, parts)
+    parameters.append(("from", answer["from"]["address"]))
+    if not content.isascii():  # an address in its header is not: nothing else of it ever is
+        parameters.append(("smtputf8", "true"))
+    return content
+
+
+def _refuse_parts(composed: dict[str, Any]) -> None:
+    """A raw message is whole."""
+    if used := [f"--{name}" for name, value in composed.items() if value]:
+        raise InvalidInput(Fault("--raw", f"goes without {', '.join(used)}", "a raw message holds them itself"))
+
+
+def _refuse_two_readers(given: dict[str, object]) -> None:
+    """Standard input is read once."""
+    readers = [option for option, value in given.items() if str(value) == "-"]
+    if len(readers) > 1:
+        raise InvalidInput(Fault(readers[-1], f"is standard input, as {readers[0]} is", "give one of them by name"))
 
 
 def _report(accepted: dict[str, Any], ended: dict[str, Any] | None, wait: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from enum import IntEnum, StrEnum
 from typing import NewType
 
 from .account import Retry
+from .connection import SealedConnection
 from .content import Content
 from .envelope import Address, Envelope
 from .record import record
@@ -116,6 +117,7 @@ class NewMessage:
     `named`: it named its account, and takes no other; `usage` is what it adds to limits that count at intake.
     `suppressible` are the keys of entries of the suppression list that would end each delivery; empty: it is not asked.
     `copy` is the delivery to the archive that goes with it, which is nobody's recipient yet (see `with_copy`).
+    `connection` is one of its own that it goes over.
     """
 
     id: MessageId
@@ -138,6 +140,7 @@ class NewMessage:
     retry: Retry | None = None
     suppressible: tuple[tuple[str, ...], ...] = ()
     copy: NewDelivery | None = None
+    connection: SealedConnection | None = None
 
 
 @record
@@ -171,7 +174,7 @@ class DueMessage:
     """Deliveries of one message on one lane that may be claimed together, with what sending them needs.
 
     `content.body` is staged for large messages and read while it is sent. `window_from` starts the retry window.
-    `named`: it named its account, and takes no other.
+    `named`: it named its account, and takes no other. `connection` is one of its own that it goes over.
     """
 
     id: MessageId
@@ -189,6 +192,7 @@ class DueMessage:
     flow: FlowId = FlowId(0)
     retry: Retry | None = None
     named: bool = False
+    connection: SealedConnection | None = None
 
 
 @record
@@ -219,7 +223,8 @@ class DeliveryResult:
 class AttemptRecord:
     """One transaction's results: stored with the new states, and what it adds to limits, in one transaction.
 
-    `sent_to` is the address that it went to, where that is other than its recipients (the staging guard).
+    `sent_to` is the address that it went to, where that is other than its recipients (the staging guard). With
+    `own_connection` the message brought a connection, which ends with it.
     """
 
     message_id: MessageId
@@ -233,3 +238,4 @@ class AttemptRecord:
     transcript: str = ""
     usage: tuple[Usage, ...] = ()
     sent_to: str = ""
+    own_connection: bool = False

@@ -8,6 +8,7 @@ from enum import StrEnum
 from ..errors import Fault, InvalidInput
 from .account import Retry
 from .application import Application
+from .connection import OwnConnection
 from .content import Content
 from .envelope import Envelope
 from .queue import MessageId, PriorityClass
@@ -29,7 +30,8 @@ class Submission:
 
     `with_protocol` is the keyword of the trace header (RFC 3848: ESMTP, ESMTPS, ESMTPSA, ...), empty where it came by
     none; `peer` the client's address, `helo` what it called itself. `account` names the account to use, if the sender
-    chose one; `tag` is a word of the sender's by which messages are found again.
+    chose one; `tag` is a word of the sender's by which messages are found again; `connection` is one that the message
+    brings, which overrides its account's.
     """
 
     door: Door
@@ -45,6 +47,7 @@ class Submission:
     resubmits: MessageId | None = None
     tag: str = ""
     retry: Retry | None = None
+    connection: OwnConnection | None = None
 
 
 TAG_CHARACTERS = 100

@@ -143,7 +143,14 @@ def transaction(
     envelope = Envelope(message.reverse_path, recipients, message.eight_bit, message.smtputf8, dsn)
     content = message.content
     watch = None if begun is None else begun.send
-    return Transaction(envelope, content.head, content.body, content.size_bytes, watch, may_begin)
+    return Transaction(envelope, content.head, content.body, content.size_bytes, watch, may_begin, message.connection)
+
+
+def answered_at_once(outcomes: Sequence[Outcome]) -> Pending[Sequence[Outcome]]:
+    """Outcomes of what was not given to the transport."""
+    answered: Pending[Sequence[Outcome]] = Pending()
+    answered.set_result(outcomes)
+    return answered
 
 
 def was_changed(begun: Begun) -> list[Outcome]:

@@ -14,7 +14,9 @@ from ..mime.address import parse_mailboxes
 from ..mime.head import HeadFields, edit, scan
 from ..mime.structure import refuse_deep_parts
 from ..mime.words import read_text
+from ..model.account import Account
 from ..model.clock import Clock
+from ..model.connection import SealedConnection
 from ..model.content import Content
 from ..model.envelope import Address, DsnRequest, Envelope
 from ..model.ids import MessageIds, message_id_text
@@ -51,6 +53,9 @@ _NOTIFICATION, _URGENT = Door.NOTIFICATION, PriorityClass.URGENT  # an enum's me
 
 Offer = Callable[[DueMessage], None]
 
+#: Seals the connection that a message brings, by what its accounts and application allow; raises as `Intake.submit`.
+Seal = Callable[[Submission, MessageId, Sequence[Account]], SealedConnection]
+
 
 class Intake:
     """Accepts submissions for one gateway.
@@ -81,6 +86,7 @@ class Intake:
         self._refused = refused
         self._admission = admission
         self.archive_bcc = ""  # gets a copy of everything
+        self.seal: Seal = _takes_none
         self._own_by = f"by {hostname} (Postroom) ".encode()
         self._date = (0, b"")
         self._ids = MessageIds()
@@ -91,7 +97,8 @@ class Intake:
 
         Raises:
             Refused: the application may not send so, no account matches, the message loops or is nested too deeply.
-            InvalidInput: there is no recipient, or the header can't be read where a rule needs it.
+            InvalidInput: there is no recipient, the header can't be read where a rule needs it, or the connection that
+                the message brings can't be used.
             LimitReached: the application, or an account that refuses, may send no more for now.
         """
         message, accounts = self.prepare(submission)
@@ -164,6 +171,9 @@ class Intake:
             envelope = as_stored(envelope, recipients, fields.head)
             recipients = envelope.recipients
         deliveries, accounts = self._routed(submission, fields, recipients)
+        connection = None
+        if submission.connection is not None:
+            connection = self.seal(submission, message_id, self._accounts_of(deliveries))
         head, header_message_id = self._trace(submission, fields, message_id, recipients, now)
         application = submission.application
         message = NewMessage(
@@ -182,11 +192,16 @@ class Intake:
             resubmits=submission.resubmits,
             tag=submission.tag,
             retry=submission.retry,
-            named=bool(submission.account),
+            named=bool(submission.account) or connection is not None,  # no other account may obey it
             suppressible=_suppressible(submission, recipients) if application.apply_suppressions else (),
             copy=self._copy(submission, fields, deliveries) if self.archive_bcc else None,
+            connection=connection,
         )
         return message, accounts
+
+    def _accounts_of(self, deliveries: Sequence[NewDelivery]) -> list[Account]:
+        found = map(self._routes().by_id, dict.fromkeys(one.lane for one in deliveries))
+        return [account for account in found if account is not None]
 
     def _routed(
         self, submission: Submission, fields: HeadFields, recipients: tuple[Address, ...]
@@ -206,9 +221,12 @@ class Intake:
     def _copy(
         self, submission: Submission, fields: HeadFields, deliveries: Sequence[NewDelivery]
     ) -> NewDelivery | None:
-        """The delivery to the archive, where it is no recipient: by its own route, else by that of the first one."""
+        """The delivery to the archive, where it is no recipient: by its own route, else by that of the first one. It
+        goes with its message where that brings a connection."""
         if any(one.recipient.lower() == self.archive_bcc.lower() for one in deliveries):
             return None
+        if submission.connection is not None:
+            return replace(deliveries[0], recipient=self.archive_bcc, n=len(deliveries))
         try:
             ((copy,), _) = self._routed(submission, fields, (self.archive_bcc,))
         except Refused:  # which is no fault of the sender
@@ -270,6 +288,10 @@ class Intake:
             own = sum(1 for value in fields.all(b"received") if self._own_by in value)
         if received >= MAX_RECEIVED or own >= MAX_OWN_RECEIVED:
             raise Refused("the message goes in circles (too many Received fields)", status="5.4.6", reply_code=554)
+
+
+def _takes_none(submission: Submission, message_id: MessageId, accounts: Sequence[Account]) -> SealedConnection:
+    raise Refused("no message may bring a connection of its own here")
 
 
 def _suppressible(submission: Submission, recipients: Sequence[Address]) -> tuple[tuple[str, ...], ...]:
@@ -402,4 +424,5 @@ def _due_on(lane: LaneId, message: NewMessage, deliveries: Sequence[NewDelivery]
         retry=message.retry,
         flow=FlowId(message.application_id),
         named=message.named,
+        connection=message.connection,
     )

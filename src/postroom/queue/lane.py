@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 import structlog
@@ -20,6 +20,7 @@ from ..errors import NotRunning
 from ..model.account import Account, AccountKind
 from ..model.circuit import Circuit, Health
 from ..model.clock import Clock, Timer
+from ..model.connection import share
 from ..model.ids import message_id_text
 from ..model.limits import WhenLimited
 from ..model.outcome import Bounced, Deferred, Outcome, Scope
@@ -27,14 +28,16 @@ from ..model.queue import AttemptRecord, DeliveryState, DueMessage, FencingToken
 from ..pending import Pending
 from ..policy.staging import StagingGuard
 from ..store import Claim, QueueStore
-from ..transports import AccountUnavailable, Slot, Transport, TransportClosed
+from ..transports import Slot, Transport
 from . import delivery
 from .circuit import Breaker
 from .delivery import Begun
 from .limiter import AccountLimit, Limiter
 from .loader import Loader
+from .pump import Pump
 from .ready import Ready
 from .ready_by_domain import ReadyByDomain
+from .ready_with_own import ReadyWithOwn
 from .rules import LaneRules
 from .successors import Successors
 
@@ -76,21 +79,19 @@ class Lane:
         self._rules = rules
         self._make_transport = make_transport
         self._random = random
-        self._transport = self._open_transport(account)
+        self.transport = self._open_transport(account)
         self._outgoing = rules.outgoing(account)
         self._retry = rules.retry(account)
         self.delivered = self.bounced = 0  # since the start
-        is_direct = account.kind is AccountKind.DIRECT
-        self._ready = ReadyByDomain(lambda: self.account.max_connections) if is_direct else Ready()
-        self._ready.guard = self._guard()
-        self._loader = Loader(self._ready, store, clock, LaneId(account.id), self._wake)
+        self._ready = self._make_ready()
+        self._ready.follow(self._guard())
+        self._loader = Loader(self._ready, store, clock, LaneId(account.id), self.wake)
         self.breaker = Breaker(account, store, clock, rules.sleep, lane=self, kept=kept)
         self._successors = successors
         self._off_since = None if account.enabled else off_since or clock.now()
         self._limiter = limiter
-        self._limit = limiter.of(account, self._wake)
+        self._limit = limiter.of(account, self.wake)
         self._timers: dict[str, Timer] = {}
-        self._work = asyncio.Event()
         self._under_way = 0  # messages between claim and durable outcome
         self._all_ended: asyncio.Event | None = None
         self._closings: dict[asyncio.Future[None], Transport] = {}  # those of former definitions
@@ -98,7 +99,8 @@ class Lane:
         self._stopping = False
         self._retiring: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._pump = self._loop.create_task(self._run(), name=f"lane {account.name}")
+        self._pump = Pump(self, self._ready, lambda transport: transport.reserve(), f"lane {account.name}")
+        self._own_pump: Pump | None = None  # of messages that bring a connection of their own, once there is one
 
     # What others tell the lane ------------------------------------------------------------------------------------
 
@@ -107,7 +109,7 @@ class Lane:
         self._loader.offer(message)
         if not self.can_send:
             self._successors.look()
-        self._wake()
+        self.wake()
 
     def look(self) -> None:
         """The store may hold more that is due: after a release, a retry, or when a time has come."""
@@ -134,9 +136,9 @@ class Lane:
             self.renew()
             self.follow(self._rules)
         self.breaker.change(account)
-        self._limit = self._limiter.of(account, self._wake)
+        self._limit = self._limiter.of(account, self.wake)
         self._successors.look()
-        self._wake()
+        self.wake()
 
     def follow(self, rules: LaneRules) -> None:
         """The settings were changed: what comes to an end, or fails, from now on goes by these."""
@@ -144,11 +146,17 @@ class Lane:
         self.breaker.sleep = rules.sleep
         if self._guard() != self._ready.guard:
             self._ready.clear()
-            self._ready.guard = self._guard()
-            self._transport.withdraw()
+            self._ready.follow(self._guard())
+            self.transport.withdraw()
             self._loader.look()
         self._outgoing = rules.outgoing(self.account)
         self._retry = rules.retry(self.account)
+
+    def _make_ready(self) -> Ready:
+        kind = self.account.kind
+        if kind is AccountKind.DIRECT:
+            return ReadyByDomain(lambda: self.account.max_connections)
+        return ReadyWithOwn(lambda: share(self.account.max_connections)) if kind is AccountKind.SMTP else Ready()
 
     def _guard(self) -> StagingGuard | None:
         """What keeps mail in; of a sandbox nothing leaves."""
@@ -156,8 +164,8 @@ class Lane:
 
     def renew(self) -> None:
         """What connections are made with has changed: the next transaction has a new one."""
-        self._close_in_background(self._transport)
-        self._transport = self._open_transport(self.account)
+        self._close_in_background(self.transport)
+        self.transport = self._open_transport(self.account)
         self.breaker.limit_again()
 
     def beat(self, at: datetime | None) -> None:
@@ -167,7 +175,7 @@ class Lane:
     def pause(self, paused: bool) -> None:
         """The master switch: nothing is claimed while paused."""
         self._paused = paused
-        self._wake()
+        self.wake()
 
     def cease(self) -> None:
         """Claim nothing more."""
@@ -181,18 +189,19 @@ class Lane:
     async def stop(self) -> None:
         """Claim nothing more, let what is being sent end, close the connections."""
         self._stopping = True
-        self._pump.cancel()
+        for pump in self._pumps():
+            pump.task.cancel()
         self._loader.stop()
         self.breaker.stop()
         for timer in self._timers.values():
             timer.cancel()
-        await asyncio.gather(*(transport.close() for transport in (self._transport, *self._closings.values())))
+        await asyncio.gather(*(transport.close() for transport in (self.transport, *self._closings.values())))
         self._all_ended = asyncio.Event()
         if self._under_way:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
                     await self._all_ended.wait()
-        await asyncio.wait([self._pump, *self._closings], timeout=STOP_SECONDS)
+        await asyncio.wait([*(pump.task for pump in self._pumps()), *self._closings], timeout=STOP_SECONDS)
 
     @property
     def may_send(self) -> bool:
@@ -225,51 +234,48 @@ class Lane:
             return f"it has reached {circuit.limit}"
         return f"it {'sleeps' if circuit.health is Health.SLEEPING else 'needs attention'}: {circuit.reason}"
 
-    # The pump -----------------------------------------------------------------------------------------------------
+    # The pumps ----------------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """See `Pumped.wake`."""
         if self.may_send:
             if self._loader.is_due:
                 self._loader.load()
-            if self._ready.may_go:
-                self._work.set()
+            ready = self._ready
+            if ready.may_go:
+                self._pump.work.set()
+            if ready.own is not None and ready.own.count and ready.own.may_go:
+                self._work_on_own(ready.own)
 
-    async def _run(self) -> None:
-        while True:
-            await self._work.wait()
-            if not (self._ready.may_go and self.may_send):
-                self._work.clear()
-                self._wake()
-                continue
-            if (wait := self.breaker.wait()) > 0:
-                self._work.clear()
-                self._later("pause", wait, self._work.set)
-                continue
-            if not self._room():
-                self._wait_for_room()
-                continue
-            transport = self._transport
-            try:
-                slot = await transport.reserve()
-            except AccountUnavailable as unavailable:
-                self._fail(unavailable.failure, connecting=True)
-                continue
-            except TransportClosed:  # the account was edited; the next transport is there already
-                continue
-            room = self._room() if transport is self._transport else 0  # it was edited meanwhile
-            message = self._ready.next(room) if room and self.may_send else None
-            if message is None:
-                slot.cancel()
-                continue
-            self._send(slot, message)
+    def _work_on_own(self, own: Ready) -> None:
+        if self._own_pump is None:
+            name = f"lane {self.account.name}, own connections"
+            self._own_pump = Pump(self, own, lambda transport: transport.reserve_own(), name)
+        self._own_pump.work.set()
 
-    def _room(self) -> int:
-        """For how many recipients a message may start now."""
+    def _pumps(self) -> list[Pump]:
+        return [self._pump] if self._own_pump is None else [self._pump, self._own_pump]
+
+    def _work_again(self) -> None:
+        for pump in self._pumps():
+            pump.work.set()
+
+    @property
+    def pause_seconds(self) -> float:
+        """See `Pumped.pause_seconds`."""
+        return self.breaker.wait()
+
+    def wait(self, seconds: float) -> None:
+        """See `Pumped.wait`."""
+        self._later("pause", seconds, self._work_again)
+
+    def room(self) -> int:
+        """See `Pumped.room`."""
         most = self.account.recipients_per_transaction
         return most if self._limit is None else min(most, self._limit.room())
 
-    def _wait_for_room(self) -> None:
-        self._work.clear()
+    def wait_for_room(self) -> None:
+        """See `Pumped.wait_for_room`."""
         if self.account.when_limited is WhenLimited.OVERFLOW:
             self._successors.look()
         seconds = self._limit.wait_seconds() if self._limit is not None else 0.0
@@ -277,7 +283,7 @@ class Lane:
         if timer is not None:
             timer.cancel()
         if seconds is not None:  # else the end of a send wakes the lane
-            self._later("limit", seconds, self._work.set)
+            self._later("limit", seconds, self._work_again)
 
     @property
     def limit(self) -> AccountLimit | None:
@@ -289,7 +295,8 @@ class Lane:
     # Callbacks rather than a task: between a relay's reply and its commit, and between a commit and the next content,
     # no turn of the loop passes.
 
-    def _send(self, slot: Slot, message: DueMessage) -> None:
+    def send(self, slot: Slot, message: DueMessage) -> None:
+        """See `Pumped.send`."""
         claim = Claim(message.id, tuple([d.n for d in message.deliveries]), message.lane, self._token)
         self._under_way += 1
         if self.breaker.pause:
@@ -327,11 +334,11 @@ class Lane:
             self._deliver(begun, dataclasses.replace(altered.result(), deliveries=begun.message.deliveries))
             return
         _log.error("not_signed", account=begun.account, message=message_id_text(begun.message.id), exc_info=error)
-        self._answered(begun, answered_at_once(delivery.could_not_be_made(begun, error)))
+        self._answered(begun, delivery.answered_at_once(delivery.could_not_be_made(begun, error)))
 
     def _deliver(self, begun: Begun, message: DueMessage) -> None:
         if begun.guard != self._ready.guard:
-            self._answered(begun, answered_at_once(delivery.was_changed(begun)))
+            self._answered(begun, delivery.answered_at_once(delivery.was_changed(begun)))
             return
         try:
             leaving = delivery.transaction(message, begun, lambda: begun.guard == self._ready.guard)
@@ -374,6 +381,7 @@ class Lane:
             failure, said = delivery.account_failure(outcomes), delivery.transcript(outcomes)
         reach("D5")
         claim = begun.claim
+        is_own = begun.message.connection is not None  # whatever comes of it says nothing of the account or its relay
         handed_over = self._handed_over(begun, outcomes)
         chance = self._random() if begun.redirected_to else 0.0  # those who share a copy are tried together again
         random = (lambda: chance) if begun.redirected_to else self._random
@@ -381,19 +389,19 @@ class Lane:
         if failed:
             self.bounced += sum([result.state is DeliveryState.BOUNCED for result in results])
             self.delivered += sum([result.state is DeliveryState.DELIVERED for result in results])
-            if self._rules.suppress_for is not None and not begun.redirected_to:
+            if self._rules.suppress_for is not None and not begun.redirected_to and not is_own:
                 results = delivery.with_suppressions(begun.message, outcomes, results, self._rules.suppress_for, now)
         else:
             self.delivered += len(results)
         record = AttemptRecord(
             claim.message_id, claim.lane, claim.token, begun.account, begun.started, now, outcomes[0].remote_host,
-            results, said, usage, begun.redirected_to,
+            results, said, usage, begun.redirected_to, is_own,
         )  # fmt: skip
         begun.is_noted = any(result.notice for result in results)
         begun.slot.settle()
         if failure is not None:
-            self._fail(failure, connecting=False)
-        elif self.breaker.succeeded():
+            self.fail(failure, connecting=False)
+        elif not is_own and self.breaker.succeeded():
             self._successors.look()
         self._keep(begun, partial(self._store.complete, record), [r.due for r in results if r.due is not None], then)
         if handed_over:
@@ -436,7 +444,7 @@ class Lane:
 
     def _ended(self, begun: Begun) -> None:
         if self._ready.leave(begun.taken):
-            self._wake()
+            self.wake()
         self._under_way -= 1
         if self.may_send and self._loader.is_due:
             self._loader.load()
@@ -449,12 +457,7 @@ class Lane:
     def circuit(self) -> Circuit:
         """How the account is, and which of its limits is reached."""
         circuit = self.breaker.circuit
-        reached = self._limit.reached if self._limit is not None else ""
-        if not reached or self._limit is None:
-            return circuit
-        seconds = self._limit.wait_seconds()
-        until = None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
-        return dataclasses.replace(circuit, limit=reached, limit_until=until)
+        return circuit if self._limit is None else self._limit.shown_in(circuit, self._clock.now())
 
     def _open_transport(self, account: Account) -> Transport:
         transport = self._make_transport(account)
@@ -463,14 +466,14 @@ class Lane:
 
     def limit_connections(self, most: int | None) -> None:
         """The account is slowed (None: no more)."""
-        self._transport.limit_connections(most)
+        self.transport.limit_connections(most)
 
     def circuit_changed(self) -> None:
         """The account is in another state."""
         self._rules.circuit_changed()
 
-    def _fail(self, failure: Deferred, *, connecting: bool) -> None:
-        """The account failed; no message is to blame."""
+    def fail(self, failure: Deferred, *, connecting: bool) -> None:
+        """See `Pumped.fail`; no message is to blame."""
         if self.breaker.failed(failure, connecting=connecting):
             self._loader.forget()
             self._successors.look()
@@ -489,10 +492,3 @@ class Lane:
         task = asyncio.ensure_future(closing)
         self._closings[task] = transport
         task.add_done_callback(self._closings.pop)
-
-
-def answered_at_once(outcomes: Sequence[Outcome]) -> Pending[Sequence[Outcome]]:
-    """Outcomes of what was not given to the transport."""
-    answered: Pending[Sequence[Outcome]] = Pending()
-    answered.set_result(outcomes)
-    return answered

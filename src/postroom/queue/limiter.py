@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from ..model.account import Account
+from ..model.circuit import Circuit
 from ..model.clock import Clock
 from ..model.usage import Usage, lane_meter
 from ..policy.limits import Meter, Metered, Reservation, latest, metered
@@ -96,6 +97,15 @@ class AccountLimit:
     def is_full(self) -> bool:
         """Whether a limit on a number is reached; the interval alone makes nothing full."""
         return self._meter.binding(self._limits, self._clock.now()) is not None
+
+    def shown_in(self, circuit: Circuit, now: datetime) -> Circuit:
+        """`circuit` with the limit that is reached, and until when."""
+        reached = self.reached
+        if not reached:
+            return circuit
+        seconds = self.wait_seconds()
+        until = None if seconds is None else now + timedelta(seconds=seconds)
+        return dataclasses.replace(circuit, limit=reached, limit_until=until)
 
     def wait_seconds(self) -> float | None:
         """After how long to ask again; None: when `changed` is called."""

@@ -11,9 +11,8 @@ from ..model.queue import DueMessage, LaneId, MessageId, PriorityClass
 from ..store import QueueStore
 from .ready import Ready, Strand
 
-#: Deliveries loaded from the store at a time, and the ready messages below which more are loaded.
+#: Deliveries loaded from the store at a time.
 LOAD_LIMIT = 200
-LOAD_BELOW = 50
 
 #: How long is waited when the store refuses a read.
 STORE_PATIENCE = 1.0
@@ -91,7 +90,7 @@ class Loader:
         """Whether `load` should be called: little is ready, or a turn would be missed."""
         if not (self._unseen or self._cold) or self._task is not None:
             return False
-        if self._ready.count < LOAD_BELOW:
+        if self._ready.runs_low:
             return True
         if not self._ready.may_go and not self._ready.is_full(PriorityClass.BULK):
             return True  # what there is has to wait; something else may go

@@ -17,6 +17,9 @@ from ..store import InHand
 READY_BYTES = 16 * 1024 * 1024
 READY_MESSAGES = 2000
 
+#: Ready messages below which more are loaded.
+LOAD_BELOW = 50
+
 #: So many normal messages go for each bulk one while both wait.
 NORMAL_PER_BULK = 4
 
@@ -33,6 +36,9 @@ class Ready:
     together; `clear` comes before it changes.
     """
 
+    #: What brings a connection of its own, where it waits apart.
+    own: Ready | None = None
+
     def __init__(self) -> None:
         self.guard: StagingGuard | None = None
         self._flows: tuple[OrderedDict[FlowId, deque[DueMessage]], ...] = tuple(OrderedDict() for _ in PriorityClass)
@@ -41,6 +47,10 @@ class Ready:
         self._since_bulk = 0
         self._bytes = 0
         self.count = 0
+
+    def follow(self, guard: StagingGuard | None) -> None:
+        """Divide by `guard` what is added from now on."""
+        self.guard = guard
 
     def clear(self) -> None:
         """Forget what waits here; what was taken out stays in hand."""
@@ -55,6 +65,11 @@ class Ready:
         """Whether no more of this class should be kept in memory."""
         rooms = 2 if priority is _URGENT else 1  # a backlog leaves room for what is urgent
         return self.count >= READY_MESSAGES * rooms or self._bytes >= READY_BYTES * rooms
+
+    @property
+    def runs_low(self) -> bool:
+        """Whether little waits here."""
+        return self.count < LOAD_BELOW
 
     def add(self, message: DueMessage) -> None:
         """Behind the others of its flow."""

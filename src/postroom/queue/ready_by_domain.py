@@ -36,7 +36,7 @@ class ReadyByDomain(Ready):
         """See `Ready.add`."""
         by_domain: dict[str, list[int]] = {}
         for at, delivery in enumerate(message.deliveries):
-            by_domain.setdefault(self._place(delivery.recipient), []).append(at)
+            by_domain.setdefault(self._place(message, delivery.recipient), []).append(at)
         for domain, places in by_domain.items():
             part = message
             if len(by_domain) > 1:
@@ -97,7 +97,7 @@ class ReadyByDomain(Ready):
         self._taken[message.id, message.deliveries[0].n] = domain
         return message
 
-    def _place(self, recipient: str) -> str:
+    def _place(self, message: DueMessage, recipient: str) -> str:
         """The domain that its copy goes to; redirected copies have a share of their own there."""
         if self.guard is not None and self.guard.redirects(recipient):
             return f"@{_domain(self.guard.redirect_to)}"

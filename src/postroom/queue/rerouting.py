@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ..errors import Refused
 from ..mime.head import scan
-from ..model.account import Account
+from ..model.account import Account, AccountKind
 from ..model.application import Application
 from ..model.clock import Clock
 from ..model.queue import LaneId, MessageId
@@ -28,6 +28,7 @@ STEP = 500
 
 MAY_HAVE_IT = "a relay may have it already, and it may arrive twice: --may-duplicate moves it all the same"
 NAMES_ITS_ACCOUNT = "its message named its account: --to NAME moves it"
+BRINGS_ITS_CONNECTION = "its message brought a connection for its account: --to NAME moves it to one that takes it too"
 NO_APPLICATION = "its application is gone, or it is a report: --to NAME moves it"
 IS_THERE = "it is where it belongs"
 TOO_LATE = "it was claimed, or moved by somebody else, meanwhile"
@@ -177,12 +178,14 @@ class Rerouter:
         application = self._directory.application(one.application_id)
         if application is not None and not may_use(application, to):
             return f"application {application.name} was not given account {to.name}"
+        if one.own_connection and not (to.dynamic and to.kind is AccountKind.SMTP):
+            return f"its message brought a connection of its own, which account {to.name} does not take (dynamic)"
         return to
 
     async def _routed(self, table: RoutingTable, one: WaitingDelivery) -> Account | str:
         """Where it would go if it came today."""
         if one.named:
-            return NAMES_ITS_ACCOUNT
+            return BRINGS_ITS_CONNECTION if one.own_connection else NAMES_ITS_ACCOUNT
         application: Application | None = self._directory.application(one.application_id)
         if application is None:
             return NO_APPLICATION

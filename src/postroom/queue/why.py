@@ -132,6 +132,9 @@ def _cause(
         return f"account {account.name} has reached {circuit.limit}", circuit.limit_until, "", ""
     if circuit.health is Health.SLOWED:
         return f"it waits for account {account.name}, which is slowed: {circuit.reason}", None, circuit.advice, ""
+    if view.connection is not None:
+        leads = f"its own connection to {view.connection['target']}"
+        return f"it waits for {leads}, one of those that account {account.name} may have", None, "", ""
     return f"it waits for a free connection of account {account.name}", None, "", ""
 
 

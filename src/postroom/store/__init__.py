@@ -197,7 +197,8 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageView:
-    """Everything that is known of one message, its content apart."""
+    """Everything that is known of one message, its content apart. `connection` is one of its own: its `target`, and the
+    fields that it overrides, without secrets."""
 
     id: MessageId
     door: str
@@ -218,6 +219,7 @@ class MessageView:
     ret: str = ""
     envid: str = ""
     tag: str = ""
+    connection: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +253,7 @@ class LaneEnds:
 @record
 class WaitingDelivery:
     """A delivery that waits, or is held. `home` is the lane where it belongs, if that is another; `is_sure`: no relay
-    can have it."""
+    can have it. `own_connection`: its message brought a connection."""
 
     message_id: MessageId
     n: int
@@ -263,6 +265,7 @@ class WaitingDelivery:
     named: bool
     state: DeliveryState = DeliveryState.QUEUED
     is_sure: bool = True
+    own_connection: bool = False
 
 
 @record

@@ -16,7 +16,7 @@ from ..crashing import reach
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind, Authentication
 from ..model.application import Application
-from . import circuits
+from . import circuits, own_connections
 from .definition_events import tell, tell_account, tell_application
 from .readers import Reader
 from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, event, micros, setting
@@ -139,6 +139,7 @@ def reseal(keyring: Keyring) -> Callable[[Transaction], int]:
         for row in sealed:
             fresh = keyring.seal(keyring.open(row.sealed))
             transaction.core.execute(update(account).where(account.c.id == row.id).values(sealed=fresh))
+        own_connections.reseal(transaction, lambda old: keyring.seal(keyring.open(old)))
         reach("D8-keys")
         return len(sealed)
 

@@ -32,7 +32,8 @@ _WALK = (
 )
 _PLACES = "delivery.priority, delivery.flow, delivery.due"
 _ON_LANE = f"SELECT {_COLUMNS}, {_PLACES}{_JOIN} WHERE {WAITING_SQL} AND delivery.lane = ? AND {_SURE} AND {_WALK}"
-_ALL = f"SELECT {_COLUMNS}, state, {_SURE} AS is_sure"
+_OWN = "EXISTS (SELECT 1 FROM connection WHERE connection.message_id = delivery.message_id) AS own_connection"
+_ALL = f"SELECT {_COLUMNS}, state, {_SURE} AS is_sure, {_OWN}"
 _WAITING = f"{_ALL}, {_PLACES}{_JOIN} WHERE {WAITING_SQL} AND delivery.lane = ? AND {_WALK}"
 _HELD = (
     f"{_ALL}{_JOIN} WHERE state = 'held' AND {ASIDE_SQL} AND delivery.lane = ?"
@@ -105,8 +106,8 @@ def selected(
     place = after or _START
     if place[0] < _ASIDE[0]:
         rows = reader.raw.execute(_WAITING, (selection.lane, *place, limit)).fetchall()
-        following = (*rows[-1][10:13], *rows[-1][:2]) if len(rows) == limit else _ASIDE
-        return [_waiting(row[:10]) for row in rows], following
+        following = (*rows[-1][11:14], *rows[-1][:2]) if len(rows) == limit else _ASIDE
+        return [_waiting(row[:11]) for row in rows], following
     rows = reader.raw.execute(_HELD, (selection.lane, *place[3:], limit)).fetchall()
     return [_waiting(row) for row in rows], (*_ASIDE[:3], *rows[-1][:2]) if len(rows) == limit else None
 
@@ -120,7 +121,10 @@ def head(reader: Reader, message_id: MessageId) -> bytes:
 def _waiting(row: Sequence[object]) -> WaitingDelivery:
     message_id, n, lane, home, recipient, reverse_path, application_id, named, *more = row
     known = WaitingDelivery(message_id, n, lane, home, recipient, reverse_path, application_id, bool(named))  # type: ignore[arg-type]
-    return replace(known, state=DeliveryState(str(more[0])), is_sure=bool(more[1])) if more else known
+    if not more:
+        return known
+    state, is_sure, own_connection = more
+    return replace(known, state=DeliveryState(str(state)), is_sure=bool(is_sure), own_connection=bool(own_connection))
 
 
 def divert(diversions: Sequence[Diversion], now: datetime) -> Callable[[Transaction], int]:

@@ -18,7 +18,7 @@ from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
 from ..model.queue import NOTHING_ASIDE, Aside, AttemptRecord, DeliveryResult, NewMessage
 from ..model.suppression import Suppression
-from . import Claim, suppressions, usage
+from . import Claim, own_connections, suppressions, usage
 from .repetitions import hold_repeated
 from .rows import Rows
 from .schema import MICROSECOND, micros
@@ -165,8 +165,12 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
             raw.execute("UPDATE message SET tag = ? WHERE id = ?", (message.tag, message.id))
         if message.retry is not None:
             _keep_retry(transaction, message, message.retry)
+        if message.connection is not None:
+            own_connections.keep(transaction, message, message.connection)
     checked = [message for message in messages if message.suppressible]
     ended = suppressions.bounce_suppressed(transaction, checked) if checked else {}
+    if ended:
+        own_connections.end(transaction, [message.id for message in checked if message.connection is not None])
     aside = [_aside(transaction, message, ended.get(message.id, ())) for message in messages]
     reach("A2")
     return aside
@@ -309,6 +313,8 @@ def complete(transaction: Transaction, attempts: Sequence[AttemptRecord]) -> Seq
         raise Uneven
     else:
         _note(transaction, [(record, record.results) for record in attempts])
+    if own := [record.message_id for record in attempts if record.own_connection]:
+        own_connections.end(transaction, own)
     return [None] * len(attempts)
 
 

@@ -69,7 +69,7 @@ def remove(messages: Sequence[MessageId]) -> Callable[[Transaction], int]:
         raw.execute(
             f"UPDATE event SET message_id = NULL, n = NULL WHERE {newest} AND message_id IN ({marks})", messages
         )
-        for table in ("content", "attempt", "event", "notice", "delivery"):
+        for table in ("content", "attempt", "event", "notice", "connection", "delivery"):
             raw.execute(f"DELETE FROM {table} WHERE message_id IN ({marks})", messages)
         removed = raw.change(f"DELETE FROM message WHERE id IN ({marks})", messages)
         reach("D8-purge")

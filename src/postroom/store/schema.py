@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0012"
+HEAD = "0013"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -232,6 +232,18 @@ attempt = Table(
     Column("remote_host", Text, nullable=False),
     Column("transcript", Text, nullable=False),
     Column("sent_to", Text, nullable=False, server_default=""),
+    sqlite_with_rowid=False,
+)
+
+# Connections that messages bring (`store.own_connections`); `sealed` is empty from the end of the message on.
+connection = Table(
+    "connection",
+    metadata,
+    Column("message_id", LargeBinary(16), primary_key=True),
+    Column("application_id", Integer, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("shown", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
 

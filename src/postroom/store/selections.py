@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from ..model.queue import DeliveryState, FencingToken
-from . import Selection
+from . import Selection, own_connections
 from .definitions import next_number
 from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, micros
 from .usage import count_under_way
@@ -108,6 +108,8 @@ def move_picked(transaction: Transaction, move: Move, now: datetime, detail: str
             " SELECT :now, :after, message_id, n, '', :detail FROM picked",
             values,
         )
+        if move.after.is_final:
+            own_connections.end_picked(transaction)
         raw.execute("DELETE FROM picked")
     return moved
 

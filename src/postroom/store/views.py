@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sqlalchemy import Row, Select, select
@@ -10,7 +11,7 @@ from ..model.queue import DeliveryState, LaneId, MessageId, PriorityClass
 from . import AttemptRow, DeliveryRow, MessageView
 from .event_list import event_row
 from .readers import Reader
-from .schema import attempt, delivery, event, maybe_duration, maybe_moment, message, moment, tally
+from .schema import attempt, connection, delivery, event, maybe_duration, maybe_moment, message, moment, tally
 
 #: A delivery with what lists show of its message.
 ROW: Select[Any] = select(
@@ -35,6 +36,7 @@ def read_message(reader: Reader, message_id: MessageId) -> MessageView | None:
         select(attempt).where(attempt.c.message_id == message_id).order_by(attempt.c.n, attempt.c.number)
     )
     events = core.execute(select(event).where(event.c.message_id == message_id).order_by(event.c.id))
+    own = core.execute(select(connection).where(connection.c.message_id == message_id)).first()
     return MessageView(
         id=MessageId(row.id),
         door=row.door,
@@ -55,6 +57,7 @@ def read_message(reader: Reader, message_id: MessageId) -> MessageView | None:
         ret=row.ret,
         envid=row.envid,
         tag=row.tag,
+        connection=None if own is None else {"target": own.target, **json.loads(own.shown)},
     )
 
 

@@ -10,7 +10,7 @@ from ..errors import StorageFailed
 from ..model.account import Retry
 from ..model.content import Content, ContentId, StagedBody
 from ..model.queue import DueDelivery, DueMessage, FlowId, LaneId, MessageId, PriorityClass
-from . import Due, InHand
+from . import Due, InHand, own_connections
 from .readers import Reader, Readers
 from .schema import WAITING_SQL, maybe_duration, maybe_moment, micros, moment
 
@@ -42,8 +42,8 @@ _WAITING_SINCE = (
 )
 _MESSAGE = (
     "SELECT reverse_path, eight_bit, smtputf8, accepted, ret, envid, named, head, retry_schedule, retry_window,"
-    " content_id, chunks, body_bytes, sha256, body_hash"
-    " FROM message JOIN content ON content.message_id = message.id WHERE message.id = ?"
+    f" content_id, chunks, body_bytes, sha256, body_hash, {own_connections.COLUMNS}"
+    f" FROM message JOIN content ON content.message_id = message.id{own_connections.JOIN} WHERE message.id = ?"
 )
 _BODY = "SELECT body FROM content WHERE message_id = ?"
 _CHUNK = "SELECT data FROM chunk WHERE content_id = ? AND n = ?"
@@ -106,7 +106,7 @@ def _messages(reader: Reader, lane: LaneId, together: Together) -> list[DueMessa
     for (message_id, window_from, priority, flow), deliveries in together.items():
         row = raw.execute(_MESSAGE, (message_id,)).fetchone()
         reverse_path, eight_bit, smtputf8, accepted, ret, envid, named, head, schedule, window, *stored = row
-        content_id, chunks, body_bytes, sha256, body_hash = stored
+        content_id, chunks, body_bytes, sha256, body_hash, *connection = stored
         body: bytes | StagedBody
         if content_id is not None:
             body = StagedBody(ContentId(content_id), chunks, body_bytes, sha256, body_hash or b"")
@@ -132,6 +132,7 @@ def _messages(reader: Reader, lane: LaneId, together: Together) -> list[DueMessa
                 flow=flow,
                 retry=Retry(schedule=schedule, window=maybe_duration(window)) if schedule or window else None,
                 named=bool(named),
+                connection=own_connections.sealed_connection(message_id, connection),
             )
         )
     return messages

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
+from ..model.connection import SealedConnection
 from ..model.content import StagedBody
 from ..model.envelope import Envelope
 from ..model.outcome import Deferred, Outcome
@@ -38,7 +39,8 @@ class Watch(Protocol):
 @record
 class Transaction:
     """One message on its way: envelope, and content as it shall leave (after rewriting); `watch` is told when it
-    begins. `may_begin` is asked last, by a transport that has yet to connect: where it says no, nothing is sent."""
+    begins. `may_begin` is asked last, by a transport that has yet to connect: where it says no, nothing is sent. With a
+    `connection` of its own it goes over no other."""
 
     envelope: Envelope
     head: bytes
@@ -46,6 +48,7 @@ class Transaction:
     size_bytes: int
     watch: Watch | None = None
     may_begin: Callable[[], bool] = lambda: True
+    connection: SealedConnection | None = None
 
 
 class AccountUnavailable(Exception):
@@ -89,6 +92,9 @@ class Transport(Protocol):
             AccountUnavailable: connecting, greeting, TLS or authentication failed.
             TransportClosed: `close` was called.
         """
+
+    async def reserve_own(self) -> Slot:
+        """Wait until one more transaction that brings a connection of its own may go over it; raises as `reserve`."""
 
     def listen(self, complained: Callable[[Deferred], None]) -> None:
         """Call `complained` when the other side refuses one more connection while others work."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from ..accounts.own_connections import OwnConnections
 from ..accounts.unbuilt import refusal
 from ..config import Settings
 from ..model.account import Account, AccountKind
 from ..model.clock import Clock
+from ..net.stream import Resolver, resolve
 from ..protocol.smtp.reply_reader import ReplyLimits
 from . import ChunkReader, Transport
+from .budget import ConnectionBudget
 from .mail_route import MailRoutes, Names, Policies
-from .pool import ConnectionBudget
 from .refusing import RefusingTransport
 from .sandbox import SandboxTransport
 from .smtp import SmtpTransport
@@ -25,8 +27,17 @@ class Transports:
     """Transports as the settings are now, which share the node's connections and what was asked of the DNS."""
 
     def __init__(
-        self, settings: Settings, clock: Clock, random: Callable[[], float], chunks: ChunkReader, hostname: str
+        self,
+        settings: Settings,
+        clock: Clock,
+        random: Callable[[], float],
+        chunks: ChunkReader,
+        hostname: str,
+        own: OwnConnections | None = None,
     ) -> None:
+        self._own = own
+        #: Resolves the hosts of connections that messages bring.
+        self.resolver: Resolver = resolve
         self._clock = clock
         self._random = random
         self._chunks = chunks
@@ -62,8 +73,9 @@ class Transports:
                 routes=self._routes(account), reply_limits=limits,
             )  # fmt: skip
         return SmtpTransport(
-            account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks, reply_limits=limits
-        )
+            account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks, reply_limits=limits,
+            own=self._own, resolver=self.resolver,
+        )  # fmt: skip
 
     @property
     def names(self) -> Dns:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -24,69 +24,19 @@ from ..pending import Pending
 from ..protocol.smtp.client_limits import believe_less
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from . import STOP_PATIENCE, ChunkReader, Slot, Transaction, TransportClosed
+from .budget import ConnectionBudget
 from .direct_outcomes import no_connection, of_destination
 from .mail_route import Host, MailRoutes, Misses, NoRoute, Route, not_tried
-from .pool import ConnectionBudget
-from .smtp_outcomes import Lesson, learned, outcomes
+from .memory import LESSON_SECONDS, Memory
+from .smtp_outcomes import learned, outcomes
 
 _log = structlog.get_logger()
 
 #: Hosts that are tried for one transaction.
 MOST_TRIED = 5
 
-#: How long it is remembered what a destination taught, and that TLS fails with a host that need not have it.
-LESSON_SECONDS = 3600.0
-
-#: Destinations of which something is remembered.
-MOST_REMEMBERED = 5000
-
-
-class Destination:
-    """What is known of one domain, or of one host."""
-
-    __slots__ = ("failure", "most_recipients", "plain", "until")
-
-    def __init__(self) -> None:
-        self.failure: Bounced | Deferred | None = None  # of the last attempt, while another would fail as well
-        self.plain = False
-        self.most_recipients: int | None = None
-        self.until = 0.0
-
-    def learn(self, lesson: Lesson) -> None:
-        """Treat it as `lesson` says."""
-        self.plain |= lesson.plain
-        if lesson.most_recipients:
-            self.most_recipients = min(self.most_recipients or lesson.most_recipients, lesson.most_recipients)
-
-
-class _Memory:
-    """Of so many destinations, each for its time."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._known: OrderedDict[str, Destination] = OrderedDict()
-
-    def find(self, name: str) -> Destination | None:
-        """What is known of `name`."""
-        found = self._known.get(name)
-        if found is not None and found.until <= self._clock.monotonic():
-            del self._known[name]
-            return None
-        return found
-
-    def keep(self, name: str, seconds: float) -> Destination:
-        """What is known of `name`, remembered so long from now on."""
-        found = self.find(name) or Destination()
-        found.until = self._clock.monotonic() + seconds
-        self._known[name] = found
-        self._known.move_to_end(name)
-        if len(self._known) > MOST_REMEMBERED:
-            self._known.popitem(last=False)
-        return found
-
-    def forget(self, name: str) -> None:
-        """Nothing is known of it."""
-        self._known.pop(name, None)
+#: How long it is remembered that TLS fails with a host that need not have it.
+TLS_SECONDS = 3600.0
 
 
 class Line:
@@ -144,9 +94,9 @@ class DirectTransport:
         self._connecting: set[asyncio.Task[None]] = set()  # those of `_tasks` that have written nothing
         self._ending: set[asyncio.Task[None]] = set()
         self._opening = 0
-        self._failing = _Memory(clock)
-        self._lessons = _Memory(clock)
-        self._without_tls = _Memory(clock)
+        self._failing = Memory(clock)
+        self._lessons = Memory(clock)
+        self._without_tls = Memory(clock)
         self._idle: Timer | None = None
         self._closing = False
 
@@ -162,6 +112,10 @@ class DirectTransport:
             raise TransportClosed
         self._in_use += 1
         return _DirectSlot(self)
+
+    async def reserve_own(self) -> Slot:
+        """See `Transport.reserve_own`."""
+        return await self.reserve()
 
     def listen(self, complained: Callable[[Deferred], None]) -> None:
         """See `Transport.listen`; a destination that complains slows nobody else."""
@@ -221,6 +175,9 @@ class DirectTransport:
 
     async def _attempt(self, slot: _DirectSlot, transaction: Transaction) -> Sequence[Outcome]:
         recipients = transaction.envelope.recipients
+        if transaction.connection is not None:
+            failed = Deferred(status="4.7.1", reason="it brings a connection, and its account delivers directly")
+            return [failed] * len(recipients)
         domain = domain_of(recipients[0])
         known = self._failing.find(domain)
         if known is not None and known.failure is not None:
@@ -329,7 +286,7 @@ class DirectTransport:
         except ConnectFailed as error:
             if error.stage == "tls" and security is Security.STARTTLS_IF_OFFERED:
                 # As broken as TLS is there, the next try goes without: it was not asked for, only better than nothing.
-                self._without_tls.keep(host.name, LESSON_SECONDS)
+                self._without_tls.keep(host.name, TLS_SECONDS)
             raise
 
     async def _room(self) -> None:

@@ -12,7 +12,6 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Protocol
 
 from ..model.account import Account
 from ..model.clock import Clock, Timer
@@ -20,6 +19,7 @@ from ..model.outcome import Deferred
 from ..net.smtp_client import SmtpConnection, TransactionResult
 from ..pending import Pending
 from . import STOP_PATIENCE, AccountUnavailable, Transaction, TransportClosed
+from .budget import ConnectionBudget
 
 #: Slots of a connection that pipelines, and of one that does not (no envelope can be ahead).
 PIPELINED_SLOTS = 3
@@ -35,48 +35,6 @@ FRUITLESS_LIMIT = 2
 Start = Callable[[SmtpConnection, Transaction, Callable[[TransactionResult], None]], None]
 Connect = Callable[[], Awaitable[SmtpConnection]]
 Explain = Callable[[Exception], AccountUnavailable]
-
-
-class Growing(Protocol):
-    """Who may be waiting for a connection."""
-
-    def grow(self) -> None:
-        """One may be had: ask again for as many as are wanted."""
-
-
-class ConnectionBudget:
-    """How many outgoing connections this node may have open in all (SPEC section 3)."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._free = limit
-        self._waiting: dict[Growing, None] = {}
-
-    def take(self, pool: Growing) -> bool:
-        """One connection more, or False; then `pool.grow` is called when one is given back."""
-        if self._free > 0:
-            self._free -= 1
-            return True
-        self._waiting[pool] = None
-        return False
-
-    def give_back(self) -> None:
-        """A connection was closed."""
-        self._free += 1
-        self._serve()
-
-    def change(self, limit: int) -> None:
-        """From now on so many; what is open over that ends in its own time, and none is opened until then."""
-        self._free += limit - self._limit
-        self._limit = limit
-        for _ in range(len(self._waiting)):
-            self._serve()
-
-    def _serve(self) -> None:
-        if self._waiting and self._free > 0:
-            pool = next(iter(self._waiting))
-            del self._waiting[pool]
-            pool.grow()
 
 
 class Link:
@@ -208,6 +166,8 @@ class ConnectionPool:
         self._closing = False
         self._emptied = asyncio.Event()  # the last connection has ended, and none follows
         self._most = account.max_connections
+        self._lent = 0
+        self._borrowers: deque[asyncio.Future[None]] = deque()
         self.complained: Callable[[Deferred], None] = lambda failure: None
 
     def connections(self) -> list[SmtpConnection]:
@@ -224,10 +184,8 @@ class ConnectionPool:
         allowed = self.account.max_connections
         self._most = allowed if most is None else max(1, min(most, allowed))
         for link in self._links[self._most :]:
-            self._by_held[link.held].pop(link, None)
-            link.most = link.given
-            if not link.held:
-                self._end(link)
+            self._retire(link)
+        self._serve_borrowers()
         if self._waiters:
             self._serve()
 
@@ -238,6 +196,64 @@ class ConnectionPool:
             link.most = 0
             if not link.held:
                 self._end(link)
+
+    def _retire(self, link: Link) -> None:
+        """It ends with what it has been given."""
+        self._by_held[link.held].pop(link, None)
+        link.most = link.given
+        if not link.held:
+            self._end(link)
+
+    async def lend(self) -> None:
+        """Have one connection fewer from now on, for one that is not of the pool; until `take_back`.
+
+        Raises:
+            TransportClosed: the pool was closed.
+        """
+        if self._closing:
+            raise TransportClosed
+        if not self._borrowers and self._has_room:
+            self._lent += 1
+            return
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._borrowers.append(waiter)
+        self._give_way()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.take_back()
+            raise
+
+    def take_back(self) -> None:
+        """What was lent is the pool's again; its own come first now where they had none."""
+        self._lent -= 1
+        if not (self._waiters and not self._links and not self._connecting):
+            self._serve_borrowers()
+        if self._waiters:
+            self.grow()
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._links) + len(self._connecting) + self._lent < self._most
+
+    def _serve_borrowers(self) -> None:
+        while self._borrowers and self._has_room:
+            waiter = self._borrowers.popleft()
+            if not waiter.done():
+                self._lent += 1
+                waiter.set_result(None)
+        if self._borrowers:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """End as many links as are asked for, the idle ones first."""
+        wanted = len(self._links) + self._lent + len(self._borrowers) - self._most
+        wanted -= sum(link.given >= link.most for link in self._links)  # they end already
+        for link in sorted(self._links, key=lambda link: link.held):
+            if wanted > 0 and link.given < link.most:
+                self._retire(link)
+                wanted -= 1
 
     async def reserve(self) -> Link:
         """A link with one slot taken.
@@ -315,7 +331,7 @@ class ConnectionPool:
     def grow(self) -> None:
         """Open one connection more, if work and limits ask for it; at most one is being opened at a time."""
         # A link that has had its messages still counts: it is an open connection until it has ended.
-        if self._closing or self._connecting or len(self._links) >= self._most:
+        if self._closing or self._connecting or len(self._links) + self._lent >= self._most:
             return
         wait = self._not_before - self.clock.monotonic()
         if wait > 0:
@@ -331,6 +347,7 @@ class ConnectionPool:
         except Exception as error:  # every failure to connect is told to who waits
             self._budget.give_back()
             self._connecting.discard(asyncio.current_task())
+            self._serve_borrowers()
             self._connect_failed(self._explain(error))
             return
         except asyncio.CancelledError:
@@ -347,6 +364,7 @@ class ConnectionPool:
             self._end(link)
         else:
             self._serve()
+            self._serve_borrowers()
             self._watch_idle()
 
     def _connect_failed(self, failure: AccountUnavailable) -> None:
@@ -378,6 +396,7 @@ class ConnectionPool:
             if self._fruitless >= FRUITLESS_LIMIT:
                 self._fruitless = 0
                 self._connect_failed(self._explain(ConnectionError(f"the relay closes the connection: {reason}")))
+        self._serve_borrowers()
         if self._waiters:
             self.grow()
 
@@ -398,6 +417,7 @@ class ConnectionPool:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
+        self._serve_borrowers()
         if self._waiters:
             self.grow()
 
@@ -433,6 +453,10 @@ class ConnectionPool:
             if not waiter.done():
                 waiter.set_exception(TransportClosed())
         self._waiters.clear()
+        for borrower in self._borrowers:
+            if not borrower.done():
+                borrower.set_exception(TransportClosed())
+        self._borrowers.clear()
         for link in [link for link in self._links if not link.held]:
             self._end(link)
         if patience is None and self._links:

@@ -12,8 +12,11 @@ import structlog
 from ..model.account import Account
 from ..model.clock import Clock
 from ..model.outcome import Bounced, Deferred, NotSent, Outcome
+from ..net import pop3_login
 from ..net.pop3_login import PopLoggedIn
+from ..net.stream import Resolver
 from ..policy.classify import Stage, classify
+from ..protocol.smtp.reply_reader import ReplyLimits
 from . import TransportClosed
 
 _log = structlog.get_logger()
@@ -110,14 +113,7 @@ class PopBeforeSmtp:
         number = self.number + 1
         self._denied = {recipient: under for recipient, under in self._denied.items() if under == self.number}
         pop = self._account.pop
-        wait = made.began + pop.interval.total_seconds() - self._clock.monotonic()
-        if wait > 0:
-            over = asyncio.Event()
-            timer = self._clock.call_later(wait, over.set)
-            try:
-                await over.wait()
-            finally:
-                timer.cancel()
+        await _interval_is_over(made, self._account, self._clock)
         self.number, self._serves_until = number, made.began + pop.validity.total_seconds()
         _log.info("pop3_login", account=self._account.name, host=self._account.pop_host, number=number)
 
@@ -125,6 +121,27 @@ class PopBeforeSmtp:
         self._making = None
         if not making.cancelled():
             making.exception()  # those who waited are told
+
+
+async def log_in_once(account: Account, clock: Clock, reply_limits: ReplyLimits, resolver: Resolver) -> None:
+    """Log in for one connection alone, and wait until SMTP may start.
+
+    Raises:
+        ConnectFailed: the login failed.
+    """
+    made = await pop3_login.log_in(account, clock, reply_limits=reply_limits, resolver=resolver)
+    await _interval_is_over(made, account, clock)
+
+
+async def _interval_is_over(made: PopLoggedIn, account: Account, clock: Clock) -> None:
+    wait = made.began + account.pop.interval.total_seconds() - clock.monotonic()
+    if wait > 0:
+        over = asyncio.Event()
+        timer = clock.call_later(wait, over.set)
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
 
 
 def _asks_for_login(outcome: Outcome) -> bool:

@@ -19,6 +19,10 @@ class RefusingTransport:
         """See `Transport.reserve`; there is never one."""
         raise AccountUnavailable(self._failure)
 
+    async def reserve_own(self) -> Slot:
+        """See `Transport.reserve_own`."""
+        return await self.reserve()
+
     def listen(self, complained: Callable[[Deferred], None]) -> None:
         """See `Transport.listen`."""
 

@@ -35,6 +35,10 @@ class SandboxTransport:
         self._free -= 1
         return _SandboxSlot(self)
 
+    async def reserve_own(self) -> Slot:
+        """See `Transport.reserve_own`."""
+        return await self.reserve()
+
     def listen(self, complained: Callable[[Deferred], None]) -> None:
         """Nobody complains."""
 

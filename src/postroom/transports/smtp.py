@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
+from ..accounts.own_connections import OwnConnections
 from ..model.account import Account, Authentication
 from ..model.clock import Clock
 from ..model.outcome import Deferred, NotSent, Outcome
 from ..net import pop3_login
 from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
+from ..net.stream import Resolver, resolve
 from ..pending import Pending
 from ..protocol.smtp.client_limits import believe_less
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
-from . import STOP_PATIENCE, ChunkReader, Slot, Transaction, TransportClosed
-from .pool import ConnectionBudget, ConnectionPool, Link
-from .pop_before_smtp import PopBeforeSmtp
+from . import STOP_PATIENCE, AccountUnavailable, ChunkReader, Slot, Transaction, TransportClosed
+from .budget import ConnectionBudget
+from .own_connection import OwnLines
+from .pool import ConnectionPool, Link
+from .pop_before_smtp import PopBeforeSmtp, log_in_once
 from .smtp_outcomes import Lesson, explain_connect_failure, learned, outcomes
 
 #: How long it is remembered how many recipients a relay takes in one transaction.
@@ -38,6 +43,8 @@ class SmtpTransport:
         helo_name: str,
         chunks: ChunkReader,
         reply_limits: ReplyLimits = DEFAULT_LIMITS,
+        own: OwnConnections | None = None,
+        resolver: Resolver = resolve,
     ) -> None:
         self._account = account
         self._helo_name = account.helo_name or helo_name
@@ -47,6 +54,12 @@ class SmtpTransport:
             account, clock, budget, connect=self._connect, start=self._start,
             explain=partial(explain_connect_failure, account),
         )  # fmt: skip
+        self._own = None
+        if own is not None:
+            self._own = OwnLines(
+                account, clock=clock, budget=budget, pool=self._pool, chunks=chunks, own=own,
+                connect=self._connect_own, resolver=resolver,
+            )  # fmt: skip
         self._clock = clock
         self._opener: PopBeforeSmtp | None = None
         if account.authentication is Authentication.POP:
@@ -71,6 +84,11 @@ class SmtpTransport:
                 self._adjust(connection)
                 return connection
             connection.leave()
+
+    async def _connect_own(self, account: Account, resolver: Resolver) -> SmtpConnection:
+        if account.authentication is Authentication.POP:
+            await log_in_once(account, self._clock, self._reply_limits, resolver)
+        return await connect(account, helo_name=self._helo_name, reply_limits=self._reply_limits, resolver=resolver)
 
     def _adjust(self, connection: SmtpConnection) -> None:
         if self._clock.monotonic() > self._most_recipients_until:
@@ -110,6 +128,12 @@ class SmtpTransport:
         judge = partial(self._opener.judged, number=number, pool=self._pool)
         return SmtpSlot(await self._pool.reserve(), self.learn, judge)
 
+    async def reserve_own(self) -> Slot:
+        """See `Transport.reserve_own`."""
+        if self._own is None:
+            raise AccountUnavailable(Deferred(status="4.3.5", reason="it takes no connections that messages bring"))
+        return await self._own.reserve()
+
     def listen(self, complained: Callable[[Deferred], None]) -> None:
         """See `Transport.listen`."""
         self._pool.complained = complained
@@ -126,7 +150,10 @@ class SmtpTransport:
         """See `Transport.close`."""
         if self._opener is not None:
             self._opener.close()
-        await self._pool.close(patience)
+        if self._own is None:
+            await self._pool.close(patience)
+        else:
+            await asyncio.gather(self._pool.close(patience), self._own.close(patience))
 
 
 class SmtpSlot:

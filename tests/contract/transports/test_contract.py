@@ -18,9 +18,9 @@ from postroom.net.system_clock import SystemClock
 from postroom.policy.mail_exchange import MailExchanger
 from postroom.policy.mta_sts import StsPolicy
 from postroom.transports import Slot, Transaction, Transport, TransportClosed
+from postroom.transports.budget import ConnectionBudget
 from postroom.transports.direct import DirectTransport
 from postroom.transports.mail_route import MailRoutes
-from postroom.transports.pool import ConnectionBudget
 from postroom.transports.sandbox import CAPACITY, SandboxTransport
 from postroom.transports.smtp import SmtpTransport
 from tests.smarthost import Smarthost

@@ -50,7 +50,7 @@ def test_the_list_names_fields_and_values_that_are_there() -> None:
     ("fields", "named"),
     [
         ({"template_cache": 0}, ("template_cache",)),
-        ({"charset": "latin-1", "dynamic": "yes"}, ("charset", "dynamic")),
+        ({"charset": "latin-1", "template_cache": "5"}, ("charset", "template_cache")),
         ({"authentication": "oauth2", "username": "u", "oauth_client_id": "c"}, ("authentication",)),
     ],
 )
