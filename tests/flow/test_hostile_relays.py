@@ -109,14 +109,15 @@ def hostile(stage: str, attack: Attack, taken: list[bytes]) -> Callable[[Line], 
 
 
 async def behaves(line: Line, taken: list[bytes]) -> None:
-    """A good relay, to the end of one message."""
+    """A good relay, for one message and the goodbye."""
     for step, reply in dialogue(""):
         if step == "end of data":
             taken.append(await line.content())
         elif step != "greeting":
             await line.line()
         line.say(reply)
-    await line.end()
+    await line.line()
+    line.say("221 bye")
 
 
 async def no_chunks(_: StagedBody) -> AsyncIterator[bytes]:
