@@ -54,9 +54,9 @@ bench:
 soak:
 	@scripts/setup dev
 	@mkdir -p bench/scratch
-	@CRASH_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -n 2 tests/e2e/test_crash_points*.py $(ARGS)
-	@STOPPED_SECONDS=60 $(BIN)/python -m pytest -n 2 tests/e2e/test_faults_of_the_process.py -k stopped $(ARGS)
-	@CRASH_KILLS=$(KILLS) CRASH_MESSAGES=$(MESSAGES) CRASH_REPORT=bench/scratch/soak.json \
+	@POSTROOM_TEST_FRESH=1 CRASH_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -n 2 tests/e2e/test_crash_points*.py $(ARGS)
+	@POSTROOM_TEST_FRESH=1 STOPPED_SECONDS=60 $(BIN)/python -m pytest -n 2 tests/e2e/test_faults_of_the_process.py -k stopped $(ARGS)
+	@POSTROOM_TEST_FRESH=1 CRASH_KILLS=$(KILLS) CRASH_MESSAGES=$(MESSAGES) CRASH_REPORT=bench/scratch/soak.json \
 	    $(BIN)/python -m pytest -s tests/e2e/test_crash.py $(ARGS)
 	@$(BIN)/python -m scripts.soak bench/scratch/soak.json
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import postgresql
+from tests import forks, postgresql
 
 ROOT = Path(__file__).parent.parent
 NODE_MODULES = ROOT / "tests" / "interop" / "node_modules"
@@ -117,7 +117,7 @@ class Served:
 
     data: Path
     port: int
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | forks.Process
     environment: dict[str, str]
     output: list[str] = field(default_factory=list)
     reader: threading.Thread | None = None
@@ -147,8 +147,23 @@ class Served:
 def run_postroom(
     environment: dict[str, str], *arguments: str, check: bool = True, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The installed command, in `environment`."""
-    result = subprocess.run(
+    """The command, in `environment`."""
+    if forks.may_fork(environment):
+        result = forks.run(arguments, environment, stdin)
+    else:
+        result = run_installed(environment, *arguments, stdin=stdin)
+    if check and result.returncode != 0:
+        raise AssertionError(
+            f"postroom {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
+        )
+    return result
+
+
+def run_installed(
+    environment: dict[str, str], *arguments: str, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The installed command as its user starts it, in `environment`."""
+    return subprocess.run(
         [sys.executable, "-m", "postroom", *arguments],
         env=environment,
         input=stdin,
@@ -157,11 +172,6 @@ def run_postroom(
         timeout=60,
         check=False,
     )
-    if check and result.returncode != 0:
-        raise AssertionError(
-            f"postroom {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
-        )
-    return result
 
 
 def start_serving(
@@ -174,14 +184,18 @@ def start_serving(
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
     environment |= {"POSTROOM_DATA": str(data), "POSTROOM_SMTP__LISTENERS": listeners, **settings}
-    process = subprocess.Popen(
-        [*prefix, sys.executable, "-m", "postroom", "serve"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-    )
+    process: subprocess.Popen[str] | forks.Process
+    if not prefix and forks.may_fork(environment):
+        process = forks.forks().start(["serve"], environment, stdin=False, stderr=stderr)
+    else:
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "postroom", "serve"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
     served = Served(data, 0, process, environment)
     assert process.stdout is not None
     for line in process.stdout:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from postroom.config.folder import FolderLock
-from tests.conftest import Served, run_postroom
+from tests.conftest import Served, run_installed
 
 HELLO = b"From: app@example.org\r\nTo: you@example.org\r\nSubject: Hello\r\n\r\nIt works.\r\n"
 
@@ -69,7 +69,7 @@ def test_a_killed_gateway_leaves_nothing_in_the_way(serve: Callable[..., Served]
 
 def test_a_second_gateway_on_the_folder_is_refused(serve: Callable[..., Served], free_port: Callable[[], int]) -> None:
     served = serve()
-    done = run_postroom(_environment(served.data, free_port()), "serve", check=False)
+    done = run_installed(_environment(served.data, free_port()), "serve")
     assert done.returncode == 69
     assert f"(pid {served.process.pid})" in done.stderr
     assert "--data" in done.stderr
@@ -81,7 +81,7 @@ def test_a_port_in_use_is_named_with_its_process(tmp_path: Path) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        done = run_postroom(_environment(tmp_path / "data", port), "serve", check=False)
+        done = run_installed(_environment(tmp_path / "data", port), "serve")
     assert done.returncode == 69
     assert f"port {port} of 127.0.0.1 is held by process {os.getpid()}" in done.stderr
     assert "POSTROOM_SMTP__LISTENERS" in done.stderr
@@ -90,14 +90,14 @@ def test_a_port_in_use_is_named_with_its_process(tmp_path: Path) -> None:
 
 def test_bad_settings_are_named(tmp_path: Path) -> None:
     environment = _environment(tmp_path / "data", 1) | {"POSTROOM_RETENTION": "30"}
-    done = run_postroom(environment, "serve", check=False)
+    done = run_installed(environment, "serve")
     assert (done.returncode, done.stderr) == (64, "postroom: retention: 30 has no unit (write 30ms or 30s)\n")
     assert not (tmp_path / "data").exists()
 
 
 def test_a_folder_that_is_held_and_does_not_answer(tmp_path: Path) -> None:
     with FolderLock(tmp_path):
-        done = run_postroom(_environment(tmp_path, 1), "queue", "list", check=False)
+        done = run_installed(_environment(tmp_path, 1), "queue", "list")
     assert done.returncode == 69
     assert f"a process (pid {os.getpid()}) uses the data folder" in done.stderr
     assert "does not answer on control.sock" in done.stderr
@@ -114,8 +114,8 @@ def test_sighup_takes_over_what_may_change(tmp_path: Path, free_port: Callable[[
         event = json.loads(_next_line(process, '"reloaded"'))
         assert event["changed"] == ["sending_enabled: true -> false", "retention: 30d -> 9d"]
         assert event["need_a_restart"] == ["hostname"]
-        run_postroom(environment, "send", "--from", "a@example.org", "--to", "one@example.org", "--text", "x")
-        why = run_postroom(environment, "why", "last").stdout
+        run_installed(environment, "send", "--from", "a@example.org", "--to", "one@example.org", "--text", "x")
+        why = run_installed(environment, "why", "last").stdout
         assert "sending is switched off" in why
         assert f"change it in {file} and send the gateway a SIGHUP" in why
         file.write_text("sending_enabled = \n")
@@ -125,7 +125,7 @@ def test_sighup_takes_over_what_may_change(tmp_path: Path, free_port: Callable[[
         process.send_signal(signal.SIGHUP)
         _next_line(process, '"reloaded"')
         send = ("send", "--from", "a@example.org", "--to", "two@example.org", "--text", "x", "--wait")
-        assert "captured" in run_postroom(environment, *send).stdout
+        assert "captured" in run_installed(environment, *send).stdout
 
 
 @contextlib.contextmanager
