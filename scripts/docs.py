@@ -23,6 +23,7 @@ from postroom.model.quantity import format_duration
 from postroom.model.queue import FINAL, TRANSITIONS, WAITING, DeliveryState
 from postroom.policy import classify
 from postroom.policy.classify import Action
+from postroom.policy.findings import findings
 from postroom.protocol.smtp import client_states as client
 from postroom.protocol.smtp import server_states as server
 from scripts.fields_page import fields_page
@@ -160,6 +161,12 @@ def nobody_rules_table() -> str:
     return table(("made for the reply", "enhanced status"), shown)
 
 
+def findings_table() -> str:
+    """A row for each thing that a test of a connection finds by itself."""
+    rows = [(f"`{one.name}`", one.cause, one.advice) for one in findings().values()]
+    return table(("finding", "cause", "what to do"), rows)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": lambda: printed("docs", "settings"),
     "commands.md": lambda: printed("docs", "commands"),
@@ -176,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rules": rules_table,
     "failure-rules": failure_rules_table,
     "nobody-rules": nobody_rules_table,
+    "findings": findings_table,
 }
 
 

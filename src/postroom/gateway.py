@@ -28,6 +28,7 @@ from .backup import Backup, backup, try_keys
 from .config import Settings
 from .crashing import reach
 from .diagnosis.expiries import expiries
+from .diagnosis.trial import Trials, Wanted
 from .errors import Fault, GatewayError, InvalidInput, NotFound, StateConflict
 from .mime.head import split
 from .mime.large_body import LargeBody
@@ -145,6 +146,10 @@ class Gateway:
             configuration.memory(CURSOR),
         )  # fmt: skip
         self.deadlines.on_change.append(self._alerts.notice)
+        self.trials = Trials(
+            clock, hostname, configuration, self._transports, lambda: self.scheduler.limiter, self.answers.circuit,
+            self._outgoing,
+        )  # fmt: skip
         self._background: list[asyncio.Task[None]] = []
         store.on_restored.append(self.scheduler.look)
         accounts.on_change.append(lambda: self.scheduler.follow(accounts.snapshot()))
@@ -416,4 +421,5 @@ __all__ = [
     "InvalidInput",
     "Rerouted",
     "SystemClock",
+    "Wanted",
 ]

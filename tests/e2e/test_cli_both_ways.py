@@ -11,21 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tests.conftest import Served, run_postroom
+from tests.name_server import NameServer
+from tests.tls_relay import TlsRelay, pem, served
 
 
 class Commands:
     """`postroom` on one data folder; `is_up` says whether a gateway runs there."""
 
     def __init__(self, environment: dict[str, str], data: Path, *, is_up: bool) -> None:
-        self._environment = environment
+        self.environment = environment
         self.data = data
         self.is_up = is_up
 
     def run(self, *arguments: str, stdin: str = "") -> str:
         """What it prints; it must end well."""
-        return run_postroom(self._environment, *arguments, stdin=stdin).stdout
+        return run_postroom(self.environment, *arguments, stdin=stdin).stdout
 
     def json(self, *arguments: str, stdin: str = "") -> Any:
         """The same with --json, read."""
@@ -33,7 +36,7 @@ class Commands:
 
     def fails(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
         """Exit status and standard error of a command that must fail."""
-        done = run_postroom(self._environment, *arguments, check=False, stdin=stdin)
+        done = run_postroom(self.environment, *arguments, check=False, stdin=stdin)
         assert done.returncode != 0, done.stdout
         assert "Traceback" not in done.stderr
         return done.returncode, done.stderr
@@ -43,8 +46,8 @@ class Commands:
 def postroom(request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[..., Served]) -> Commands:
     """The commands with a gateway that runs, and with none."""
     if request.param == "up":
-        served = serve()
-        return Commands(served.environment, served.data, is_up=True)
+        running = serve()
+        return Commands(running.environment, running.data, is_up=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
     return Commands(environment | {"POSTROOM_DATA": str(tmp_path / "data")}, tmp_path / "data", is_up=False)
 
@@ -419,3 +422,34 @@ def test_suppressions(postroom: Commands, tmp_path: Path) -> None:
     assert "line 2, entry: 'nobody' is neither" in told
     assert "line 3, expires: 'soon' is no duration" in told
     assert postroom.fails("suppressions", "show", "carol@example.org")[0] == 66, "nothing was imported"
+
+
+def test_a_connection_is_tested(postroom: Commands, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text(pem(authority))
+    with (
+        NameServer({"x.test TXT": ['"v=spf1 mx -all"']}) as names,
+        TlsRelay(served(authority.issue_cert("relay.test"))) as relay,
+    ):
+        postroom.run("settings", "set", "dns.servers", names.address)
+        where = ("--host", "127.0.0.1", "--port", str(relay.port), "--security", "tls", "--email-address", "a@x.test")
+        trusted = ("--ca-bundle", str(bundle), "--server-name", "relay.test")
+        unsaved = postroom.run("accounts", "test", *where, *trusted, "--to", "b@y.test")
+        assert "ok      tls" in unsaved and "version TLSv1.3" in unsaved
+        assert "ok      recipient" in unsaved and unsaved.endswith("\nunsaved: passed\n")
+        postroom.run("accounts", "add", "relay", *where, "--ca-bundle", str(bundle), "--no-enabled")
+        status, _ = postroom.fails("accounts", "test", "relay")
+        assert status == 1
+        told = run_postroom(postroom.environment, "accounts", "test", "relay", check=False).stdout
+        assert "FAILED  tls" in told
+        assert "run:   postroom accounts edit relay --server-name relay.test" in told
+        found = postroom.json("accounts", "test", "relay", "--server-name", "relay.test", "--to", "b@y.test")
+        assert found["passed"] and [stage["stage"] for stage in found["stages"]][-3:] == ["spf", "dkim", "dmarc"]
+        assert postroom.json("accounts", "show", "relay")["server_name"] == ""
+        exported = tmp_path / "accounts.toml"
+        exported.write_text(postroom.run("accounts", "export"))
+        from_file = postroom.json("accounts", "test", "relay", "--file", str(exported), "--server-name", "relay.test")
+        assert from_file["passed"]
+    assert postroom.fails("accounts", "test")[0] == 64
+    assert postroom.fails("accounts", "test", "nobody")[0] == 66

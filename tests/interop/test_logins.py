@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from bench.traffic import free_port
+from tests.conftest import run_postroom
 from tests.interop.conftest import Certificates
 from tests.interop.dovecot import LOGIN, running_dovecot
 from tests.interop.exim import private_exims
-from tests.interop.gateway import Gateway, a_message, a_recipient, running_gateway
+from tests.interop.gateway import SENDER, Gateway, a_message, a_recipient, running_gateway
 from tests.interop.node_relay import NodeRelay, running_node_relay
 from tests.interop.postfix import log_of, running_postfix
+from tests.name_server import NameServer
 
 MECHANISMS = ("scram-sha-256", "scram-sha-1", "cram-md5", "plain", "login")
 
@@ -177,3 +179,24 @@ def test_exim_that_offers_login_alone(hall: Hall) -> None:
     hall.gateway.submit("exim-careful", [recipient], a_message(recipient))
     assert "may not send its password in clear" in hall.stopped("exim-careful")["reason"]
     assert logins() == [f"login {LOGIN[0]}"]
+
+
+@pytest.mark.parametrize("server", ["dovecot", "postfix"])
+def test_a_connection_test_goes_through_every_stage_and_tells_a_wrong_password(hall: Hall, server: str) -> None:
+    port, _ = hall.server(server)
+    run = hall.gateway.served.run
+    hall.add(f"tried-{server}", port, "--security", "starttls")
+    with NameServer({}) as names:
+        run("settings", "set", "dns.servers", names.address)
+        asked = ("accounts", "test", f"tried-{server}", "--from", SENDER, "--to", a_recipient(), "--json")
+        found = json.loads(run(*asked).stdout)
+        again = run_postroom(hall.gateway.served.environment, *asked, "--password-stdin", stdin="wrong\n", check=False)
+    told = {stage["stage"]: stage for stage in found["stages"]}
+    assert found["passed"]
+    assert [told[name]["outcome"] for name in ("starttls", "tls", "auth", "sender", "recipient")] == ["passed"] * 5
+    assert told["tls"]["facts"]["version"] == "TLSv1.3"
+    assert told["auth"]["facts"]["mechanism"].startswith("SCRAM-SHA-256")
+    refused = json.loads(again.stdout)["stages"]
+    (auth,) = [stage for stage in refused if stage["stage"] == "auth"]
+    assert (again.returncode, auth["outcome"]) == (1, "failed")
+    assert auth["advice"][0]["cause"] == "a wrong user name or password"

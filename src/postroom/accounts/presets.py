@@ -21,7 +21,7 @@ class Preset:
     """One provider. `fields` are an account's, for `region` where hosts differ by region (empty: a person must say).
 
     `user` says what the user name is; `domains` are those of its mailboxes, `mx` the ends of its MX hosts' names,
-    `region_of` the regions that such names belong to.
+    `region_of` the regions that such names belong to. `spf` is what SPF records of domains that it sends for include.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Preset:
     mx: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     at: str = ""
+    spf: str = ""
 
     def filled(self, region: str = "") -> dict[str, Any]:
         """The fields that it gives an account.
@@ -84,7 +85,7 @@ def _preset(entry: dict[str, Any]) -> Preset:
     if isinstance(regions, list):
         regions = {region: fields["host"].replace("{region}", region) for region in regions}
     of: dict[str, Any] = {name: tuple(entry.get(name, ())) for name in ("aliases", "domains", "mx", "notes")}
-    of |= {name: entry.get(name, "") for name in ("user", "region", "at")}
+    of |= {name: entry.get(name, "") for name in ("user", "region", "at", "spf")}
     of["region_of"] = entry.get("region_of", {})
     return Preset(entry["name"], entry["title"], fields, regions=regions, **of)
 

@@ -132,6 +132,21 @@ class AccountService:
             await self._changed()
             return self._by_id(saved.id)
 
+    def trial(self, fields: Mapping[str, object], name: str = "") -> Account:
+        """The account that `edit` would make of the one called `name`, or `add` of `fields` alone; it is not kept.
+
+        Stored secrets stay with it wherever it would connect then: only an administrator, who may read them out by an
+        export, may ask for it.
+
+        Raises:
+            NotFound: there is no such account.
+            InvalidInput: a field is bad.
+        """
+        current = self.get(name) if name else None
+        given = fields if current is not None else {"name": "unsaved", **fields}
+        account = parse_account(with_preset(given, current), current)
+        return settled(account, [one.name for one in self._accounts])
+
     async def make_dkim_keys(self, name: str, domain: str, selector: str, kind: KeyKind) -> Account:
         """Give the account new keys; its mail is signed with them from the next transaction on.
 

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from ..accounts.fields import ACCOUNT_FIELDS, DEFAULTS
-from ..accounts.filling import with_preset
 from ..errors import Fault, InvalidInput
 from ..model.account import KeyKind
 from ..model.fields import FieldSpec
 from .account_files import export_accounts, import_accounts
 from .connection import GatewayClient, ask, run
-from .options import AsJson, Data, Reset, reset_to_default, with_fields
+from .connection_test import test
+from .options import AsJson, Data, Reset, quoted, reset_to_default, with_fields
 from .output import plain, print_fields, print_json, print_table
+from .passwords import add_password
 from .presets import list_presets, propose, proposed
 
 app = typer.Typer(help="The accounts through which mail leaves, the topmost first.", no_args_is_help=True)
@@ -24,6 +25,7 @@ app.command("export")(export_accounts)
 app.command("import")(import_accounts)
 app.command("presets")(list_presets)
 app.command("propose")(propose)
+app.command("test")(test)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The account.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
@@ -134,7 +136,7 @@ def add_account(
         if for_address:
             fields.update(await proposed(client, for_address, may_ask=may_ask) | fields)
         fields["name"] = name
-        _add_password(fields, password_stdin, needed=True)
+        add_password(fields, password_stdin, needed=True)
         if granted_to:
             senders = list(allow_sender or ())
             if not senders and may_ask:
@@ -175,7 +177,7 @@ def edit_account(
     as_json: AsJson = False,
 ) -> None:
     """Change an account; the next transaction uses it, one in progress ends as it began."""
-    _add_password(fields, password_stdin, needed=False)
+    add_password(fields, password_stdin, needed=False)
     reset_to_default(fields, reset)
     if new_name:
         fields["name"] = new_name
@@ -240,24 +242,3 @@ def dkim_keys(
     typer.echo(f"mail of account {answer['account']} is signed for {answer['domain']}; DNS must have:")
     for one in answer["keys"]:
         typer.echo(f"\n{one['zone_line']}")
-
-
-def _add_password(fields: dict[str, Any], from_stdin: bool, *, needed: bool) -> None:
-    """The password that goes with a user name: from standard input, a file or a prompt, never the command line."""
-    if from_stdin:
-        fields["password"] = sys.stdin.readline().rstrip("\r\n")
-        return
-    username = with_preset(fields).get("username", "") if needed else ""
-    if not username or "password" in fields or fields.get("authentication", "password") != "password":
-        return
-    if sys.stdin.isatty():
-        fields["password"] = typer.prompt(f"Password of {username}", hide_input=True)
-        return
-    raise InvalidInput(Fault("password", "there is none", "give it with --password-stdin or --password-file FILE"))
-
-
-def quoted(name: str) -> str:
-    """A name as it stands in a path."""
-    from urllib.parse import quote
-
-    return quote(name, safe="")

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .accounts import Name, quoted, told
+from .accounts import Name, told
 from .connection import ask
-from .options import AsJson, Data
+from .options import AsJson, Data, quoted
 from .output import print_fields, print_json
 
 Duration = Annotated[str, typer.Option("--for", metavar="DURATION", help="How long, as in 30m, 2h or 1d.")]

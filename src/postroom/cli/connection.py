@@ -37,8 +37,9 @@ Parameters = Sequence[tuple[str, str]]
 class GatewayClient:
     """The gateway as a command sees it; `is_running`: it is a process of its own that delivers."""
 
-    def __init__(self, http: httpx2.AsyncClient, *, is_running: bool) -> None:
+    def __init__(self, http: httpx2.AsyncClient, live: httpx2.AsyncClient | None = None, *, is_running: bool) -> None:
         self._http = http
+        self._live = live or http  # for what is told bit by bit
         self.is_running = is_running
 
     async def ask(
@@ -75,6 +76,24 @@ class GatewayClient:
         if response.headers.get("content-type", "").startswith("application/json"):
             return response.json()
         return response.content
+
+    async def follow(self, path: str, body: Any) -> AsyncIterator[dict[str, Any]]:
+        """What a route tells bit by bit, as it comes. Raises as `ask`."""
+        import json
+
+        import httpx2
+
+        waiting = httpx2.Timeout(ANSWER_SECONDS, read=None)  # a stage takes as long as the account's own timeouts say
+        accept = {"accept": "application/x-ndjson"}
+        try:
+            async with self._live.stream("POST", path, json=body, headers=accept, timeout=waiting) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _error(response)
+                async for line in response.aiter_lines():
+                    yield json.loads(line)
+        except httpx2.TransportError as error:
+            raise NotRunning(f"the gateway ended while it was asked: {error}") from None
 
 
 def _error(response: httpx2.Response) -> GatewayError:
@@ -190,6 +209,7 @@ async def _in_process(settings: Settings) -> AsyncIterator[GatewayClient]:
     from ..daemon.logs import configure_logs
     from ..gateway import Gateway
     from ..model.submission import Door
+    from .live_answers import LiveTransport
 
     os.umask(0o077)
     configure_logs("warning", "auto")
@@ -197,8 +217,12 @@ async def _in_process(settings: Settings) -> AsyncIterator[GatewayClient]:
     try:
         await provision(gateway)
         await gateway.start(deliver=False)
-        transport = httpx2.ASGITransport(create_app(gateway, Door.CLI), raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://postroom") as http:
-            yield GatewayClient(http, is_running=False)
+        app = create_app(gateway, Door.CLI)
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            httpx2.AsyncClient(transport=transport, base_url="http://postroom") as http,
+            httpx2.AsyncClient(transport=LiveTransport(app), base_url="http://postroom") as live,
+        ):
+            yield GatewayClient(http, live, is_running=False)
     finally:
         await gateway.stop()

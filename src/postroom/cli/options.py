@@ -114,3 +114,10 @@ def read_text(path: Path, option: str) -> str:
 def reset_to_default(fields: dict[str, Any], reset: list[str] | None) -> None:
     """Add what `--reset` names to the fields that are changed."""
     fields.update({name.strip("-").replace("-", "_"): None for name in reset or ()})
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in a path."""
+    from urllib.parse import quote
+
+    return quote(name, safe="")

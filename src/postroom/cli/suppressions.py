@@ -9,9 +9,8 @@ import typer
 
 from ..model.suppression import SuppressionSource
 from ..suppressions.entries import parse_entry
-from .accounts import quoted
 from .connection import GatewayClient, ask, run
-from .options import AsJson, Data
+from .options import AsJson, Data, quoted
 from .output import print_fields, print_json, print_table
 from .suppression_files import export_suppressions, import_suppressions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from ..model.account import Account, Authentication, Security
 from ..model.reply import Reply
@@ -25,6 +26,9 @@ __all__ = [
 
 #: The port whose connections start with TLS (RFC 8314 section 3.3).
 IMPLICIT_TLS_PORT = 465
+
+#: What firewalls that inspect SMTP make of a keyword that they do not want.
+_MASKED = re.compile("X{4,40}[A-Z]?")
 
 
 async def connect(
@@ -162,8 +166,10 @@ class _Opening(Observer):
         required = account.security is Security.STARTTLS
         if not unasked and "STARTTLS" not in connection.extensions:
             if required:
+                masked = next((name for name in connection.extensions if _MASKED.fullmatch(name)), "")
+                instead = f" (but in its place {masked})" if masked else ""
                 raise ConnectFailed(
-                    self.stage, "tls", f"{account.host} does not offer STARTTLS, which this account requires"
+                    self.stage, "tls", f"{account.host} does not offer STARTTLS, which this account requires{instead}"
                 )
             self.found(offered=False)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -172,5 +173,7 @@ def unreachable(host: str, failures: Sequence[OSError]) -> ConnectFailed:
 
 
 def words(error: OSError) -> str:
-    """What the system says of `error`."""
+    """What the system says of `error`, whatever words asyncio puts in their place."""
+    if error.errno is not None and error.errno > 0:  # those of getaddrinfo are not
+        return os.strerror(error.errno)
     return error.strerror or str(error) or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -93,6 +93,7 @@ class Verdict:
 class Rule:
     """One rule of `classify.toml`; `reply` is the real reply that it was made for.
 
+    `change` has fields with the values that mend the account; `{mailbox}` and the like stand for what is known of it.
     `pop`: the relay does not know us; an account that logs in by POP3 before does so once more, and tries again.
     """
 
@@ -106,6 +107,7 @@ class Rule:
     wait: timedelta | None
     cause: str
     advice: str
+    change: Mapping[str, str]
     reply: str
     source: str
     pop: bool
@@ -132,6 +134,7 @@ class FailureRule:
     action: Action
     cause: str
     advice: str
+    change: Mapping[str, str]
     error: str
     source: str
 
@@ -219,6 +222,12 @@ def nobody_rules() -> tuple[NobodyRule, ...]:
     )
 
 
+@cache
+def rules_by_name() -> Mapping[str, Rule]:
+    """The rules about replies, for `Verdict.rule`."""
+    return {rule.name: rule for rule in rules()}
+
+
 def _rule(entry: dict[str, Any]) -> Rule:
     action = Action(entry["action"])
     return Rule(
@@ -232,6 +241,7 @@ def _rule(entry: dict[str, Any]) -> Rule:
         wait=parse_duration(entry["wait"]) if "wait" in entry else None,
         cause=entry["cause"],
         advice=entry["advice"],
+        change=entry.get("change", {}),
         reply=entry["reply"],
         source=entry["source"],
         pop=entry.get("pop", False),
@@ -249,6 +259,7 @@ def _failure_rule(entry: dict[str, Any]) -> FailureRule:
         action=Action(entry["action"]),
         cause=entry["cause"],
         advice=entry["advice"],
+        change=entry.get("change", {}),
         error=entry["error"],
         source=entry["source"],
     )

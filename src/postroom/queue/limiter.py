@@ -173,6 +173,10 @@ class Limiter:
             self._waiting[meter_name(account)][account.id] = wake
         return limit
 
+    def beside_its_lane(self, account: Account) -> AccountLimit | None:
+        """The limits of `account` for a send that its lane knows nothing of; None where it has none."""
+        return self._limits.get(account.id)
+
     def meter(self, name: str, limits: Metered) -> Meter:
         """The meter of that name, which counts what `limits` ask for."""
         meter = self._meters.get(name)

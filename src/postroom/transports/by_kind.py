@@ -62,15 +62,14 @@ class Transports:
             return RefusingTransport(*refused)
         if account.kind is AccountKind.SANDBOX:
             return SandboxTransport(account.name)
-        relay = self._settings.relay
-        limits = ReplyLimits(relay.max_reply_line_bytes, relay.max_reply_bytes)
+        limits = self.reply_limits
         name = self._hostname if "." in self._hostname else ""
         if account.kind is AccountKind.DIRECT:
             from .direct import DirectTransport
 
             return DirectTransport(
                 account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks,
-                routes=self._routes(account), reply_limits=limits,
+                routes=self.routes(account), reply_limits=limits,
             )  # fmt: skip
         return SmtpTransport(
             account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks, reply_limits=limits,
@@ -86,7 +85,14 @@ class Transports:
             self._names = Dns(self._clock, self._settings.dns.addresses)
         return self._names
 
-    def _routes(self, account: Account) -> MailRoutes:
+    @property
+    def reply_limits(self) -> ReplyLimits:
+        """How much of a reply is read."""
+        relay = self._settings.relay
+        return ReplyLimits(relay.max_reply_line_bytes, relay.max_reply_bytes)
+
+    def routes(self, account: Account) -> MailRoutes:
+        """Where the direct account's mail goes."""
         if self._lookups is None:
             from ..net.mta_sts import StsPolicies
 

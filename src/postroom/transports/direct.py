@@ -63,6 +63,15 @@ class Line:
         return self.domain == route.domain and route.has(self.host) and (self.is_verified or not route.enforced)
 
 
+def towards(account: Account, route: Route, host: Host) -> Account:
+    """The direct `account` as one whose relay is `host`: TLS where offered, and verified where MTA-STS says so."""
+    return dataclasses.replace(
+        account, host=host.tls_name, port=account.mx_port,
+        security=Security.STARTTLS if route.enforced else Security.STARTTLS_IF_OFFERED,
+        verification=Verification.FULL if route.enforced else Verification.OFF,
+    )  # fmt: skip
+
+
 class DirectTransport:
     """The transport of an account of kind direct."""
 
@@ -270,15 +279,10 @@ class DirectTransport:
         return line
 
     async def _connect(self, route: Route, host: Host) -> SmtpConnection:
-        security = Security.STARTTLS_IF_OFFERED
-        if route.enforced:
-            security = Security.STARTTLS
-        elif self._without_tls.find(host.name) is not None:
+        security = Security.STARTTLS if route.enforced else Security.STARTTLS_IF_OFFERED
+        if not route.enforced and self._without_tls.find(host.name) is not None:
             security = Security.NONE
-        account = dataclasses.replace(
-            self._account, host=host.tls_name, port=self._account.mx_port, security=security,
-            verification=Verification.FULL if route.enforced else Verification.OFF,
-        )  # fmt: skip
+        account = dataclasses.replace(towards(self._account, route, host), security=security)
         try:
             return await connect(
                 account, helo_name=self._helo_name, reply_limits=self._reply_limits, resolver=host.resolve

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from postroom.accounts.presets import find, show_preset
-from postroom.cli import accounts, presets
+from postroom.cli import presets
+from postroom.cli.passwords import add_password
 
 MAILBOX = "o'neil&$(id)@x.test"
 
@@ -32,5 +33,5 @@ def test_placeholders_stay_readable(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_an_edit_names_a_preset_without_its_region() -> None:
     # Only the gateway knows the account's region.
     fields: dict[str, Any] = {"preset": "ses"}
-    accounts._add_password(fields, False, needed=False)
+    add_password(fields, False, needed=False)
     assert fields == {"preset": "ses"}

@@ -194,7 +194,7 @@ def test_only_the_beginning_of_a_long_reply_is_looked_at() -> None:
         (Stage.MAIL, "452 4.3.1 disk full", Action.RETRY, Scope.MESSAGE),
         (Stage.EHLO, "550 go away", Action.SLEEP, Scope.ACCOUNT),
         (Stage.GREETING, "554 no service", Action.SLEEP, Scope.ACCOUNT),
-        (Stage.STARTTLS, "454 4.7.0 TLS not available", Action.SLEEP, Scope.ACCOUNT),
+        (Stage.STARTTLS, "450 4.7.0 TLS not now", Action.SLEEP, Scope.ACCOUNT),
         (Stage.AUTH, "504 5.5.4 unknown mechanism", Action.SLEEP, Scope.ACCOUNT),
         (Stage.RCPT, "299 odd", Action.RETRY, Scope.MESSAGE),
         (Stage.CONTENT, "699 odder", Action.RETRY, Scope.MESSAGE),
@@ -234,10 +234,10 @@ def test_the_time_that_a_reply_names_goes_before_that_of_its_rule() -> None:
     ("host", "port", "kind", "stage", "reason", "rule"),
     [
         ("mail.example.org", 587, "network", "resolve", "it cannot be resolved: not known", "name-unknown"),
-        ("mail", 587, "network", "resolve", "mail cannot be resolved: Temporary failure", "name-unknown"),
+        ("mail", 587, "network", "resolve", "mail cannot be resolved: Temporary failure", "names-are-not-resolved"),
         ("mail.example.org", 587, "network", "connect", "no connection within 30 s", "unreachable"),
         ("mail.example.org", 25, "network", "connect", "no connection: Connection refused", "refused"),
-        ("mail.example.org", 587, "network", "greeting", "no reply within 60 s", None),
+        ("mail.example.org", 587, "network", "greeting", "no reply within 60 s", "silent-greeting"),
     ],
 )
 def test_connections_that_fail_in_passing_do_not_stop_the_account(

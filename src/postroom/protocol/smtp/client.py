@@ -47,6 +47,7 @@ class SmtpClient:
         "_error",
         "_goes_ahead",
         "_output",
+        "_question",
         "_queued",
         "_reader",
         "extensions",
@@ -197,6 +198,7 @@ class SmtpClient:
         """Send MAIL or RCPT of a transaction that will have no content, or the RSET that must come behind them."""
         self._require_no_transaction()
         self._send(Cause.QUESTION, command)
+        self._question = command[:4].decode("ascii")
 
     def quit(self) -> None:
         """Send QUIT, with nothing under way."""
@@ -293,7 +295,7 @@ class SmtpClient:
     def _awaited_command(self) -> str:
         transaction = self._current
         if self.state is not _READY:
-            return _NAMES.get(self.state, "")
+            return self._question if self.state is SessionState.ASKED else _NAMES.get(self.state, "")
         if transaction is None:
             return ""
         step = transaction.step
