@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from urllib.parse import parse_qsl
@@ -42,7 +43,7 @@ def answer(body: bytes | Mapping[str, object], status: int = 200, **headers: str
 SILENCE = None
 HANG_UP = b""
 
-Say = Callable[[Asked], bytes | None]
+Say = Callable[[Asked], bytes | Awaitable[bytes | None] | None]
 
 
 class WebServer:
@@ -98,6 +99,8 @@ class WebServer:
             asked = Asked(method, path, headers, body, number, writer.get_extra_info("peername")[0])
             self.asked.append(asked)
             said = self.say(asked)
+            if inspect.isawaitable(said):
+                said = await said
             if said is SILENCE:
                 await reader.read()
                 return

@@ -21,6 +21,7 @@ from ..model.account import (
     Security,
     Verification,
 )
+from ..net.graph import AT_ONCE
 from . import pem
 
 Faults = Iterator[Fault]
@@ -90,9 +91,8 @@ def _tokens_can_be_had(account: Account) -> Faults:
     if account.kind is AccountKind.GRAPH:
         if oauth.provider is not OAuthProvider.MICROSOFT:
             yield Fault("oauth_provider", f"is {oauth.provider.value}", "write microsoft: Graph takes no other tokens")
-        if not account.graph.mailbox:
-            yield Fault("mailbox", "there is none", "give the address of the mailbox that sends")
-    if oauth.flow is OAuthFlow.SERVICE_ACCOUNT:
+        yield from _graph_is_whole(account)
+    if oauth.flow is OAuthFlow.SERVICE_ACCOUNT and account.kind is not AccountKind.GRAPH:
         if oauth.provider is not OAuthProvider.GOOGLE:
             yield Fault("oauth_flow", "service-account is Google's", "set oauth_provider to google")
         if not oauth.service_account:
@@ -107,6 +107,16 @@ def _tokens_can_be_had(account: Account) -> Faults:
         yield Fault("oauth_certificate_key", "is not the key of the certificate", "give the two that belong together")
     if oauth.flow is OAuthFlow.CLIENT_CREDENTIALS and not (oauth.client_secret or oauth.certificate):
         yield Fault("oauth_client_secret", "there is none", "give it, or a certificate with its key")
+
+
+def _graph_is_whole(account: Account) -> Faults:
+    if not account.graph.mailbox and not account.graph.draft_only:
+        yield Fault("mailbox", "there is none", "give the address of the mailbox that sends")
+    if account.max_connections > AT_ONCE:
+        fault = f"is {account.max_connections}, and Graph takes {AT_ONCE} requests of a mailbox at a time"
+        yield Fault("max_connections", fault, f"write {AT_ONCE} or less")
+    if account.oauth.flow is OAuthFlow.SERVICE_ACCOUNT:
+        yield Fault("oauth_flow", "service-account is Google's", "set client-credentials, or a flow with a consent")
 
 
 def _endpoints(account: Account) -> Faults:

@@ -44,6 +44,7 @@ _DIRECT = frozenset({"direct"})
 _GRAPH = frozenset({"graph"})
 _DIALOGUE = frozenset({"smtp", "direct"})  # what speaks SMTP
 _LOGIN = frozenset({"smtp", "graph"})  # what has a server of its own that it logs in to
+_SIGNING = frozenset({"smtp", "direct", "sandbox"})  # of mail by Graph Exchange Online signs
 _NETWORK = frozenset({"smtp", "graph", "direct"})
 
 Parse = Callable[[object], Any]
@@ -173,12 +174,12 @@ _ENCRYPTION = (
     _choice("security", _SECURITY, Security,
             "encryption; auto: TLS on 465, else STARTTLS if offered, required once a password would be sent",
             kinds=_SMTP),
-    _text("tls_versions", values.tls_versions, "versions of TLS that may be spoken", "versions", kinds=_LOGIN),
-    _choice("verification", read.choice(Verification), Verification, "check of the relay's certificate", kinds=_LOGIN),
+    _text("tls_versions", values.tls_versions, "versions of TLS that may be spoken", "versions", kinds=_SMTP),
+    _choice("verification", read.choice(Verification), Verification, "check of the relay's certificate", kinds=_SMTP),
     _text("ca_bundle", pem.certificates, "certificates trusted for this account beside the system's", "PEM",
           kinds=_LOGIN),
     _text("fingerprints", values.fingerprints, "SHA-256 of the certificates that are taken", "fingerprints",
-          kinds=_LOGIN),
+          kinds=_SMTP),
     _text("server_name", values.host_or_empty, "name that TLS asks for and checks (SNI); empty: the host", "host",
           kinds=_SMTP),
     _text("client_certificate", pem.certificates, "certificate to show to the relay, with its chain", "PEM",
@@ -213,14 +214,15 @@ _SENDER = (
             path=("sender", "keep_original_as_reply")),
     _switch("fixed_sender_not_private", "mail with Sensitivity: Private keeps its sender",
             path=("sender", "private_keeps_sender")),
-    _text("dkim_domain", values.domain_or_empty, "domain that signs (DKIM)", "host", path=("dkim", "domain")),
+    _text("dkim_domain", values.domain_or_empty, "domain that signs (DKIM)", "host", kinds=_SIGNING,
+          path=("dkim", "domain")),
     _text("dkim_selector", values.selector_or_empty, "selector of the RSA key, or of the only one", "name",
-          path=("dkim", "selector")),
-    _secret("dkim_rsa_key", "private RSA key that signs", pem.rsa_key, "PEM", path=("dkim", "rsa_key")),
+          kinds=_SIGNING, path=("dkim", "selector")),
+    _secret("dkim_rsa_key", "private RSA key that signs", pem.rsa_key, "PEM", kinds=_SIGNING, path=("dkim", "rsa_key")),
     _text("dkim_ed25519_selector", values.selector_or_empty, "selector of the Ed25519 key beside an RSA key", "name",
-          path=("dkim", "ed25519_selector")),
+          kinds=_SIGNING, path=("dkim", "ed25519_selector")),
     _secret("dkim_ed25519_key", "private Ed25519 key that signs", pem.ed25519_key, "PEM",
-            path=("dkim", "ed25519_key")),
+            kinds=_SIGNING, path=("dkim", "ed25519_key")),
     _choice("graph_recipients", read.choice(GraphRecipients), GraphRecipients,
             "header addresses outside the envelope: taken out, or the message is refused", kinds=_GRAPH,
             path=("graph", "recipients")),

@@ -21,6 +21,11 @@ _CHARSET = re.compile(
 )
 
 
+def is_charset(name: str) -> bool:
+    """Whether `name` is a charset of mail that can be read here."""
+    return _CHARSET.fullmatch(name) is not None
+
+
 def encoded_words(text: str, room: int) -> list[str]:
     """`text` as encoded words of at most 75 octets, the first of at most `room` if that is worth while.
 

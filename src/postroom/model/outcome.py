@@ -30,12 +30,14 @@ class Remedy(StrEnum):
 class Outcome:
     """The part that all outcomes share: where it was said, and in which words.
 
-    `reports`: the other side took over the duty to report success (it offers DSN, RFC 3461 section 5.2.1).
+    `reports`: the other side took over the duty to report success (it offers DSN, RFC 3461 section 5.2.1). `note` is
+    what people should know of a success, such as what the copy that left lacks.
     """
 
     reply: Reply | None = None
     remote_host: str = ""
     reports: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,9 @@ class Stage(StrEnum):
 #: Without a rule, a refusal at these stages is about recipient or message, at the others about the account.
 _MESSAGE_STAGES = frozenset({Stage.RCPT, Stage.DATA, Stage.CONTENT})
 
+#: Answers over HTTP that are about who asks, or about the service, whatever is asked (RFC 9110 section 15).
+_ACCOUNT_STATUSES = frozenset({401, 403, 407, 429, 503, 509})
+
 
 class Action(StrEnum):
     """What follows from a failure."""
@@ -283,7 +286,8 @@ def _judged(stage: Stage, reply: Reply) -> Verdict:
     """What the refusal `reply` at `stage` means.
 
     Without a rule: a refusal before RCPT is the account's, but for a 4yz to MAIL; 5yz to RCPT or the content bounces;
-    everything else, codes included that are neither (RFC 5321 section 4.3.2), is tried again.
+    everything else, codes included that are neither (RFC 5321 section 4.3.2), is tried again. What Graph answers is the
+    account's where its HTTP status says so, else it is tried again.
     """
     text = " ".join(reply.lines)[:LOOKED_AT]
     for rule in rules():
@@ -299,6 +303,8 @@ def _judged(stage: Stage, reply: Reply) -> Verdict:
 def _without_a_rule(stage: Stage, reply: Reply) -> Action:
     if stage in _MESSAGE_STAGES:
         return Action.BOUNCE if reply.is_permanent else Action.RETRY
+    if stage is Stage.GRAPH:  # its codes are those of HTTP: 5yz is trouble of the service, often with one message alone
+        return Action.SLEEP if reply.code in _ACCOUNT_STATUSES else Action.RETRY
     # A 4yz to MAIL is often greylisting or a full disk of this one transaction: it must not stop the others.
     return Action.RETRY if stage is Stage.MAIL and reply.is_transient else Action.SLEEP
 

@@ -43,8 +43,11 @@ class Rewritten:
 
 
 def fixed_sender(account: Account, postmaster: str) -> FixedSender | None:
-    """Who stands for the senders of `account`: its own fixed sender, else `postmaster` ("" unless it is forced)."""
+    """Who stands for the senders of `account`: its draft mailbox where it leaves nothing but drafts, its own fixed
+    sender, else `postmaster` ("" unless it is forced)."""
     own = account.sender
+    if account.graph.draft_only and account.graph.draft_mailbox:
+        return FixedSender(account.graph.draft_mailbox)
     if own.fixed:
         return FixedSender(own.fixed, own.fixed_name, own.keep_original_as_reply, own.private_keeps_sender)
     return FixedSender(postmaster) if postmaster else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..mime.dkim import SigningKey, load_key
-from ..model.account import Account
+from ..model.account import Account, AccountKind
 
 #: Relays, by the end of their names, that replace header fields: what is signed of these would be broken on the way.
 _REPLACED = {".amazonaws.com": frozenset({b"date", b"message-id"})}  # SES says so of its manual DKIM signing
@@ -33,8 +33,8 @@ def signed_with(account: Account) -> tuple[Signature, ...]:
 
 
 def signs(account: Account) -> bool:
-    """Whether mail of `account` is signed."""
-    return bool(account.dkim.rsa_key or account.dkim.ed25519_key)
+    """Whether mail of `account` is signed. What goes by Graph, Exchange Online writes anew, and signs."""
+    return account.kind is not AccountKind.GRAPH and bool(account.dkim.rsa_key or account.dkim.ed25519_key)
 
 
 def signing_keys(account: Account) -> tuple[SigningKey, ...]:

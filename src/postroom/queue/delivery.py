@@ -143,7 +143,14 @@ def transaction(
     envelope = Envelope(message.reverse_path, recipients, message.eight_bit, message.smtputf8, dsn)
     content = message.content
     watch = None if begun is None else begun.send
-    return Transaction(envelope, content.head, content.body, content.size_bytes, watch, may_begin, message.connection)
+    in_doubt = any(map(_is_in_doubt, message.deliveries))
+    return Transaction(
+        envelope, content.head, content.body, content.size_bytes, watch, may_begin, message.connection, in_doubt
+    )
+
+
+def _is_in_doubt(delivery: DueDelivery) -> bool:
+    return bool(delivery.unknowns) or delivery.twice
 
 
 def answered_at_once(outcomes: Sequence[Outcome]) -> Pending[Sequence[Outcome]]:
@@ -255,7 +262,7 @@ def _result(
     if success is not None:
         status = (reply.enhanced if reply is not None else "") or "2.0.0"
         notice = _notice(message, delivery, NoticeKind.RELAYED) if delivery.notify and success is _DELIVERED else ""
-        advice, notice = (THE_RELAY_REPORTS, "") if notice and outcome.reports else ("", notice)
+        advice, notice = (THE_RELAY_REPORTS, "") if notice and outcome.reports else (outcome.note, notice)
         return DeliveryResult(
             n=delivery.n, state=success, outcome=success.value, status=status, reply=words, command=command,
             advice=advice, notice=notice,

@@ -40,7 +40,8 @@ class Watch(Protocol):
 class Transaction:
     """One message on its way: envelope, and content as it shall leave (after rewriting); `watch` is told when it
     begins. `may_begin` is asked last, by a transport that has yet to connect: where it says no, nothing is sent. With a
-    `connection` of its own it goes over no other."""
+    `connection` of its own it goes over no other. `in_doubt`: an earlier attempt may have sent it already, and a
+    transport that can find out should."""
 
     envelope: Envelope
     head: bytes
@@ -49,6 +50,7 @@ class Transaction:
     watch: Watch | None = None
     may_begin: Callable[[], bool] = lambda: True
     connection: SealedConnection | None = None
+    in_doubt: bool = False
 
 
 class AccountUnavailable(Exception):

@@ -21,6 +21,7 @@ from .smtp import SmtpTransport
 
 if TYPE_CHECKING:
     from ..net.dns import Dns
+    from .graph import Places, Tokens
 
 
 class Transports:
@@ -34,6 +35,7 @@ class Transports:
         chunks: ChunkReader,
         hostname: str,
         own: OwnConnections | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self._own = own
         #: Resolves the hosts of connections that messages bring.
@@ -42,6 +44,8 @@ class Transports:
         self._random = random
         self._chunks = chunks
         self._hostname = hostname
+        self._tokens = tokens
+        self._places: dict[str, Places] = {}
         self._budget = ConnectionBudget(settings.max_connections_in_all)
         self._names: Dns | None = None
         self._lookups: tuple[Names, Policies] | None = None
@@ -53,7 +57,8 @@ class Transports:
         self._budget.change(settings.max_connections_in_all)
         if settings.dns != before.dns:
             self._names = self._lookups = None
-        return settings.relay != before.relay or settings.dns != before.dns
+        is_other = settings.relay != before.relay or settings.dns != before.dns
+        return is_other or settings.postmaster != before.postmaster
 
     def make(self, account: Account) -> Transport:
         """The transport of `account`."""
@@ -62,6 +67,8 @@ class Transports:
             return RefusingTransport(*refused)
         if account.kind is AccountKind.SANDBOX:
             return SandboxTransport(account.name)
+        if account.kind is AccountKind.GRAPH:
+            return self._graph(account)
         limits = self.reply_limits
         name = self._hostname if "." in self._hostname else ""
         if account.kind is AccountKind.DIRECT:
@@ -74,6 +81,15 @@ class Transports:
         return SmtpTransport(
             account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks, reply_limits=limits,
             own=self._own, resolver=self.resolver,
+        )  # fmt: skip
+
+    def _graph(self, account: Account) -> Transport:
+        from .graph import GraphTransport, Places
+
+        assert self._tokens is not None
+        return GraphTransport(
+            account, clock=self._clock, budget=self._budget, chunks=self._chunks, tokens=self._tokens,
+            places=lambda mailbox: self._places.setdefault(mailbox, Places()), postmaster=self._settings.postmaster,
         )  # fmt: skip
 
     @property

@@ -14,6 +14,7 @@ from postroom.model.account import Account, AccountKind, Security
 from postroom.model.content import StagedBody
 from postroom.model.envelope import Envelope
 from postroom.model.outcome import Captured, Delivered, Outcome
+from postroom.net.graph import AT_ONCE
 from postroom.net.system_clock import SystemClock
 from postroom.policy.mail_exchange import MailExchanger
 from postroom.policy.mta_sts import StsPolicy
@@ -23,6 +24,8 @@ from postroom.transports.direct import DirectTransport
 from postroom.transports.mail_route import MailRoutes
 from postroom.transports.sandbox import CAPACITY, SandboxTransport
 from postroom.transports.smtp import SmtpTransport
+from tests.graph_peer import GraphPeer
+from tests.graph_senders import transport as graph_transport
 from tests.smarthost import Smarthost
 
 STAGED = StagedBody(content_id=b"0" * 16, chunks=3, size_bytes=9, sha256=b"")  # type: ignore[arg-type]
@@ -48,6 +51,13 @@ class Subject:
     success: type[Outcome]
     slots: int
     smarthost: Smarthost = field(default_factory=Smarthost)
+    peer: GraphPeer = field(default_factory=GraphPeer)
+
+    @property
+    def taken(self) -> list[tuple[list[str], bytes]]:
+        """What the other side has: recipients and content."""
+        of_graph = [(item.recipients, item.mime) for item in self.peer.sent]
+        return of_graph or [(taken.recipients, taken.content) for taken in self.smarthost.taken]
 
 
 class OneDomain:
@@ -68,11 +78,17 @@ class OneDomain:
         return None
 
 
-@pytest.fixture(params=["sandbox", "smtp", "direct"])
+@pytest.fixture(params=["sandbox", "smtp", "direct", "graph"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """Each transport in turn."""
     if request.param == "sandbox":
         yield Subject(SandboxTransport("box"), Captured, CAPACITY)
+        return
+    if request.param == "graph":
+        async with GraphPeer() as peer:
+            graph = graph_transport(peer, chunks=chunks)
+            yield Subject(graph, Delivered, AT_ONCE, peer=peer)
+            await graph.close()
         return
     smarthost = Smarthost()
     await smarthost.start()
@@ -141,7 +157,7 @@ async def test_slots_deliver_at_the_same_time(subject: Subject) -> None:
     outcomes = await asyncio.gather(*(one(n) for n in range(100)))
     assert {type(outcome) for outcome in outcomes} == {subject.success}
     if subject.success is Delivered:
-        assert sorted(m.recipients[0] for m in subject.smarthost.taken) == sorted(f"{n}@y.test" for n in range(100))
+        assert sorted(recipients[0] for recipients, _ in subject.taken) == sorted(f"{n}@y.test" for n in range(100))
 
 
 async def test_a_staged_body_goes_like_any_other(subject: Subject) -> None:
@@ -150,7 +166,7 @@ async def test_a_staged_body_goes_like_any_other(subject: Subject) -> None:
     end(slot)
     assert isinstance(outcome, subject.success)
     if subject.success is Delivered:
-        assert subject.smarthost.taken[0].content == b"Subject: hi\r\n\r\n.a\r\n.b\r\n"
+        assert subject.taken[0][1].endswith(b"\r\n\r\n.a\r\n.b\r\n")
 
 
 async def test_closing_twice_is_safe_and_nothing_is_reserved_after_it(subject: Subject) -> None:

@@ -65,15 +65,16 @@ OF_ALL = _some(
 SENDER = _merged(
     _either(_merged(_all(fixed_sender=ADDRESSES), _some(
         fixed_sender_name=TEXTS, fixed_sender_keeps_reply=SWITCHES, fixed_sender_not_private=SWITCHES))),
-    _either(
-        _fixed(dkim_domain="x.test"),
-        _fixed(dkim_domain="x.test", dkim_selector="s1", dkim_rsa_key=rsa_key()),
-        _fixed(dkim_domain="x.test", dkim_selector="s1", dkim_ed25519_key=ed25519_key()),
-        _fixed(dkim_domain="x.test", dkim_selector="s1", dkim_rsa_key=rsa_key(), dkim_ed25519_selector="s2",
-               dkim_ed25519_key=ed25519_key()),
-    ),
     _either(_fixed(fallback="none"), _fixed(fallback_accounts=["Spare", "other"])),
     _either(_fixed(day="calendar"), _fixed(day="calendar", day_zone="Europe/Berlin")),
+)  # fmt: skip
+#: Mail by Graph is signed by Exchange Online.
+SIGNATURES = _either(
+    _fixed(dkim_domain="x.test"),
+    _fixed(dkim_domain="x.test", dkim_selector="s1", dkim_rsa_key=rsa_key()),
+    _fixed(dkim_domain="x.test", dkim_selector="s1", dkim_ed25519_key=ed25519_key()),
+    _fixed(dkim_domain="x.test", dkim_selector="s1", dkim_rsa_key=rsa_key(), dkim_ed25519_selector="s2",
+           dkim_ed25519_key=ed25519_key()),
 )  # fmt: skip
 NETWORK = _some(
     connect_timeout=DURATIONS, command_timeout=DURATIONS, end_of_data_timeout=DURATIONS, connect_retry=DURATIONS,
@@ -82,9 +83,7 @@ NETWORK = _some(
 )  # fmt: skip
 GREETING = _some(helo_name=st.sampled_from(["mail.example.org", "[192.0.2.1]"]))
 OF_A_SERVER = _merged(
-    _some(tls_versions=st.lists(st.sampled_from(["1.0", "1.1", "1.2", "1.3"]), min_size=1),
-          ca_bundle=st.just(PAIR["client_certificate"])),
-    _either(_fixed(verification="off"), _fixed(verification="fingerprint", fingerprints=["ab" * 32, "cd" * 32])),
+    _some(ca_bundle=st.just(PAIR["client_certificate"])),
     _either(_merged(
         _all(proxy_type=st.sampled_from(["socks5", "http-connect"]), proxy_host=HOSTS),
         _some(proxy_port=COUNTS),
@@ -120,16 +119,18 @@ LOGIN = _either(
 )  # fmt: skip
 SMTP = _merged(
     _fixed(kind="smtp"), _all(host=HOSTS), _some(port=COUNTS, dynamic=SWITCHES, server_name=HOSTS), NETWORK, GREETING,
-    OF_A_SERVER, LOGIN,
+    OF_A_SERVER, LOGIN, SIGNATURES,
+    _some(tls_versions=st.lists(st.sampled_from(["1.0", "1.1", "1.2", "1.3"]), min_size=1)),
+    _either(_fixed(verification="off"), _fixed(verification="fingerprint", fingerprints=["ab" * 32, "cd" * 32])),
     _either(_some(security=st.sampled_from(["auto", "starttls", "tls", "starttls-if-offered", "none"])),
             _merged(_fixed(**PAIR), _some(security=st.sampled_from(["starttls", "tls"])))),
 ).filter(lambda fields: fields.get("port") != 465)  # fmt: skip
 GRAPH = _merged(
-    _fixed(kind="graph"), _all(mailbox=ADDRESSES), NETWORK, OF_A_SERVER, TOKENS,
+    _fixed(kind="graph"), _all(mailbox=ADDRESSES, max_connections=st.integers(1, 4)), NETWORK, OF_A_SERVER, TOKENS,
     _some(graph_recipients=st.sampled_from(GraphRecipients), graph_draft_from=st.sampled_from(["0B", "7KiB", "3MiB"])),
     _either(_merged(_fixed(draft_only=True), _some(draft_mailbox=ADDRESSES))),
 )  # fmt: skip
-DIRECT = _merged(_fixed(kind="direct"), NETWORK, GREETING)
+DIRECT = _merged(_fixed(kind="direct"), NETWORK, GREETING, SIGNATURES)
 
 #: The fields of an account but its name; it may name the accounts Spare and other.
-FIELDS = _merged(OF_ALL, SENDER, st.one_of(SMTP, GRAPH, DIRECT, _fixed(kind="sandbox")))
+FIELDS = _merged(OF_ALL, SENDER, st.one_of(SMTP, GRAPH, DIRECT, _merged(_fixed(kind="sandbox"), SIGNATURES)))
