@@ -37,6 +37,7 @@ from .loader import Loader
 from .pump import Pump
 from .ready import Ready
 from .ready_by_domain import ReadyByDomain
+from .ready_whole import ROOM_PATIENCE, ReadyWhole
 from .ready_with_own import ReadyWithOwn
 from .rules import LaneRules
 from .successors import Successors
@@ -156,6 +157,8 @@ class Lane:
         kind = self.account.kind
         if kind is AccountKind.DIRECT:
             return ReadyByDomain(lambda: self.account.max_connections)
+        if kind is AccountKind.GRAPH:
+            return ReadyWhole()
         return ReadyWithOwn(lambda: share(self.account.max_connections)) if kind is AccountKind.SMTP else Ready()
 
     def _guard(self) -> StagingGuard | None:
@@ -271,14 +274,16 @@ class Lane:
 
     def room(self) -> int:
         """See `Pumped.room`."""
-        most = self.account.recipients_per_transaction
-        return most if self._limit is None else min(most, self._limit.room())
+        most = self._ready.most(self.account)
+        return most if self._limit is None else self._ready.fitted(min(most, self._limit.room()), self._limit.ever)
 
     def wait_for_room(self) -> None:
         """See `Pumped.wait_for_room`."""
         if self.account.when_limited is WhenLimited.OVERFLOW:
             self._successors.look()
         seconds = self._limit.wait_seconds() if self._limit is not None else 0.0
+        if not seconds and self._limit is not None and self._limit.room():
+            seconds = ROOM_PATIENCE  # there is some, and the next message needs more
         timer = self._timers.pop("limit", None)
         if timer is not None:
             timer.cancel()
@@ -383,8 +388,9 @@ class Lane:
         claim = begun.claim
         is_own = begun.message.connection is not None  # whatever comes of it says nothing of the account or its relay
         handed_over = self._handed_over(begun, outcomes)
-        chance = self._random() if begun.redirected_to else 0.0  # those who share a copy are tried together again
-        random = (lambda: chance) if begun.redirected_to else self._random
+        together = bool(begun.redirected_to) or self._ready.is_whole  # those who share a copy are tried together again
+        chance = self._random() if together else 0.0
+        random = (lambda: chance) if together else self._random
         results = delivery.results(begun.message, outcomes, self._retry, now, random, handed_over)
         if failed:
             self.bounced += sum([result.state is DeliveryState.BOUNCED for result in results])

@@ -16,7 +16,7 @@ from ..model.account import Account
 from ..model.circuit import Circuit
 from ..model.clock import Clock
 from ..model.usage import Usage, lane_meter
-from ..policy.limits import Meter, Metered, Reservation, latest, metered
+from ..policy.limits import Counted, Meter, Metered, Reservation, latest, metered
 from ..store import QueueStore
 
 _MICROSECOND = 1e-6
@@ -83,6 +83,12 @@ class AccountLimit:
     def room(self) -> int:
         """For how many recipients one message may start now; 0: none may."""
         return self._meter.room(self._limits, self._clock.now())
+
+    @property
+    def ever(self) -> int:
+        """For how many recipients one message may start at best."""
+        counted = [limit.most for limit in self._limits.limits if limit.span.counted is Counted.RECIPIENTS]
+        return min(counted, default=1 << 30)
 
     @property
     def reached(self) -> str:

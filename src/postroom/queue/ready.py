@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict, deque
 
+from ..model.account import Account
 from ..model.queue import DueMessage, FlowId, MessageId, PriorityClass
 from ..policy.staging import StagingGuard
 from ..store import InHand
@@ -39,6 +40,9 @@ class Ready:
     #: What brings a connection of its own, where it waits apart.
     own: Ready | None = None
 
+    #: Whether all recipients of a message go together, also when it is tried again.
+    is_whole = False
+
     def __init__(self) -> None:
         self.guard: StagingGuard | None = None
         self._flows: tuple[OrderedDict[FlowId, deque[DueMessage]], ...] = tuple(OrderedDict() for _ in PriorityClass)
@@ -51,6 +55,14 @@ class Ready:
     def follow(self, guard: StagingGuard | None) -> None:
         """Divide by `guard` what is added from now on."""
         self.guard = guard
+
+    def most(self, account: Account) -> int:
+        """To how many recipients a message of `account` may go at once."""
+        return account.recipients_per_transaction
+
+    def fitted(self, room: int, ever: int) -> int:
+        """For how many recipients `next` should be asked, where limits leave `room` now and `ever` at best; 0: wait."""
+        return room
 
     def clear(self) -> None:
         """Forget what waits here; what was taken out stays in hand."""
@@ -155,7 +167,7 @@ class Ready:
 
     def in_hand(self) -> InHand:
         """What waits here or is in hand, as it is now."""
-        return InHand(deliveries=frozenset(self._in_hand), counts=dict(self._by_strand))
+        return InHand(deliveries=frozenset(self._in_hand), counts=dict(self._by_strand), whole=self.is_whole)
 
     @property
     def foremost(self) -> PriorityClass:

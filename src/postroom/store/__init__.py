@@ -58,10 +58,11 @@ class Claim:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InHand:
     """What a lane has in memory, for a read that shall bring what it has not: deliveries, and how many of each class
-    and flow."""
+    and flow. `whole`: it wants each message with all its deliveries that are due."""
 
     deliveries: Set[tuple[MessageId, int]] = frozenset()
     counts: Mapping[tuple[PriorityClass, FlowId], int] = field(default_factory=dict)
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,12 @@ _DUE = (
     "SELECT message_id, window_from, n, recipient, tries, unknowns, notify, orcpt, twice FROM delivery"
     f" WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND flow = ? AND due <= ? ORDER BY due, message_id, n LIMIT ?"
 )
+# What is left of a message, from one delivery of it on.
+_REST = (
+    "SELECT message_id, window_from, n, recipient, tries, unknowns, notify, orcpt, twice FROM delivery"
+    f" WHERE {WAITING_SQL} AND lane = ? AND priority = ? AND flow = ?"
+    " AND due = (SELECT due FROM delivery WHERE message_id = ? AND n = ?) AND message_id = ? AND n > ? ORDER BY n"
+)
 # One step in the index for each flow.
 _FLOWS = (
     f"WITH RECURSIVE f(flow) AS (SELECT min(flow) FROM delivery WHERE {WAITING_SQL} AND lane = ? AND priority = ?"
@@ -84,6 +90,9 @@ def due(reader: Reader, lane: LaneId, now: datetime, limit: int, in_hand: InHand
             rows = reader.raw.execute(_DUE, (*where, flow, micros(now), asked)).fetchall()
             if len(rows) == asked:
                 more.add(strand)
+                if in_hand.whole:
+                    message_id, n = rows[-1][0], rows[-1][2]
+                    rows += reader.raw.execute(_REST, (*where, flow, message_id, n, message_id, n)).fetchall()
             left -= _gather(together, strand, rows, in_hand)
     return Due(_messages(reader, lane, together), frozenset(more), frozenset(unseen))
 

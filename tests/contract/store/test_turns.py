@@ -64,3 +64,12 @@ async def test_the_next_time_is_the_earliest_of_all_flows(store: Database) -> No
     assert await store.next_due(LANE, [NORMAL], NOON) == NOON + timedelta(minutes=4)
     assert await store.next_due(LANE, [NORMAL], NOON + timedelta(minutes=4)) == NOON + timedelta(minutes=7)
     assert await store.next_due(LANE, [BULK], NOON) is None
+
+
+async def test_a_lane_that_wants_messages_whole_gets_all_of_the_last_one(store: Database) -> None:
+    many = [make_message(*[f"{n}@y.test" for n in range(7)], at=NOON + timedelta(microseconds=n)) for n in range(3)]
+    for message in many:
+        await store.enqueue(message)
+    due = await store.due(LANE, NOON + timedelta(seconds=1), 10, InHand(whole=True))
+    assert [(message.id, len(message.deliveries)) for message in due.messages] == [(m.id, 7) for m in many[:2]]
+    assert due.more == {(NORMAL, FlowId(3))}
