@@ -5,7 +5,20 @@ from __future__ import annotations
 import signal
 import sys
 
-from . import client_rate, durability, fairness, flights, limits, long_queue, relay, retention, routing, start, subjects
+from . import (
+    client_rate,
+    durability,
+    fairness,
+    flights,
+    hostile,
+    limits,
+    long_queue,
+    relay,
+    retention,
+    routing,
+    start,
+    subjects,
+)
 
 PARTS = {
     "relay": relay.main,
@@ -13,6 +26,7 @@ PARTS = {
     "client": client_rate.main,
     "fairness": fairness.main,
     "flights": flights.main,
+    "hostile": hostile.main,
     "limits": limits.main,
     "routing": routing.main,
     "start": start.main,

@@ -152,6 +152,49 @@ def fairness(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
+def hostile(figures: dict[str, Any]) -> list[str]:
+    """What each attack of a relay costs the account beside it, and what all at once come to."""
+    lines = [where(figures["surroundings"]), ""]
+    heads = ["attack", "relayed/s alone", "beside it", "slowed by", "at the worst stage", "CPU us/message alone"]
+    heads += [
+        "beside it",
+        "late alone",
+        "late beside it",
+        "grown alone",
+        "grown beside it",
+        "taken of one connection",
+        "",
+    ]
+    lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in figures["rows"]:
+        slowed = f"{row['slowed_percent']:.1f} %"
+        if "slowed_against_honest_percent" in row:
+            slowed += f"; against the honest one {row['slowed_against_honest_percent']:.1f} %"
+        cells = [row["attack"], f"{row['alone']:.0f}", f"{row['beside']:.0f}", slowed]
+        cells.append(f"{row['worst_stage']}: {row['worst_percent']:.1f} %")
+        cells += [f"{row['cpu_alone']:.0f}", f"{row['cpu_beside']:.0f}"]
+        cells += [
+            f"{row[f'late_{when}']:.0f} ms, at most {row[f'most_late_{when}']:.0f}" for when in ("alone", "beside")
+        ]
+        cells += [f"{row[f'most_grown_{when}']:.1f} MiB" for when in ("alone", "beside")]
+        cells += [f"{row['most_kib_of_one']:.0f} KiB", _met(row) if "met" in row else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    lasting = figures["lasting"]
+    lines += [
+        "",
+        f"{lasting['accounts']} hostile accounts at once for {lasting['seconds']:.0f} s: of {figures['rate']} messages"
+        f" a second none was later than {lasting['late_ms']:.0f} ms, memory grew by {lasting['grown_mib']:.1f} MiB."
+        " What their relays saw:",
+        "",
+        "| attack | stage | connections/minute | logins/minute |",
+        "|---|---|---|---|",
+    ]
+    for row in lasting["seen"]:
+        numbers = f"{row['connections_a_minute']:.0f} | {row['logins_a_minute']:.0f}"
+        lines.append(f"| {row['attack']} | {row['stage']} | {numbers} |")
+    return lines
+
+
 def _connections(row: dict[str, Any]) -> str:
     return f"{row['connections']} connection" + ("s" if row["connections"] > 1 else "")
 

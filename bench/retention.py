@@ -34,14 +34,14 @@ _PATIENCE_SECONDS = 1800.0
 _LOAD = 20_000
 
 
-async def _client(port: int, until: float, pause: float, waits: list[float]) -> None:
-    """One message every `pause` seconds; how long each waited for its 250."""
+async def _client(port: int, until: float, pause: float, waits: list[float], after: float) -> None:
+    """One message every `pause` seconds, the first `after` some; how long each waited for its 250."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with closing(writer):
         await _reply(reader, b"220")
         writer.write(b"EHLO source.example\r\n")
         await _reply(reader, b"250")
-        due = time.monotonic()
+        due = time.monotonic() + after
         while due < until:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             started = time.monotonic()
@@ -61,17 +61,18 @@ async def _reply(reader: asyncio.StreamReader, code: bytes) -> None:
         raise Void(f"the gateway answered {line!r} where {code!r} was due")
 
 
-async def _flow(port: int, seconds: float, rate: int) -> list[float]:
-    waits: list[float] = []
-    until = time.monotonic() + seconds
-    await asyncio.gather(*(_client(port, until, _CLIENTS / rate, waits) for _ in range(_CLIENTS)))
-    return waits
+async def offer(port: int, seconds: float, rate: int, waits: list[float], *, evenly: bool = False) -> None:
+    """So many messages a second, ten at a time or `evenly`; how long each waited for its 250 comes into `waits`."""
+    until, pause = time.monotonic() + seconds, _CLIENTS / rate
+    after = pause / _CLIENTS if evenly else 0.0
+    await asyncio.gather(*(_client(port, until, pause, waits, n * after) for n in range(_CLIENTS)))
 
 
 def flow(gateway: Postroom, sink: Sink, seconds: float, rate: int) -> dict[str, float]:
     """Messages a second that were accepted and relayed of so many offered, and how long their 250 took."""
     before, started = sink.count(), time.monotonic()
-    waits = asyncio.run(_flow(gateway.port, seconds, rate))
+    waits: list[float] = []
+    asyncio.run(offer(gateway.port, seconds, rate, waits))
     elapsed = time.monotonic() - started
     wait_until(lambda: sink.count() - before >= len(waits), 60, "all are relayed")
     ordered = sorted(waits)

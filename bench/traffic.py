@@ -114,14 +114,14 @@ class Passage:
     relayed_seconds: float
 
 
-def submit(port: int, messages: int, connections: int, *, size_bytes: int = 4096) -> None:
+def submit(port: int, messages: int, connections: int, *, size_bytes: int = 4096, sender: str = SENDER) -> None:
     """Send `messages` over `connections` that persist (smtp-source -d).
 
     Raises:
         Void: not all were accepted.
     """
     command = [program("smtp-source"), "-4", "-d", "-s", str(connections), "-m", str(messages), "-l", str(size_bytes)]
-    command += ["-f", SENDER, "-t", RECIPIENT, f"127.0.0.1:{port}"]
+    command += ["-f", sender, "-t", RECIPIENT, f"127.0.0.1:{port}"]
     try:
         source = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     except subprocess.TimeoutExpired:
