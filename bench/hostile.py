@@ -225,6 +225,7 @@ class Bench:
         for number, (attack, stage) in enumerate(lasting):
             self._add(f"h{number}", self._relay.ports[f"{attack} at {stage}"], enabled=False)
             submit(self._gateway.port, 50, 5, sender=f"h{number}@hostile.example")
+        late_alone, _ = self._late(None, self._options.lasting)
         before, began = self._relay.counts(), time.monotonic()
         for number in range(len(lasting)):
             self._api.ask("PATCH", f"accounts/h{number}", {"enabled": True})
@@ -237,7 +238,7 @@ class Bench:
                 more = after[f"{attack} at {stage}"][what] - before[f"{attack} at {stage}"][what]
                 row[f"{what}_a_minute"] = round(more / minutes, 1)
             seen.append(row)
-        return {"accounts": len(lasting), "seconds": self._options.lasting, "late_ms": round(late, 1),
+        return {"accounts": len(lasting), "seconds": self._options.lasting, "late_alone_ms": round(late_alone, 1), "late_ms": round(late, 1),
                 "grown_mib": round(grown, 1), "seen": seen}  # fmt: skip
 
 
@@ -273,13 +274,13 @@ def rows(found: dict[str, Found], counts: Counts) -> list[dict[str, Any]]:
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench PART=hostile", description=__doc__)
-    parser.add_argument("--messages", type=int, default=1500, help="of 4 KiB, as fast as they go, per run")
+    parser.add_argument("--messages", type=int, default=3000, help="of 4 KiB, as fast as they go, per run")
     parser.add_argument("--seconds", type=float, default=0.5, help=f"of {RATE} messages a second, per run")
     parser.add_argument("--rounds", type=int, default=2, help="of all attacks at all stages, alone and beside each")
-    parser.add_argument("--limit", type=float, default=420, help="seconds after which only the first round is finished")
+    parser.add_argument("--limit", type=float, default=400, help="seconds after which only the first round is finished")
     parser.add_argument("--stages", default=",".join(STAGES), help="some of them")
     parser.add_argument("--waiting", type=int, default=WAITING, help="messages for the hostile relay")
-    parser.add_argument("--lasting", type=float, default=60, help="seconds of all attacks at once")
+    parser.add_argument("--lasting", type=float, default=60, help="seconds of all attacks at once, and without")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on the disk to measure; not tmpfs")
     parser.add_argument("--dry", action="store_true", help="print only; keep no figures")
     return parser.parse_args(arguments)

@@ -183,7 +183,8 @@ def hostile(figures: dict[str, Any]) -> list[str]:
     lines += [
         "",
         f"{lasting['accounts']} hostile accounts at once for {lasting['seconds']:.0f} s: of {figures['rate']} messages"
-        f" a second none was later than {lasting['late_ms']:.0f} ms, memory grew by {lasting['grown_mib']:.1f} MiB."
+        f" a second none was later than {lasting['late_ms']:.0f} ms (without them, in as long a time:"
+        f" {lasting['late_alone_ms']:.0f} ms), memory grew by {lasting['grown_mib']:.1f} MiB."
         " What their relays saw:",
         "",
         "| attack | stage | connections/minute | logins/minute |",

@@ -80,7 +80,7 @@ def test_a_slowed_account_and_a_grown_memory_miss_their_goals() -> None:
     rows = hostile.rows(measured, json.loads(json.dumps(counts)))
     met = {row["attack"]: row.get("met") for row in rows}
     assert met == {"close": True, "reset": False, "flood": False, "354 after refusals": True, "honest": None}
-    lasting = {"accounts": 1, "seconds": 1.0, "late_ms": 5.0, "grown_mib": 0.0, "seen": []}
+    lasting = {"accounts": 1, "seconds": 1.0, "late_alone_ms": 5.0, "late_ms": 5.0, "grown_mib": 0.0, "seen": []}
     where = dict.fromkeys(("date", "cores", "cpu", "file_system", "python", "sqlite", "uvloop"), "x") | {
         "fsync_ms": 1.0
     }
