@@ -30,11 +30,15 @@ async def staged(room: Room, body: bytes) -> StagedBody:
 
 
 async def report_of(
-    room: Room, envelope: Envelope, body: bytes | StagedBody = b"hello\r\n", head: bytes = b""
+    room: Room,
+    envelope: Envelope,
+    body: bytes | StagedBody = b"hello\r\n",
+    head: bytes = b"",
+    refusal: Bounced = NO_SUCH,
 ) -> bytes:
     """The report of a message that is refused, as it left."""
     async with reporting_in(room) as reports:
-        room.transports["relay1"].answers.append(NO_SUCH)
+        room.transports["relay1"].answers.append(refusal)
         submission = room.submission(head=head or b"From: a@x.test\r\nSubject: hi\r\n\r\n")
         submission = replace(submission, envelope=envelope, content=replace(submission.content, body=body))
         await reports.report_on((await room.intake.submit(submission)).id)
@@ -179,3 +183,10 @@ async def test_a_report_of_many_recipients_is_staged(room: Room) -> None:
         report = await reports.report_on(await room.submit(*(f"r{n}@y.test" for n in range(400))))
     assert len(report.recipients) == 400
     assert isinstance(reports.reports[0].body, StagedBody)
+
+
+async def test_what_was_answered_over_http_is_quoted_as_no_reply_of_smtp(room: Room) -> None:
+    reply = Reply(400, ("ErrorInvalidRecipients: one isn't valid",), "", "POST sendMail")
+    refusal = Bounced(status="5.0.0", reason=reply.text, reply=reply, remote_host="graph.microsoft.com")
+    raw = await report_of(room, asking(), refusal=refusal)
+    assert b"Diagnostic-Code: x-postroom; 400 ErrorInvalidRecipients: one isn't valid\r\n" in raw

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..model.account import Account, AccountKind, Authentication
+from ..model.account import Account, Authentication
 from .fields import ACCOUNT_FIELDS, DEFAULTS
 
 #: Every value but the default is one that can't be done; a tuple names the only ones that can't.
@@ -16,7 +16,6 @@ _ANY: tuple[object, ...] = ()
 
 #: Fields by name, and which of their values can't be done. Fields that count only under one of these need no entry.
 UNBUILT: Mapping[str, tuple[object, ...]] = {
-    "kind": (AccountKind.GRAPH,),
     "owner": _ANY,
     "charset": _ANY,
     "template_cache": _ANY,
@@ -42,9 +41,6 @@ def refusal(account: Account) -> tuple[str, str] | None:
     names = unbuilt_fields(account)
     if not names:
         return None
-    if "kind" in names:
-        reason = f"this release cannot send by accounts of kind {account.kind.value} yet"
-        return reason, "send through an account of kind smtp until then; what waits here is kept"
     shown = ", ".join(names)
     reason = f"this release keeps but cannot obey yet: {shown}"
     return reason, f"take it back to its default (postroom accounts edit {account.name} --reset {names[0]}), or wait"

@@ -35,8 +35,9 @@ class ReportedRecipient:
     """One recipient of a report; `action` is failed, delayed or relayed (RFC 3464 section 2.3.3).
 
     `orcpt` is as ORCPT gave it, `status` an enhanced status code, `reply` the last words about it: of `remote_host`
-    when `is_quoted`, else Postroom's own. `remote_host` is the last one that was reached (empty: none), `advice` words
-    for people. `is_given_up`: it failed because its time was over. `retried_until` belongs to a delay.
+    when `is_quoted` (`is_smtp`: a reply of SMTP), else Postroom's own. `remote_host` is the last one that was reached
+    (empty: none), `advice` words for people. `is_given_up`: it failed because its time was over. `retried_until`
+    belongs to a delay.
     """
 
     address: Address
@@ -44,6 +45,7 @@ class ReportedRecipient:
     status: str
     reply: str = ""
     is_quoted: bool = False
+    is_smtp: bool = True
     is_given_up: bool = False
     advice: str = ""
     orcpt: str = ""
@@ -202,7 +204,7 @@ def _status(recipient: ReportedRecipient) -> list[str]:
     if recipient.remote_host:
         lines.append(f"Remote-MTA: dns; {_host_name(recipient.remote_host)}")
     if recipient.reply:
-        kind = "smtp" if recipient.is_quoted else "x-postroom"  # RFC 3464 section 2.3.6
+        kind = "smtp" if recipient.is_quoted and recipient.is_smtp else "x-postroom"  # RFC 3464 section 2.3.6
         lines += _folded(f"Diagnostic-Code: {kind}; {_one_line(recipient.reply)}")
     if recipient.last_attempt is not None:
         lines.append(f"Last-Attempt-Date: {header.date_value(recipient.last_attempt)}")

@@ -253,6 +253,7 @@ class Reporter:
             status=_status(notice),
             reply=notice.reply,
             is_quoted=bool(notice.command),
+            is_smtp=" " not in notice.command,  # else it is a request over HTTP
             is_given_up=notice.state is DeliveryState.EXPIRED,
             advice=notice.advice,
             orcpt=notice.orcpt,

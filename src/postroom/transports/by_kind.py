@@ -86,7 +86,10 @@ class Transports:
     def _graph(self, account: Account) -> Transport:
         from .graph import GraphTransport, Places
 
-        assert self._tokens is not None
+        if self._tokens is None:
+            return RefusingTransport(
+                "nobody gives tokens for Microsoft Graph here", "send by an SMTP account meanwhile"
+            )
         return GraphTransport(
             account, clock=self._clock, budget=self._budget, chunks=self._chunks, tokens=self._tokens,
             places=lambda mailbox: self._places.setdefault(mailbox, Places()), postmaster=self._settings.postmaster,

@@ -97,6 +97,9 @@ GRAPH = {"name": "m365", "kind": "graph", "host": None, "oauth_client_id": "c", 
         (GRAPH | {"oauth_provider": "google"}, "oauth_provider", "is google"),
         (GRAPH | {"draft_mailbox": "d@x.test"}, "draft_mailbox", "has no use as things stand"),
         (GRAPH | {"port": 25}, "port", "is nothing that an account of kind graph has"),
+        (GRAPH | {"dkim_domain": "x.test"}, "dkim_domain", "is nothing that an account of kind graph has"),
+        (GRAPH | {"verification": "off"}, "verification", "is nothing that an account of kind graph has"),
+        (GRAPH | {"max_connections": 5}, "max_connections", "is 5, and Graph takes 4 requests of a mailbox at a time"),
     ],
 )  # fmt: skip
 def test_what_is_at_odds(fields: dict[str, object], field: str, fault: str) -> None:
