@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -84,3 +86,25 @@ async def test_mail_waits_for_a_login(
         await gateway.accounts.edit("relay", mend)
         assert await gateway.wait_drained()
         assert [taken.recipients for taken in smarthost.taken] == [["b@y.test"]]
+
+
+def database(folder: Path) -> bytes:
+    """All that is stored."""
+    return b"".join(file.read_bytes() for file in folder.glob("postroom.db*"))
+
+
+@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA", "CONTENT"])
+async def test_what_a_relay_repeats_of_a_login_in_a_transaction_is_hidden(
+    gateway: Gateway, smarthost: Smarthost, tmp_path: Path, command: str
+) -> None:
+    response = base64.b64encode(b"\0erp\0hunter2").decode()
+    smarthost.behaviour.offers = ("AUTH PLAIN",)
+    smarthost.behaviour.replies = {command: f"550 5.7.1 who is {response} with hunter2?"}
+    message = await submitted(gateway)
+    while not (view := await gateway.store.message(message)) or not view.deliveries[0].reply:
+        await asyncio.sleep(0)
+    assert "550 5.7.1 who is [hidden] with [hidden]?" in view.deliveries[0].reply
+    written = database(tmp_path)
+    assert b"[hidden]" in written
+    for secret in ("hunter2", response):
+        assert secret not in str(view) and secret.encode() not in written

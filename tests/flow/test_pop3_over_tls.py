@@ -13,7 +13,7 @@ from postroom.net.pop3_login import log_in
 from postroom.net.stream import ConnectFailed
 from postroom.net.system_clock import SystemClock
 from tests.pop3_server import Pop3Behaviour, Pop3Server
-from tests.tls_relay import fingerprint, pem, served
+from tests.tls_relay import asking, fingerprint, own_certificate, pem, served
 
 AUTHORITY = trustme.CA()
 ISSUED = AUTHORITY.issue_cert("localhost")
@@ -65,6 +65,18 @@ async def test_a_certificate_that_is_not_taken(security: PopSecurity, fields: di
         assert (failed.kind, reason in failed.reason) == ("certificate", True)
         pinned = {"verification": Verification.FINGERPRINT, "fingerprints": ("ab" * 32, fingerprint(ISSUED))}
         await log_in(account(server, security, **pinned), SystemClock())
+
+
+@pytest.mark.parametrize("security", [PopSecurity.STLS, PopSecurity.TLS])
+async def test_the_client_certificate_is_shown_at_the_relays_own_host_alone(security: PopSecurity) -> None:
+    asked = asking(AUTHORITY, ISSUED)
+    async with Pop3Server(context=asked, implicit=security is PopSecurity.TLS) as server:
+        shows = account(server, security, server_name="", **own_certificate(AUTHORITY))
+        with pytest.raises(ConnectFailed):
+            await log_in(shows, SystemClock())
+        assert server.logins == 0
+        await log_in(replace(shows, host="localhost"), SystemClock())
+        assert server.logins == 1
 
 
 @pytest.mark.parametrize(

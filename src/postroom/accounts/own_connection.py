@@ -115,14 +115,13 @@ def overridden(account: Account, connection: OwnConnection) -> Account:
     """
     given = connection.fields
     account = replace(account, dkim=Dkim(), preset="", preset_region="")  # which are about content and limits
+    if given.keys() & (LEADING | LOGIN):
+        account = _without_login(account)
+    if given.keys() & (LEADING | set(_POP)):
+        account = replace(account, client_certificate="", client_key="")
     if given.keys() & LEADING:
-        account = _without_login(account)
-        account = replace(
-            account, client_certificate="", client_key="",
-            proxy=replace(account.proxy, use_credentials=False, username="", password="", domain=""),
-        )  # fmt: skip
-    elif given.keys() & LOGIN:
-        account = _without_login(account)
+        proxy = replace(account.proxy, use_credentials=False, username="", password="", domain="")
+        account = replace(account, proxy=proxy)
     if given.keys() & set(_PROXY):
         account = replace(account, proxy=Proxy())
     if "host" in given:

@@ -359,6 +359,7 @@ class SmtpConnection(asyncio.Protocol):
             self._loop.call_soon(self._hand_back, cast(Sending, transaction))
 
     def _hand_back(self, transaction: Sending) -> None:
+        self.recorded.clean_transaction(transaction)
         # Let go of it: whoever keeps the result would else keep itself, and only the collector could end that.
         done, transaction.done = transaction.done, handed_back
         try:

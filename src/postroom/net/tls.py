@@ -8,7 +8,7 @@ import os
 import ssl
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..model.account import OLD_TLS_VERSIONS, Account, Verification
 
@@ -58,13 +58,17 @@ def client_tls(account: Account) -> ClientTls:
 
 
 def pop_tls(account: Account) -> ClientTls:
-    """TLS to the server of its POP3 login, by the same rules; `server_name` is the relay's, and only of its host.
+    """TLS to the server of its POP3 login, by the same rules.
+
+    `server_name` and the client certificate are for the relay, and for no other host.
 
     Raises:
         ValueError: as `client_tls`.
     """
     host = account.pop_host
-    return client_tls(account) if host == account.host else _tls_to(account, host)
+    if host == account.host:
+        return client_tls(account)
+    return _tls_to(replace(account, client_certificate="", client_key=""), host)
 
 
 def _tls_to(account: Account, server_name: str) -> ClientTls:

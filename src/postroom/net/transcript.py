@@ -83,6 +83,16 @@ class Transcript:
         lines = tuple(map(self.without_secrets, reply.lines))
         return reply if lines == reply.lines else Reply(reply.code, lines, reply.enhanced, reply.command)
 
+    def clean_transaction(self, transaction: MailTransaction) -> None:
+        """As `clean`, all replies to a transaction that has ended."""
+        if not self._secrets:
+            return
+        clean = self.clean
+        transaction.rcpt[:] = [reply and clean(reply) for reply in transaction.rcpt]
+        transaction.mail = transaction.mail and clean(transaction.mail)
+        transaction.data = transaction.data and clean(transaction.data)
+        transaction.final = transaction.final and clean(transaction.final)
+
     def text(self, transaction: MailTransaction | None = None, *, pipelined: bool = False) -> str:
         """The dialogue, with that of `transaction` behind it; of one that is too long, the beginning and the end."""
         kept = _Kept()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from postroom.accounts.fields import ACCOUNT_FIELDS
 from postroom.accounts.own_connection import LEADING, LOGIN, OVERRIDABLE, overridden, parse_connection, shown
 from postroom.errors import InvalidInput
 from postroom.model.account import Account, Authentication
+from tests.tls_relay import own_certificate
 from tests.unit.accounts.strategies import GREETING, HOSTS, SENDER, SMTP
 
 SECRETS = [spec for spec in ACCOUNT_FIELDS.values() if spec.secret]
@@ -73,6 +75,22 @@ def test_what_leads_nowhere_else_keeps_the_login(account: Account, fields: dict[
     for spec in ACCOUNT_FIELDS.values():
         if spec.tab in ("Authentication", "Encryption", "Proxy"):
             assert spec.of(own) == spec.of(account)
+
+
+@pytest.mark.parametrize(
+    ("fields", "keeps"),
+    [
+        ({"username": "guest", "password": "x"}, True),
+        (
+            {"authentication": "pop-before-smtp", "pop_host": "pop.test", "pop_username": "x", "pop_password": "y"},
+            False,
+        ),
+    ],
+)
+def test_a_pop3_login_of_the_message_sees_no_certificate_of_the_account(fields: dict[str, Any], keeps: bool) -> None:
+    account = account_of({"host": "relay.example.com"} | own_certificate(trustme.CA()))
+    own = overridden(account, parse_connection(fields))
+    assert (bool(own.client_certificate), bool(own.client_key)) == (keeps, keeps)
 
 
 def test_every_field_of_an_account_is_either_overridable_or_refused_by_name() -> None:
