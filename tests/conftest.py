@@ -53,6 +53,7 @@ PEERS: dict[str, tuple[str, str]] = {
     "postgresql": (str((postgresql.programs() or Path("/")) / "initdb"), "apt-get install postgresql"),
     "nodemailer": (str(NODE_MODULES / "nodemailer" / "package.json"), "npm install in tests/interop"),
     "smtp-server": (str(NODE_MODULES / "smtp-server" / "package.json"), "npm install in tests/interop"),
+    "oidc-provider": (str(NODE_MODULES / "oidc-provider" / "package.json"), "npm install in tests/interop"),
 }
 PEERS_MUST_BE_THERE = os.environ.get("POSTROOM_REQUIRE_PEERS") == "1"
 

@@ -6,6 +6,7 @@ It speaks just enough SMTP to be a far side. That real relays understand us is p
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -42,7 +43,14 @@ class Behaviour:
 class Smarthost:
     """Listens between `start` and `stop`: on a free loopback port, or where it is told."""
 
-    def __init__(self, behaviour: Behaviour | None = None, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour | None = None,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._context = context  # TLS from the first octet on
         self.address = address
         self.behaviour = behaviour or Behaviour()
         self.taken: list[Taken] = []
@@ -59,7 +67,9 @@ class Smarthost:
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, self.address, self.port, limit=1 << 20)
+        self._server = await asyncio.start_server(
+            self._serve, self.address, self.port, limit=1 << 20, ssl=self._context
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -38,6 +38,8 @@ POINTS = {
     "D8-content": "the content of some messages, which goes before their records, is removed and not committed",
     "D8-vacuum": "some free pages are given back and nothing is committed",
     "D8-keys": "a key rotation has written the file, has put it in place, has sealed anew and not committed",
+    "R1": "a token endpoint has answered, and its tokens are not committed",
+    "R2": "new tokens are committed, and not used",
 }
 
 #: Where an operation fails instead, and how.

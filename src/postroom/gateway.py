@@ -40,6 +40,8 @@ from .model.queue import DeliveryState, MessageId
 from .model.submission import Accepted, Submission
 from .net.own_name import own_name
 from .net.system_clock import SystemClock
+from .oauth.consent import ConsentService
+from .oauth.service import TokenService, TrialTokens
 from .pending import Pending
 from .policy.composing import ComposedSender, Composing, composed_sender
 from .policy.patterns import matches_any
@@ -96,11 +98,13 @@ class Gateway:
         self.accounts = accounts
         self.applications = applications
         self.suppressions = SuppressionService(store.suppressions, clock.now)
-        self.clock = clock
-        self.hostname = hostname
+        self.clock, self.hostname = clock, hostname
         settings = configuration.current
+        self.tokens = TokenService(store.tokens, clock)
+        self.consents = ConsentService(self.tokens, clock, lambda: self.settings.public_url, self._may_send_again)
+        accounts.refresh_token = self.consents.refresh_token
         own = OwnConnections(keyring, applications.by_id)
-        self._transports = Transports(settings, clock, random_unit, store.chunks, hostname, own)
+        self._transports = Transports(settings, clock, random_unit, store.chunks, hostname, own, self.tokens)
         accounts.names = lambda: self._transports.names
         self._clock_watch = ClockWatch(clock)
         self._signing = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "sign")
@@ -149,6 +153,7 @@ class Gateway:
         self.trials = Trials(
             clock, hostname, configuration, self._transports, lambda: self.scheduler.limiter, self.answers.circuit,
             self._outgoing,
+            lambda account: TrialTokens(self.tokens, accounts.by_id(account.id)),
         )  # fmt: skip
         self._background: list[asyncio.Task[None]] = []
         store.on_restored.append(self.scheduler.look)
@@ -206,6 +211,7 @@ class Gateway:
 
     async def start(self, deliver: bool = True, *, paused: bool = False) -> None:
         """Recover what a crash left and begin to deliver (or only to accept); `paused`: with `follow_switch`."""
+        await self.store.tokens.release_all()
         if not deliver:
             await self._recover_only()
             return
@@ -232,6 +238,7 @@ class Gateway:
             self._archive.run(),
             retention.run(self.store, self.clock, self._ages, self._clock_watch.is_believed, self._archive.bound),
             indexing.run(self.store, self.clock, lambda: self.settings.subject_search),
+            self.tokens.keep_alive(self.accounts.snapshot),
         )
         self._background = [asyncio.create_task(job) for job in jobs]
 
@@ -252,8 +259,15 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self.scheduler.stop()
+        await self.tokens.close()
         self._signing.shutdown()
         await self.store.close()
+
+    async def _may_send_again(self, account: Account) -> None:
+        """Somebody consented: what the account stopped for is mended."""
+        circuit = self.answers.circuit(account)
+        if not circuit.may_send and not circuit.by_hand:
+            await self.scheduler.wake(account)
 
     # Settings -----------------------------------------------------------------------------------------------------
 

@@ -101,12 +101,25 @@ def _tokens_can_be_had(account: Account) -> Faults:
     if not oauth.client_id:
         yield Fault("oauth_client_id", "there is none", "give the id of the application that you registered")
     yield from _endpoints(account)
+    yield from _certificate(account)
+    if oauth.flow is OAuthFlow.CLIENT_CREDENTIALS and not (oauth.client_secret or oauth.certificate):
+        yield Fault("oauth_client_secret", "there is none", "give it, or a certificate with its key")
+    is_google = oauth.provider is OAuthProvider.GOOGLE
+    if is_google and oauth.flow is OAuthFlow.CLIENT_CREDENTIALS:
+        mend = "set oauth_flow to service-account, with the JSON file of its key"
+        yield Fault("oauth_flow", "client-credentials is nothing that Google has", mend)
+    if is_google and oauth.certificate:
+        yield Fault("oauth_certificate", "is nothing that Google takes", "give oauth_client_secret")
+
+
+def _certificate(account: Account) -> Faults:
+    oauth = account.oauth
     if oauth.certificate and not oauth.certificate_key:
         yield Fault("oauth_certificate_key", "there is none for the certificate", "give its private key")
     elif oauth.certificate and not pem.are_a_pair(oauth.certificate, oauth.certificate_key):
         yield Fault("oauth_certificate_key", "is not the key of the certificate", "give the two that belong together")
-    if oauth.flow is OAuthFlow.CLIENT_CREDENTIALS and not (oauth.client_secret or oauth.certificate):
-        yield Fault("oauth_client_secret", "there is none", "give it, or a certificate with its key")
+    elif oauth.certificate and not pem.signs(oauth.certificate_key, oauth.provider is not OAuthProvider.MICROSOFT):
+        yield Fault("oauth_certificate_key", "is of a kind that signs nothing here", "give one of an RSA key")
 
 
 def _graph_is_whole(account: Account) -> Faults:
@@ -142,6 +155,8 @@ def _endpoints(account: Account) -> Faults:
 
 
 def _encryption_agrees(account: Account) -> Faults:
+    if account.authentication is Authentication.OAUTH2 and account.security is Security.NONE:
+        yield Fault("security", "is none, and a token goes over no such connection", "set starttls, tls or auto")
     if account.port == _TLS_PORT and account.security in (Security.STARTTLS, Security.STARTTLS_IF_OFFERED):
         fault = f"is {account.security.value}, and port {_TLS_PORT} speaks TLS from the first byte"
         yield Fault("security", fault, "write tls or auto, or set the port to 587")

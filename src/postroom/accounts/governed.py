@@ -11,7 +11,16 @@ from typing import Any
 
 from ..errors import Fault
 from ..model import fields as read
-from ..model.account import Account, AccountKind, Authentication, Fallback, OAuthFlow, ProxyType, Verification
+from ..model.account import (
+    Account,
+    AccountKind,
+    Authentication,
+    Fallback,
+    OAuthFlow,
+    OAuthProvider,
+    ProxyType,
+    Verification,
+)
 from ..model.limits import Day
 from .fields import ACCOUNT_FIELDS, DEFAULTS
 
@@ -59,6 +68,16 @@ _RULES = (
         ("oauth_client_secret",),
         lambda account: not account.oauth.certificate and account.oauth.flow is not OAuthFlow.SERVICE_ACCOUNT,
         "give either it or a certificate",
+    ),
+    _Rule(
+        ("oauth_secret_expires",),
+        lambda account: bool(account.oauth.client_secret),
+        "give oauth_client_secret too",
+    ),
+    _Rule(
+        ("oauth_issuer",),
+        lambda account: account.oauth.provider is OAuthProvider.CUSTOM,
+        "set oauth_provider to custom",
     ),
     _Rule(
         ("oauth_certificate_key",),

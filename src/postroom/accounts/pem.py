@@ -105,6 +105,16 @@ def are_a_pair(certificate: str, key: str) -> bool:
     return first.public_key() == _load(key).public_key()
 
 
+def signs(key: str, also_elliptic: bool) -> bool:
+    """Whether `key` can sign for an application: by RSA, or by ECDSA with P-256 where that is understood."""
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    found = _load(key)
+    is_elliptic = isinstance(found, EllipticCurvePrivateKey) and found.curve.name == "secp256r1"
+    return isinstance(found, RSAPrivateKey) or (also_elliptic and is_elliptic)
+
+
 def service_account(value: object) -> str:
     """The key file of a Google service account, or nothing."""
     mend = "give the JSON file that Google's console made for the service account"

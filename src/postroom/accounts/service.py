@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,13 +27,15 @@ class AccountService:
     """Accounts of one gateway. Reading is at once, from the snapshot; changes are awaited.
 
     `on_change` is called after each change, when the snapshot is new already. `named_by` tells what names an account
-    (applications, a setting), so that a name that rights hang on is not given away. `names` is the DNS, for `propose`.
+    (applications, a setting), so that a name that rights hang on is not given away. `names` is the DNS, for `propose`;
+    `refresh_token` tells the one that counts now, for `export`.
     """
 
     def __init__(self, store: DefinitionStore) -> None:
         self._store = store
         self.named_by: Callable[[str], Sequence[str]] = lambda name: ()
         self.names: Callable[[], Names] | None = None
+        self.refresh_token: Callable[[Account], Awaitable[str]] | None = None
         self._one_change = asyncio.Lock()
         self.on_change: list[Callable[[], None]] = []
         self._accounts: tuple[Account, ...] = ()
@@ -63,6 +65,10 @@ class AccountService:
             if account.name.lower() == wanted:
                 return account
         raise NotFound(Fault("account", f"there is none called {name!r}", _known(self._accounts)))
+
+    def by_id(self, account_id: int) -> Account | None:
+        """The account of that number, as it is saved."""
+        return next((account for account in self._accounts if account.id == account_id), None)
 
     def spelling(self, name: str) -> str | None:
         """The name of an account as it is written, or None when there is no such account."""
@@ -198,7 +204,14 @@ class AccountService:
             InvalidInput: the passphrase is too short.
         """
         seal = None if passphrase is None else await asyncio.to_thread(PassphraseSeal.new, passphrase)
-        return exchange.write(self._accounts, seal)
+        if seal is None:
+            return exchange.write(self._accounts, seal)
+        return exchange.write([await self._with_tokens(account) for account in self._accounts], seal)
+
+    async def _with_tokens(self, account: Account) -> Account:
+        if self.refresh_token is None:
+            return account
+        return replace(account, oauth=replace(account.oauth, refresh_token=await self.refresh_token(account)))
 
     async def import_(self, text: str, passphrase: str = "", *, dry_run: bool = False) -> exchange.Plan:
         """Make the accounts of a file as it says, all or none; what that changes. With `dry_run` it only says so.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..model.account import Account, Authentication
+from ..model.account import Account
 from .fields import ACCOUNT_FIELDS, DEFAULTS
 
 #: Every value but the default is one that can't be done; a tuple names the only ones that can't.
@@ -20,7 +20,6 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "charset": _ANY,
     "template_cache": _ANY,
     "fail_if_template_not_found": _ANY,
-    "authentication": (Authentication.OAUTH2,),
 }
 
 

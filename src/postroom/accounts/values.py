@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import datetime
 import ipaddress
 import re
 from urllib.parse import urlsplit
@@ -231,6 +232,24 @@ def web_address(value: object) -> str:
     if parts.scheme == "http" and name not in ("127.0.0.1", "::1", "localhost"):
         raise FieldFault(f"{text!r} is not encrypted", mend)
     return text
+
+
+def day(value: object) -> str:
+    """A day as in 2027-05-31, or nothing."""
+    text = read.line(10)(value)
+    try:
+        return datetime.date.fromisoformat(text).isoformat() if text else ""
+    except ValueError:
+        raise FieldFault(f"{text!r} is not a day", "write year, month and day, as in 2027-05-31") from None
+
+
+def scopes(value: object) -> tuple[str, ...]:
+    """Scopes (RFC 6749 section 3.3); spaces separate them too."""
+    found = tuple(dict.fromkeys(scope for entry in read.texts(value) for scope in entry.split()))
+    for scope in found:
+        if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]{1,500}", scope):
+            raise FieldFault(f"{scope!r} is not a scope", "write it as the provider's pages do")
+    return found
 
 
 def names(value: object) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from ..model.submission import Door
 from . import (
     accounts,
     applications,
+    authorizations,
     connection_tests,
     deliveries,
     events,
@@ -35,7 +36,8 @@ def create_app(gateway: Gateway, door: Door = Door.REST) -> FastAPI:
     app.state.is_ending = lambda: False
     problems.install(app)
     parts = (
-        accounts, applications, connection_tests, rerouting, messages, deliveries, events, explain, presets, settings,
+        accounts, authorizations, applications, connection_tests, rerouting, messages, deliveries, events, explain,
+        presets, settings,
         status, suppressions,
     )  # fmt: skip
     for part in parts:

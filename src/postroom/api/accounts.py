@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -71,14 +72,17 @@ class Sleep(BaseModel):
     duration: str = Field("1h", alias="for", description="as in 30m, 2h or 1d")
 
 
-def _shown(gateway: TheGateway, account: Any) -> dict[str, Any]:
-    return gateway.accounts.show(account) | {"circuit": to_json(gateway.answers.circuit(account))}
+def _shown(gateway: TheGateway, account: Any, consents: Mapping[int, Any]) -> dict[str, Any]:
+    own = {"circuit": gateway.answers.circuit(account), "authorization": consents.get(account.id)}
+    return gateway.accounts.show(account) | {name: to_json(value) for name, value in own.items()}
 
 
 @routes.get("")
 async def list_accounts(gateway: TheGateway) -> dict[str, Any]:
     """All accounts, the topmost first, each with how it is."""
-    return {"accounts": [_shown(gateway, account) for account in gateway.accounts.snapshot()]}
+    accounts = gateway.accounts.snapshot()
+    consents = await gateway.consents.of_all(accounts)
+    return {"accounts": [_shown(gateway, account, consents) for account in accounts]}
 
 
 @routes.post("", status_code=201)
@@ -155,7 +159,8 @@ async def import_accounts(gateway: TheGateway, given: Import) -> dict[str, Any]:
 @routes.get("/{name}")
 async def get_account(gateway: TheGateway, name: str) -> dict[str, Any]:
     """One account, and how it is."""
-    return _shown(gateway, gateway.accounts.get(name))
+    account = gateway.accounts.get(name)
+    return _shown(gateway, account, await gateway.consents.of_all([account]))
 
 
 @routes.patch("/{name}")

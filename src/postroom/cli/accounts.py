@@ -12,6 +12,7 @@ from ..errors import Fault, InvalidInput
 from ..model.account import KeyKind
 from ..model.fields import FieldSpec
 from .account_files import export_accounts, import_accounts
+from .authorize import authorize, print_authorization
 from .connection import GatewayClient, ask, run
 from .connection_test import test
 from .options import AsJson, Data, Reset, quoted, reset_to_default, with_fields
@@ -26,6 +27,7 @@ app.command("import")(import_accounts)
 app.command("presets")(list_presets)
 app.command("propose")(propose)
 app.command("test")(test)
+app.command("authorize")(authorize)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The account.")]
 PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
@@ -66,6 +68,7 @@ def show_account(
         _print_account(account, show_all=show_all)
         typer.echo()
         print_fields(told(account["circuit"]))
+        print_authorization(account["authorization"])
 
 
 def told(circuit: dict[str, Any]) -> dict[str, Any]:

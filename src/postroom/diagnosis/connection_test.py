@@ -20,6 +20,7 @@ from ..net.observer import Observer
 from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
 from ..net.smtp_sending import ConnectionLost
 from ..net.stream import Resolver, resolve
+from ..net.token_login import TokenSource
 from ..policy.classify import Stage as ReplyStage
 from ..protocol.smtp.errors import LocalProtocolError
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
@@ -71,6 +72,7 @@ class House:
     reply_limits: ReplyLimits = DEFAULT_LIMITS
     resolver: Resolver = resolve
     sender_domain: SenderDomain | None = None
+    tokens: TokenSource | None = None
 
     @property
     def helo_name(self) -> str:
@@ -166,6 +168,7 @@ class _Test:
                 reply_limits=house.reply_limits,
                 resolver=resolver,
                 observer=recorder,
+                tokens=house.tokens,
             )
         except ConnectFailed as error:
             await self._failed(error, account, resolver)

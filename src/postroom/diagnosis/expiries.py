@@ -1,4 +1,4 @@
-"""What expires: certificates of listeners and of accounts."""
+"""What expires: certificates of listeners and of accounts, and secrets of applications registered for OAuth 2."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..config import Settings
 from ..model.account import Account
+from ..oauth.consent import certificate_expires, secret_expires
+from ..oauth.endpoints import uses_tokens
 from ..queue.alerts import Expiry
 
 
@@ -40,6 +42,8 @@ def _of_listeners(settings: Settings) -> Iterator[Expiry]:
 
 def _of_accounts(accounts: Iterable[Account]) -> Iterator[Expiry]:
     for account in accounts:
+        if uses_tokens(account):
+            yield from _of_tokens(account)
         if not account.client_certificate:
             continue
         try:
@@ -48,3 +52,14 @@ def _of_accounts(accounts: Iterable[Account]) -> Iterator[Expiry]:
             continue
         mend = f"postroom accounts edit {account.name} --client-certificate FILE, with its key"
         yield Expiry(f"the client certificate of account {account.name}", at, mend)
+
+
+def _of_tokens(account: Account) -> Iterator[Expiry]:
+    edit = f"postroom accounts edit {account.name}"
+    secret, certificate = secret_expires(account), certificate_expires(account)
+    if secret is not None:
+        mend = f"{edit} --oauth-client-secret-file FILE --oauth-secret-expires DAY"
+        yield Expiry(f"the OAuth client secret of account {account.name}", secret, mend)
+    if certificate is not None:
+        mend = f"{edit} --oauth-certificate FILE --oauth-certificate-key-file FILE, once it is known to the provider"
+        yield Expiry(f"the OAuth certificate of account {account.name}", certificate, mend)

@@ -22,6 +22,7 @@ from ..model.content import Content
 from ..model.envelope import Envelope
 from ..model.queue import DueMessage, LaneId, MessageId, PriorityClass
 from ..net.stream import Resolver
+from ..net.token_login import TokenSource
 from ..policy.rewriting import fixed_sender
 from ..queue.limiter import Limiter
 from ..queue.outgoing import Outgoing
@@ -56,6 +57,7 @@ class Trials:
     limiter: Callable[[], Limiter]
     circuit: Callable[[Account], Circuit]
     outgoing: Callable[[Account], Outgoing | None]
+    tokens: Callable[[Account], TokenSource]
 
     @staticmethod
     def require_sound(wanted: Wanted) -> str:
@@ -88,7 +90,8 @@ class Trials:
         helo = account.helo_name or self.hostname
         domain = SenderDomainTest(account, self.transports.names, _include(account), helo)
         limits = self.transports.reply_limits
-        return await run(order, House(self.clock, self.hostname, limits, sender_domain=domain), tell)
+        house = House(self.clock, self.hostname, limits, sender_domain=domain, tokens=self.tokens(account))
+        return await run(order, house, tell)
 
     def _sender(self, account: Account, given: str, settings: Settings) -> str:
         """As whom mail would leave."""

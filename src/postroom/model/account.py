@@ -186,7 +186,10 @@ class PopLogin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
-    """Where tokens come from and who asks for them. Certificate and key are PEM, `service_account` Google's JSON."""
+    """Where tokens come from and who asks for them. Certificate and key are PEM, `service_account` Google's JSON.
+
+    `secret_expires` is a day (as in 2027-05-31), which nobody but the provider and its customer knows.
+    """
 
     provider: OAuthProvider = OAuthProvider.MICROSOFT
     flow: OAuthFlow = OAuthFlow.AUTHORIZATION_CODE
@@ -194,6 +197,7 @@ class OAuth:
     tenant: str = ""
     client_id: str = ""
     client_secret: str = _secret()
+    secret_expires: str = ""
     certificate: str = ""
     certificate_key: str = _secret()
     service_account: str = _secret()
@@ -201,6 +205,7 @@ class OAuth:
     authorize_url: str = ""
     device_url: str = ""
     token_url: str = ""
+    issuer: str = ""  # that names itself in answers to a consent (RFC 9207)
     scopes: tuple[str, ...] = ()
 
 

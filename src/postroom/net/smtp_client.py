@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 
 from ..model.account import Account, Authentication, Security
 from ..model.reply import Reply
@@ -15,6 +16,7 @@ from .smtp_login import log_in
 from .smtp_sending import ConnectionLost, ContentSource, TransactionResult
 from .stream import ConnectFailed, Resolver, Way, open_socket, open_transport, resolve
 from .tls import ClientTls, client_tls
+from .token_login import TokenRenewed, TokenSource, log_in_by_token
 
 __all__ = [
     "ConnectFailed",
@@ -38,15 +40,33 @@ async def connect(
     reply_limits: ReplyLimits = DEFAULT_LIMITS,
     resolver: Resolver = resolve,
     observer: Observer = NOBODY,
+    tokens: TokenSource | None = None,
 ) -> SmtpConnection:
     """A connection that transactions can be started on: encrypted and logged in as `account` asks.
 
     `helo_name` is what EHLO says where the account has no name of its own; empty: the address literal. `observer` is
-    told stage by stage.
+    told stage by stage. `tokens` are for an account that logs in by one.
 
     Raises:
         ConnectFailed: see there; nothing is left open.
     """
+    opened = partial(_opened, account, helo_name, reply_limits, resolver, observer, tokens)
+    try:
+        return await opened(may_renew=True)
+    except TokenRenewed:
+        return await opened(may_renew=False)
+
+
+async def _opened(
+    account: Account,
+    helo_name: str,
+    reply_limits: ReplyLimits,
+    resolver: Resolver,
+    observer: Observer,
+    tokens: TokenSource | None,
+    *,
+    may_renew: bool,
+) -> SmtpConnection:
     connection = SmtpConnection(
         account.host,
         account.helo_name or helo_name,
@@ -58,9 +78,9 @@ async def connect(
     connection.recorded.hide(account.proxy.password)
     if observer is not NOBODY:
         connection.recorded.told = observer.said
-    opening = _Opening(account, connection, resolver, observer)
+    opening = _Opening(account, connection, resolver, observer, tokens)
     try:
-        await opening.run()
+        await opening.run(may_renew=may_renew)
     except ConnectFailed as failure:
         connection.recorded.note(failure.reason)
         failure.transcript = connection.transcript()
@@ -81,13 +101,19 @@ class _Opening(Observer):
     """The stages of one connection attempt; `stage` is the one it is in, and what it hears it tells `observer`."""
 
     def __init__(
-        self, account: Account, connection: SmtpConnection, resolver: Resolver, observer: Observer = NOBODY
+        self,
+        account: Account,
+        connection: SmtpConnection,
+        resolver: Resolver,
+        observer: Observer = NOBODY,
+        tokens: TokenSource | None = None,
     ) -> None:
         self._account = account
         self._connection = connection
         self._resolver = resolver
         self.stage = "connect"
         self._observer = observer
+        self._tokens = tokens
 
     def began(self, stage: str) -> None:
         """See `Observer.began`."""
@@ -98,9 +124,10 @@ class _Opening(Observer):
         """See `Observer.found`."""
         self._observer.found(**facts)
 
-    async def run(self) -> None:
-        """All stages."""
+    async def run(self, *, may_renew: bool = True) -> None:
+        """All stages; where a token is refused there is another one if it `may_renew`."""
         account, connection = self._account, self._connection
+        token = await self._token()
         implicit = account.security is Security.TLS or (
             account.security is Security.AUTO and account.port == IMPLICIT_TLS_PORT
         )
@@ -115,6 +142,11 @@ class _Opening(Observer):
         if account.authentication is Authentication.PASSWORD:
             self.began("auth")
             self.found(mechanism=await log_in(account, connection, self._encrypt_unasked))
+        elif account.authentication is Authentication.OAUTH2:
+            self.began("auth")
+            renew = self._token if may_renew else None
+            found = await log_in_by_token(account, connection, self._encrypt_unasked, token, renew)
+            self.found(mechanism=found)
         connection.require_open()
 
     def failure(self, error: Exception) -> ConnectFailed:
@@ -123,6 +155,16 @@ class _Opening(Observer):
             kind = {"timeout": "network", "closing": "reply"}.get(error.kind, error.kind)
             return ConnectFailed(self.stage, kind, error.reason, reply=error.reply)
         return ConnectFailed(self.stage, "protocol", str(error))
+
+    async def _token(self, rejected: str = "") -> str:
+        """The token that the account logs in with; it is had before anything is said to the relay."""
+        if self._account.authentication is not Authentication.OAUTH2:
+            return ""
+        if self._tokens is None:
+            raise ConnectFailed("token", "consent", "nobody here gives out tokens")
+        if not rejected:
+            self.began("token")
+        return await self._tokens.token(self._account, rejected)
 
     async def _reach(self, implicit: bool) -> None:
         account, connection = self._account, self._connection

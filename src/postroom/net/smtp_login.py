@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from ..model.account import Account, Mechanism, Verification
 from ..model.reply import Reply
@@ -30,21 +30,27 @@ async def log_in(account: Account, connection: SmtpConnection, encrypt: Callable
     last: Reply | None = None
     while (stepper := attempts.next()) is not None:
         try:
-            last = await _exchange(connection, stepper)
+            last = await exchange(connection, stepper)
         except ConnectionLost as lost:
             if last is None or lost.reply is not None:
                 raise
-            raise _refused(last) from lost  # some hang up behind a refusal
+            raise refused(last) from lost  # some hang up behind a refusal
         if last.is_positive:
             return stepper.mechanism
         if last.code in (530, 538) and not connection.is_encrypted and await encrypt():
             attempts, last = _Attempts(account, connection), None
         else:
             attempts.refused(stepper.mechanism, last.code)
-    raise _refused(last) if last is not None else attempts.failure()
+    raise refused(last) if last is not None else attempts.failure()
 
 
-async def _exchange(connection: SmtpConnection, stepper: ClientStepper) -> Reply:
+async def exchange(connection: SmtpConnection, stepper: ClientStepper) -> Reply:
+    """The reply that ends one exchange.
+
+    Raises:
+        ConnectFailed: the exchange was broken off, or a yes is not to be believed.
+        ConnectionLost: the connection broke.
+    """
     login = ClientLogin(stepper)
     try:
         reply = await connection.authenticate(login)
@@ -58,7 +64,8 @@ async def _exchange(connection: SmtpConnection, stepper: ClientStepper) -> Reply
     return reply
 
 
-def _refused(reply: Reply) -> ConnectFailed:
+def refused(reply: Reply) -> ConnectFailed:
+    """A login that ended with `reply`."""
     return ConnectFailed("auth", "auth", f"the login was refused: {reply.text}", reply=reply)
 
 
@@ -101,9 +108,11 @@ class _Attempts:
                 "clear-password",
                 f"the connection to {host} is not encrypted, and this account may not send its password in clear",
             )
-        return ConnectFailed(
-            "auth",
-            "no-mechanism",
-            "the server offers no authentication method that this account may use"
-            f" (offered: {', '.join(self._offered) or 'none'}); choose none if it needs no login",
-        )
+        return no_mechanism(self._offered)
+
+
+def no_mechanism(offered: Sequence[str]) -> ConnectFailed:
+    """Nothing of what is offered can be used (SPEC section 2.2)."""
+    shown = ", ".join(offered) or "none"
+    reason = f"the server offers no authentication method that this account may use (offered: {shown})"
+    return ConnectFailed("auth", "no-mechanism", f"{reason}; choose none if it needs no login")

@@ -28,12 +28,14 @@ LONGEST_WAIT = timedelta(days=1)
 
 
 class Stage(StrEnum):
-    """Where in the dialogue a reply was given; `token` and `graph` are answers over HTTP."""
+    """Where in the dialogue a reply was given; `token` and `graph` are answers over HTTP. Of a login by token the rules
+    of `auth` speak too."""
 
     GREETING = "greeting"
     EHLO = "ehlo"
     STARTTLS = "starttls"
     AUTH = "auth"
+    TOKEN_LOGIN = "token-login"
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
@@ -117,7 +119,9 @@ class Rule:
 
     def matches(self, stage: Stage, reply: Reply, text: str) -> bool:
         """Whether the rule speaks of this reply at this stage; `text` is its text, cut."""
-        if stage not in self.stages or not self.code.fullmatch(str(reply.code)):
+        if not (stage in self.stages or (stage is Stage.TOKEN_LOGIN and Stage.AUTH in self.stages)):
+            return False
+        if not self.code.fullmatch(str(reply.code)):
             return False
         if self.enhanced is not None and not self.enhanced.fullmatch(reply.enhanced):
             return False

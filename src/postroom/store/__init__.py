@@ -33,6 +33,7 @@ from ..model.queue import (
 )
 from ..model.record import record
 from ..model.suppression import SuppressionStore
+from ..model.token import TokenStore
 from ..model.usage import Usage
 from ..pending import Pending
 from ..policy.standstill import Standstill
@@ -483,8 +484,7 @@ class DefinitionStore(Protocol):
         """Store a setting, or forget it (None)."""
 
     def save_settings(self, values: Mapping[str, str | None], told: Sequence[str]) -> asyncio.Future[None]:
-        """Store settings, or forget those that are None, with a `settings.changed` event for each of `told`; all of it
-        or nothing."""
+        """Store or forget (None) settings, with a `settings.changed` event for each of `told`; all of it or nothing."""
 
     def write(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
         """Run `work` with the writer's SQLAlchemy connection in the group's transaction, under its own savepoint."""
@@ -494,6 +494,7 @@ class Store(QueueStore, ViewStore, DefinitionStore, Protocol):
     """The whole store."""
 
     suppressions: SuppressionStore
+    tokens: TokenStore
 
     async def close(self) -> None:
         """Finish what was submitted, checkpoint and close."""

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from ..errors import Fault, InvalidInput
-from ..model.account import Account
-from ..model.application import Application
 from ..model.circuit import Circuit
 from ..model.content import ContentId, StagedBody
 from ..model.notice import NoticedMessage
@@ -28,6 +26,7 @@ from ..model.queue import (
     PriorityClass,
 )
 from ..model.suppression import SuppressionStore
+from ..model.token import TokenStore
 from ..model.usage import Usage
 from ..pending import Pending
 from ..policy.standstill import Standstill
@@ -49,7 +48,6 @@ from . import (
     WaitingDelivery,
     circuits,
     clock_jumps,
-    definitions,
     diverting,
     event_list,
     expiry,
@@ -65,8 +63,9 @@ from . import (
     waiting,
 )
 from .batch import Kind
-from .definitions import Keyring
+from .definition_verbs import DefinitionVerbs
 from .driver import WritingConnection
+from .keyring import Keyring
 from .migrations import migrate
 from .readers import Readers
 from .removal import Removal
@@ -74,6 +73,7 @@ from .schema import micros
 from .search_index import SearchIndex
 from .selections import Move
 from .suppressions import SuppressionTable
+from .tokens import TokenTable
 from .writer import Group, Transaction, Writer
 
 T = TypeVar("T")
@@ -165,7 +165,7 @@ def _open_postgresql(url: str, tell: Callable[[], None], durable: bool) -> tuple
         raise
 
 
-class Database:
+class Database(DefinitionVerbs):
     """A `Store`: writes by one thread with group commit, reads by a few others. Made by `open_store`."""
 
     def __init__(
@@ -177,18 +177,18 @@ class Database:
         held: IO[str] | None,
         on_restored: list[Callable[[], None]],
     ) -> None:
+        alone = partial(writer.submit, Kind.ALONE)
+        super().__init__(readers.read, alone, keyring, clock_now)
         self.on_restored = on_restored
         self._writer = writer
         self._readers = readers
-        self._keyring = keyring
-        self._now = clock_now
         self._held = held
         self._submit = writer.submit
         self._submit_hot = writer.submit_hot
-        alone = partial(writer.submit, Kind.ALONE)
         self._removal = Removal(readers.read, alone)
         self._search_index = SearchIndex(readers.read, alone)
         self.suppressions: SuppressionStore = SuppressionTable(readers.read, alone, clock_now)
+        self.tokens: TokenStore = TokenTable(readers.read, alone, keyring)
 
     @property
     def commits(self) -> int:
@@ -447,48 +447,6 @@ class Database:
         return await self._readers.read(event_list.last_event)
 
     # --- DefinitionStore ---
-
-    async def accounts(self) -> Sequence[Account]:
-        """See `DefinitionStore.accounts`."""
-        return await self._readers.read(lambda reader: definitions.read_accounts(reader, self._keyring))
-
-    async def applications(self) -> Sequence[Application]:
-        """See `DefinitionStore.applications`."""
-        return await self._readers.read(definitions.read_applications)
-
-    async def settings(self) -> dict[str, str]:
-        """See `DefinitionStore.settings`."""
-        return await self._readers.read(definitions.read_settings)
-
-    def save_account(self, account: Account) -> asyncio.Future[Account]:
-        """See `DefinitionStore.save_account`."""
-        return self._submit(Kind.ALONE, definitions.save_account(account, self._keyring, self._now()))
-
-    def save_accounts(self, accounts: Sequence[Account], order: Sequence[str]) -> asyncio.Future[None]:
-        """See `DefinitionStore.save_accounts`."""
-        return self._submit(Kind.ALONE, definitions.save_accounts(accounts, order, self._keyring, self._now()))
-
-    def remove_account(self, account_id: int) -> asyncio.Future[None]:
-        """See `DefinitionStore.remove_account`."""
-        return self._submit(Kind.ALONE, definitions.remove_account(account_id, self._now()))
-
-    def reseal(self) -> asyncio.Future[int]:
-        """See `DefinitionStore.reseal`."""
-        if self._keyring is None:
-            raise InvalidInput(Fault("keys", "there are none", "open the store with a keyring"))
-        return self._submit(Kind.ALONE, definitions.reseal(self._keyring))
-
-    def save_application(self, application: Application) -> asyncio.Future[Application]:
-        """See `DefinitionStore.save_application`."""
-        return self._submit(Kind.ALONE, definitions.save_application(application, self._now()))
-
-    def save_setting(self, name: str, value: str | None) -> asyncio.Future[None]:
-        """See `DefinitionStore.save_setting`."""
-        return self._submit(Kind.ALONE, definitions.save_setting(name, value))
-
-    def save_settings(self, values: Mapping[str, str | None], told: Sequence[str]) -> asyncio.Future[None]:
-        """See `DefinitionStore.save_settings`."""
-        return self._submit(Kind.ALONE, definitions.save_settings(values, told, self._now()))
 
     def write(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
         """See `DefinitionStore.write`. `work` must not commit, and may be run again when its group is rolled back."""

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from sqlalchemy import Row, Table, delete, insert, select, update
 
@@ -16,23 +16,14 @@ from ..crashing import reach
 from ..errors import Fault, InvalidInput, NotFound, StateConflict
 from ..model.account import Account, AccountKind, Authentication
 from ..model.application import Application
-from . import circuits, own_connections
+from . import circuits, own_connections, tokens
 from .definition_events import tell, tell_account, tell_application
+from .keyring import Keyring
 from .readers import Reader
 from .schema import ASIDE_SQL, SENDING_SQL, WAITING_SQL, account, application, event, micros, setting
 from .writer import Transaction
 
 T = TypeVar("T", Account, Application)
-
-
-class Keyring(Protocol):
-    """Seals what must not be readable on disk."""
-
-    def seal(self, secret: bytes) -> bytes:
-        """`secret` encrypted and authenticated."""
-
-    def open(self, sealed: bytes) -> bytes:
-        """What was sealed."""
 
 
 #: Fields that have a column of their own. Those marked as secret are sealed.
@@ -140,6 +131,7 @@ def reseal(keyring: Keyring) -> Callable[[Transaction], int]:
             fresh = keyring.seal(keyring.open(row.sealed))
             transaction.core.execute(update(account).where(account.c.id == row.id).values(sealed=fresh))
         own_connections.reseal(transaction, lambda old: keyring.seal(keyring.open(old)))
+        tokens.reseal(transaction, keyring)
         reach("D8-keys")
         return len(sealed)
 
@@ -158,6 +150,7 @@ def remove_account(account_id: int, now: datetime) -> Callable[[Transaction], No
         if name is None:
             raise NotFound(Fault("account", "there is no such account"))
         circuits.forget(transaction, account_id)
+        tokens.forget(transaction, account_id)
         transaction.core.execute(delete(account).where(account.c.id == account_id))
         _renumber(transaction, 0, 0)
         tell(transaction, "account.removed", now, name)

@@ -26,7 +26,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 #: The newest revision in `migrations/versions`; a store at this revision starts without importing Alembic.
-HEAD = "0013"
+HEAD = "0014"
 
 #: "Post" in ASCII: marks the SQLite file as ours.
 APPLICATION_ID = 0x506F7374
@@ -356,6 +356,33 @@ standstill = Table(
     Column("lane", Integer, primary_key=True),
     Column("pauses", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# What OAuth 2 gave to an account (`store.tokens`); `claimant` may refresh it until `claimed_until`.
+token = Table(
+    "token",
+    metadata,
+    Column("account_id", Integer, primary_key=True, autoincrement=False),
+    Column("binding", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("expires", BigInteger),
+    Column("refresh_expires", BigInteger),
+    Column("granted", BigInteger),
+    Column("refreshed", BigInteger),
+    Column("refused", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("claimant", LargeBinary(16)),
+    Column("claimed_until", BigInteger),
+)
+
+# Consents that are waited for, by a digest of their names.
+consent = Table(
+    "consent",
+    metadata,
+    Column("state", LargeBinary(16), primary_key=True),
+    Column("account_id", Integer, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("expires", BigInteger, nullable=False),
 )
 
 application = Table(

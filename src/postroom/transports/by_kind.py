@@ -11,6 +11,7 @@ from ..config import Settings
 from ..model.account import Account, AccountKind
 from ..model.clock import Clock
 from ..net.stream import Resolver, resolve
+from ..net.token_login import TokenSource
 from ..protocol.smtp.reply_reader import ReplyLimits
 from . import ChunkReader, Transport
 from .budget import ConnectionBudget
@@ -21,7 +22,7 @@ from .smtp import SmtpTransport
 
 if TYPE_CHECKING:
     from ..net.dns import Dns
-    from .graph import Places, Tokens
+    from .graph import Places
 
 
 class Transports:
@@ -35,7 +36,7 @@ class Transports:
         chunks: ChunkReader,
         hostname: str,
         own: OwnConnections | None = None,
-        tokens: Tokens | None = None,
+        tokens: TokenSource | None = None,
     ) -> None:
         self._own = own
         #: Resolves the hosts of connections that messages bring.
@@ -81,6 +82,7 @@ class Transports:
         return SmtpTransport(
             account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks, reply_limits=limits,
             own=self._own, resolver=self.resolver,
+            tokens=self._tokens,
         )  # fmt: skip
 
     def _graph(self, account: Account) -> Transport:

@@ -14,6 +14,7 @@ from ..model.outcome import Deferred, NotSent, Outcome
 from ..net import pop3_login
 from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
 from ..net.stream import Resolver, resolve
+from ..net.token_login import TokenSource
 from ..pending import Pending
 from ..protocol.smtp.client_limits import believe_less
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
@@ -45,8 +46,10 @@ class SmtpTransport:
         reply_limits: ReplyLimits = DEFAULT_LIMITS,
         own: OwnConnections | None = None,
         resolver: Resolver = resolve,
+        tokens: TokenSource | None = None,
     ) -> None:
         self._account = account
+        self._tokens = tokens
         self._helo_name = account.helo_name or helo_name
         self._chunks = chunks
         self._reply_limits = reply_limits
@@ -75,7 +78,9 @@ class SmtpTransport:
         while True:
             number = 0 if opener is None else await opener.ready()
             try:
-                connection = await connect(self._account, helo_name=self._helo_name, reply_limits=self._reply_limits)
+                connection = await connect(
+                    self._account, helo_name=self._helo_name, reply_limits=self._reply_limits, tokens=self._tokens
+                )
             except ConnectFailed as failure:
                 if opener is not None and failure.reply is not None:
                     opener.forget()  # it may be shut to those whom it does not know
@@ -88,7 +93,10 @@ class SmtpTransport:
     async def _connect_own(self, account: Account, resolver: Resolver) -> SmtpConnection:
         if account.authentication is Authentication.POP:
             await log_in_once(account, self._clock, self._reply_limits, resolver)
-        return await connect(account, helo_name=self._helo_name, reply_limits=self._reply_limits, resolver=resolver)
+        return await connect(
+            account, helo_name=self._helo_name, reply_limits=self._reply_limits, resolver=resolver,
+            tokens=self._tokens,
+        )  # fmt: skip
 
     def _adjust(self, connection: SmtpConnection) -> None:
         if self._clock.monotonic() > self._most_recipients_until:

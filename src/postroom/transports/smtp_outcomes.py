@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from ..model.account import Account
+from ..model.account import Account, Authentication
 from ..model.outcome import Bounced, Deferred, Delivered, Failure, NotSent, Outcome, Remedy, Scope, Unknown
 from ..model.reply import Reply
 from ..net.smtp_client import ConnectFailed, TransactionResult
@@ -175,12 +175,18 @@ def refused(stage: Stage, reply: Reply, remote_host: str) -> Outcome:
     )  # fmt: skip
 
 
+def _stage(account: Account, error: ConnectFailed) -> Stage:
+    if error.stage == Stage.AUTH and account.authentication is Authentication.OAUTH2:
+        return Stage.TOKEN_LOGIN
+    return Stage(error.stage) if error.stage in _STAGES else Stage.EHLO
+
+
 def explain_connect_failure(account: Account, error: Exception) -> AccountUnavailable:
     """What a failure to connect means for `account`."""
     if not isinstance(error, ConnectFailed):
         return AccountUnavailable(Deferred(status="4.4.1", reason=str(error) or repr(error), scope=Scope.ACCOUNT))
     if error.reply is not None and not error.reply.is_positive:
-        verdict = classify(Stage(error.stage) if error.stage in _STAGES else Stage.EHLO, error.reply)
+        verdict = classify(_stage(account, error), error.reply)
         return AccountUnavailable(
             Deferred(
                 status=verdict.status,

@@ -24,9 +24,9 @@ def _pem(key: Any, passphrase: str = "") -> str:
 
 
 @functools.cache
-def certificate_and_key(number: int = 0) -> tuple[str, str]:
+def certificate_and_key(number: int = 0, kind: trustme.KeyType = trustme.KeyType.RSA) -> tuple[str, str]:
     """A certificate and its key, as PEM."""
-    made = trustme.CA().issue_cert(f"client{number}.example")
+    made = trustme.CA().issue_cert(f"client{number}.example", key_type=kind)
     return made.cert_chain_pems[0].bytes().decode().strip(), made.private_key_pem.bytes().decode().strip()
 
 

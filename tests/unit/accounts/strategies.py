@@ -100,6 +100,7 @@ TOKENS = st.one_of(
             _some(oauth_client_secret=SECRETS, oauth_refresh_token=SECRETS, oauth_cloud=st.sampled_from(Cloud),
                   oauth_tenant=st.just("contoso.example"))),
     _fixed(oauth_client_id="c", oauth_flow="client-credentials", oauth_tenant="t", **OAUTH_PAIR),
+    _fixed(oauth_client_id="c", oauth_client_secret="s", oauth_secret_expires="2027-01-31"),
 )  # fmt: skip
 LOGIN = _either(
     _merged(_all(username=SECRETS.map(str.strip).filter(lambda one: one.isprintable() and bool(one)), password=SECRETS),
@@ -124,7 +125,10 @@ SMTP = _merged(
     _either(_fixed(verification="off"), _fixed(verification="fingerprint", fingerprints=["ab" * 32, "cd" * 32])),
     _either(_some(security=st.sampled_from(["auto", "starttls", "tls", "starttls-if-offered", "none"])),
             _merged(_fixed(**PAIR), _some(security=st.sampled_from(["starttls", "tls"])))),
-).filter(lambda fields: fields.get("port") != 465)  # fmt: skip
+).filter(
+    lambda fields: fields.get("port") != 465
+    and (fields.get("authentication"), fields.get("security")) != ("oauth2", "none")
+)  # fmt: skip
 GRAPH = _merged(
     _fixed(kind="graph"), _all(mailbox=ADDRESSES, max_connections=st.integers(1, 4)), NETWORK, OF_A_SERVER, TOKENS,
     _some(graph_recipients=st.sampled_from(GraphRecipients), graph_draft_from=st.sampled_from(["0B", "7KiB", "3MiB"])),

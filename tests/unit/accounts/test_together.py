@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+import trustme
 
 from postroom.accounts.definition import parse_account
 from postroom.errors import InvalidInput
@@ -14,6 +15,7 @@ from tests.unit.accounts.examples import certificate_and_key, ed25519_key, rsa_k
 RELAY: dict[str, object] = {"name": "relay", "host": "a.example"}
 CERTIFICATE, KEY = certificate_and_key()
 OTHER_KEY = certificate_and_key(1)[1]
+ELLIPTIC = certificate_and_key(2, trustme.KeyType.ECDSA)
 POP = {"authentication": "pop-before-smtp", "pop_username": "ann", "pop_password": "p"}
 OAUTH = {"authentication": "oauth2", "username": "ann@x.test", "oauth_client_id": "c"}
 SOCKS = {"proxy_type": "socks5", "proxy_host": "p.example"}
@@ -44,6 +46,15 @@ GRAPH = {"name": "m365", "kind": "graph", "host": None, "oauth_client_id": "c", 
          "is not the key of the certificate"),
         (OAUTH | {"oauth_certificate": CERTIFICATE, "oauth_certificate_key": KEY, "oauth_client_secret": "s"},
          "oauth_client_secret", "has no use as things stand"),
+        (OAUTH | {"oauth_certificate": ELLIPTIC[0], "oauth_certificate_key": ELLIPTIC[1]}, "oauth_certificate_key",
+         "is of a kind that signs nothing here"),
+        (OAUTH | {"oauth_secret_expires": "2027-01-31"}, "oauth_secret_expires", "has no use as things stand"),
+        (OAUTH | {"oauth_client_secret": "s", "oauth_secret_expires": "soon"}, "oauth_secret_expires", "is not a day"),
+        (OAUTH | {"oauth_issuer": "https://as.test"}, "oauth_issuer", "has no use as things stand"),
+        (OAUTH | {"oauth_scopes": 'a "b"'}, "oauth_scopes", "is not a scope"),
+        (OAUTH | {"security": "none"}, "security", "a token goes over no such connection"),
+        (OAUTH | {"oauth_provider": "google", "oauth_flow": "client-credentials", "oauth_client_secret": "s"},
+         "oauth_flow", "is nothing that Google has"),
         ({"oauth_client_id": "c"}, "oauth_client_id", "has no use as things stand"),
         (POP | {"pop_username": ""}, "pop_username", "there is none"),
         (POP | {"pop_password": ""}, "pop_password", "there is none"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import ClientStepper
+from .bearer import OAUTHBEARER, XOAUTH2
 from .clear import LoginClient, PlainClient
 from .cram_md5 import CramMd5Client
 from .scram import SCRAM_SHA_1, SCRAM_SHA_256, ScramClient
@@ -16,6 +17,9 @@ _CLEAR = (PlainClient.mechanism, LoginClient.mechanism)
 _VERIFIED_ORDER = (*_SCRAM, *_CLEAR, CramMd5Client.mechanism)
 _ORDER = (*_SCRAM, CramMd5Client.mechanism, *_CLEAR)
 
+#: Those that carry a token: what Google and Microsoft describe for their servers before the standard.
+_TOKEN_ORDER = (XOAUTH2, OAUTHBEARER)
+
 
 def mechanisms(offered: Sequence[str], *, only: str = "", is_verified: bool = False) -> list[str]:
     """The mechanisms of ours to try, in their order, of those `offered`; `only` (in capitals) leaves but that one.
@@ -25,6 +29,12 @@ def mechanisms(offered: Sequence[str], *, only: str = "", is_verified: bool = Fa
     names = {name.upper() for name in offered}
     order = (only,) if only else _VERIFIED_ORDER if is_verified else _ORDER
     return [name for name in order if name in names]
+
+
+def token_mechanisms(offered: Sequence[str], *, only: str = "") -> list[str]:
+    """The mechanisms that carry a token, in their order, of those `offered`; `only` (in capitals) but that one."""
+    names = {name.upper() for name in offered}
+    return [name for name in ((only,) if only else _TOKEN_ORDER) if name in names]
 
 
 def left_after(refused: str, code: int, left: Sequence[str], *, is_verified: bool = False) -> list[str]:
