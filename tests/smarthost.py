@@ -28,7 +28,8 @@ class Behaviour:
     `replies` maps a verb ("RCPT", "MAIL", "EHLO", "DATA", "CONTENT", "GREETING") or a whole command line to the reply
     for it, or to a list of replies for the first, second, ... time (the last stays). `close_after` closes the
     connection after it has read (and not answered) that verb; from `silent_at` on nothing is answered;
-    `messages_per_connection` closes after so many. `offers` is said to EHLO, beside PIPELINING.
+    `messages_per_connection` closes after so many. `offers` is said to EHLO, beside PIPELINING. With `tls` STARTTLS is
+    taken, offered or not; `in_clear` are the replies of a connection without it, where it has one.
     """
 
     replies: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
@@ -38,6 +39,8 @@ class Behaviour:
     messages_per_connection: int = 1_000_000
     pipelining: bool = True
     offers: tuple[str, ...] = ("8BITMIME", "SIZE 50000000", "ENHANCEDSTATUSCODES")
+    tls: ssl.SSLContext | None = None
+    in_clear: Mapping[str, str] = field(default_factory=dict)
 
 
 class Smarthost:
@@ -56,6 +59,7 @@ class Smarthost:
         self.taken: list[Taken] = []
         self.commands: list[str] = []
         self.logins: dict[int, str] = {}  # the AUTH of each connection
+        self.encrypted: set[int] = set()  # connections
         self.connections = 0
         self.contents = 0  # that came whole, answered or not
         self.port = port
@@ -91,12 +95,16 @@ class Smarthost:
             answer = answer[min(times, len(answer)) - 1]
         return answer.encode() + b"\r\n"
 
+    def _in_clear(self, verb: str, line: str) -> bytes:
+        answer = self.behaviour.in_clear.get(line) or self.behaviour.in_clear.get(verb)
+        return f"{answer}\r\n".encode() if answer else b""
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
         try:
             await self._talk(reader, writer, self.connections)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             pass
         finally:
             self._writers.discard(writer)
@@ -116,6 +124,8 @@ class Smarthost:
                 await reader.read()
                 return
             reply = self._ehlo() if verb == "EHLO" and "EHLO" not in self.behaviour.replies else self._reply(verb, line)
+            if number not in self.encrypted:
+                reply = self._in_clear(verb, line) or reply
             if verb == "MAIL":
                 path, recipients = line[line.index("<") + 1 : line.index(">")], []
                 in_transaction = reply.startswith(b"2")
@@ -126,6 +136,10 @@ class Smarthost:
             elif verb == "DATA" and not recipients and "DATA" not in self.behaviour.replies:
                 reply = b"554 5.5.1 no valid recipients\r\n"
             writer.write(reply)
+            if verb == "STARTTLS" and self.behaviour.tls is not None and reply.startswith(b"2"):
+                await writer.start_tls(self.behaviour.tls)
+                self.encrypted.add(number)
+                continue
             if verb == "DATA" and reply.startswith(b"354"):
                 content = await _content(reader)
                 self.contents += 1

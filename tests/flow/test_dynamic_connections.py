@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from postroom.accounts.own_connection import parse_connection
 from postroom.accounts.own_connections import OwnConnections
@@ -28,6 +29,7 @@ from postroom.store import MessageView, Selection
 from postroom.transports.own_connection import through_proxy
 from tests.flow.gateways import hello
 from tests.smarthost import Behaviour, Smarthost
+from tests.tls_relay import pem, served
 
 SECRET = "marked-secret-of-the-account"
 OWN = "marked-secret-of-the-message"
@@ -145,6 +147,19 @@ async def test_what_does_not_lead_elsewhere_keeps_the_login_and_a_login_alone_is
     await until(gateway, await send(gateway, **own), "delivered")
     assert logins(relay) == [f":erp:{SECRET}", f":guest:{OWN}"]
     assert relay.commands.count("EHLO own.example.test") == 1
+
+
+async def test_where_tls_is_demanded_without_being_offered_it_gets_starttls(gateway: Gateway, other: Smarthost) -> None:
+    authority = trustme.CA()
+    other.behaviour.tls = served(authority.issue_cert("127.0.0.1"))
+    other.behaviour.in_clear = {"MAIL": "530 5.7.0 Must issue a STARTTLS command first"}
+    await gateway.accounts.edit("relay", {"ca_bundle": pem(authority)})
+    view = await until(gateway, await send(gateway, port=other.port, security="auto"), "delivered")
+    assert [row.tries for row in view.deliveries] == [1]
+    assert (len(other.taken), other.connections, other.encrypted) == (1, 2, {2})
+    view = await until(gateway, await send(gateway, port=other.port, security="none"), "deferred")
+    assert "Must issue a STARTTLS command first" in view.deliveries[0].reply
+    assert (len(other.taken), other.connections) == (1, 3)
 
 
 @pytest.mark.parametrize("switch", ["account", "application"])

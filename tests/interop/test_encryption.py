@@ -29,9 +29,11 @@ class Hall:
     sink: NodeRelay
     at_end: ExitStack
 
-    def postfix(self, *, protocols: str = ">=TLSv1.2", asks: str = "no") -> Postfix:
-        """One of its own, that speaks these versions, and may ask for client certificates."""
-        names = {"protocols": protocols, "asks": asks}
+    def postfix(
+        self, *, protocols: str = ">=TLSv1.2", asks: str = "no", command_filter: str = "", hidden: str = ""
+    ) -> Postfix:
+        """One of its own, that speaks these versions, and may ask for client certificates; see postconf(5)."""
+        names = {"protocols": protocols, "asks": asks, "command_filter": command_filter, "hidden": hidden}
         running = running_postfix(self.certificates, self.sink.plain_port, "postfix_tls.cf", **names)
         return self.at_end.enter_context(running)
 
@@ -101,3 +103,27 @@ def test_pinned_certificate(hall: Hall) -> None:
     assert right.upper() in told.replace(":", "").upper() and "whether the certificate was renewed" in told
     hall.gateway.served.run("accounts", "edit", "pins", "--fingerprints", right)
     hall.arrives(message, recipient)
+
+
+@pytest.mark.parametrize("security", ["auto", "starttls-if-offered"])
+def test_postfix_that_demands_tls_without_offering_it(hall: Hall, security: str) -> None:
+    """It takes every EHLO for a HELO, to which it offers nothing."""
+    postfix = hall.postfix(command_filter="regexp:{ {/^EHLO(.*)/ HELO$$1} }")
+    trusting = ["--ca-bundle", str(hall.certificates.ca), "--security", security]
+    hall.gateway.add_account(f"demanded-{security}", postfix.port, *trusting)
+    for _ in range(2):
+        hall.arrives(*hall.send(f"demanded-{security}"))
+    log = log_of(postfix)
+    assert len(re.findall("TLS connection established from", log)) == 1
+    assert len(re.findall(r"client=localhost\[127.0.0.1\]", log)) == 2
+    assert len(re.findall(r"disconnect from .* mail=0/1 ", log)) == 1
+
+
+def test_postfix_that_demands_tls_and_refuses_it(hall: Hall) -> None:
+    postfix = hall.postfix(hidden="starttls")
+    hall.gateway.add_account("refused", postfix.port, "--ca-bundle", str(hall.certificates.ca))
+    message, _ = hall.send("refused")
+    told = hall.why(message, "refused", "needs attention")
+    assert "530 5.7.0 Must issue a STARTTLS command first" in told
+    assert "set security to starttls; where the relay refuses that, to tls" in told
+    assert "starttls=0/1" in log_of(postfix)

@@ -29,6 +29,9 @@ __all__ = [
 #: The port whose connections start with TLS (RFC 8314 section 3.3).
 IMPLICIT_TLS_PORT = 465
 
+#: What has STARTTLS sent where it is offered, and where it is demanded.
+_WHERE_OFFERED = frozenset({Security.AUTO, Security.STARTTLS_IF_OFFERED})
+
 #: What firewalls that inspect SMTP make of a keyword that they do not want.
 _MASKED = re.compile("X{4,40}[A-Z]?")
 
@@ -41,16 +44,18 @@ async def connect(
     resolver: Resolver = resolve,
     observer: Observer = NOBODY,
     tokens: TokenSource | None = None,
+    starttls_unasked: bool = False,
 ) -> SmtpConnection:
     """A connection that transactions can be started on: encrypted and logged in as `account` asks.
 
     `helo_name` is what EHLO says where the account has no name of its own; empty: the address literal. `observer` is
-    told stage by stage. `tokens` are for an account that logs in by one.
+    told stage by stage. `tokens` are for an account that logs in by one. `starttls_unasked`: the relay has demanded
+    TLS, so that STARTTLS is sent where the account's security allows it, offered or not.
 
     Raises:
         ConnectFailed: see there; nothing is left open.
     """
-    opened = partial(_opened, account, helo_name, reply_limits, resolver, observer, tokens)
+    opened = partial(_opened, account, helo_name, reply_limits, resolver, observer, tokens, starttls_unasked)
     try:
         return await opened(may_renew=True)
     except TokenRenewed:
@@ -64,6 +69,7 @@ async def _opened(
     resolver: Resolver,
     observer: Observer,
     tokens: TokenSource | None,
+    starttls_unasked: bool,
     *,
     may_renew: bool,
 ) -> SmtpConnection:
@@ -78,7 +84,7 @@ async def _opened(
     connection.recorded.hide(account.proxy.password)
     if observer is not NOBODY:
         connection.recorded.told = observer.said
-    opening = _Opening(account, connection, resolver, observer, tokens)
+    opening = _Opening(account, connection, resolver, observer, tokens, starttls_unasked=starttls_unasked)
     try:
         await opening.run(may_renew=may_renew)
     except ConnectFailed as failure:
@@ -107,6 +113,8 @@ class _Opening(Observer):
         resolver: Resolver,
         observer: Observer = NOBODY,
         tokens: TokenSource | None = None,
+        *,
+        starttls_unasked: bool = False,
     ) -> None:
         self._account = account
         self._connection = connection
@@ -114,6 +122,7 @@ class _Opening(Observer):
         self.stage = "connect"
         self._observer = observer
         self._tokens = tokens
+        self._unasked = starttls_unasked
 
     def began(self, stage: str) -> None:
         """See `Observer.began`."""
@@ -138,7 +147,7 @@ class _Opening(Observer):
         self.found(greeting=greeting.text)
         await self._introduce()
         if not connection.is_encrypted and account.security is not Security.NONE:
-            await self._encrypt()
+            await self._encrypt(unasked=self._unasked and account.security in _WHERE_OFFERED)
         if account.authentication is Authentication.PASSWORD:
             self.began("auth")
             self.found(mechanism=await log_in(account, connection, self._encrypt_unasked))
@@ -148,6 +157,9 @@ class _Opening(Observer):
             found = await log_in_by_token(account, connection, self._encrypt_unasked, token, renew)
             self.found(mechanism=found)
         connection.require_open()
+        connection.may_start_tls = (
+            not connection.is_encrypted and not self._unasked and account.security in _WHERE_OFFERED
+        )
 
     def failure(self, error: Exception) -> ConnectFailed:
         """`error` as what it means for the connection attempt."""
@@ -196,7 +208,8 @@ class _Opening(Observer):
         self.found(extensions=self._connection.extensions)
 
     async def _encrypt_unasked(self) -> bool:
-        if self._account.security in (Security.AUTO, Security.STARTTLS_IF_OFFERED):
+        if self._account.security in _WHERE_OFFERED:
+            self._unasked = True
             await self._encrypt(unasked=True)
             self.began("auth")
         return self._connection.is_encrypted

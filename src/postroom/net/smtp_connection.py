@@ -66,6 +66,7 @@ class SmtpConnection(asyncio.Protocol):
         self.recorded = Transcript()
         self.machine = SmtpClient(helo_name, reply_limits)
         self.is_encrypted = False
+        self.may_start_tls = False  # STARTTLS was not sent, or only because it was offered, and the account allows it
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._command_seconds = command_timeout.total_seconds()

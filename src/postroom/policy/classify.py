@@ -81,7 +81,7 @@ SCOPES: dict[Action, Scope | None] = {
 class Verdict:
     """What to do and who is to blame; `wait` is the time that the reply or the rule names (None: by schedule).
 
-    `nobody`: the recipient does not exist. `pop`: a POP3 login may change it (see `Rule`).
+    `nobody`: the recipient does not exist. `pop`, `tls`: a POP3 login, or TLS, may change it (see `Rule`).
     """
 
     action: Action
@@ -92,6 +92,7 @@ class Verdict:
     rule: str = ""
     nobody: bool = False
     pop: bool = False
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class Rule:
 
     `change` has fields with the values that mend the account; `{mailbox}` and the like stand for what is known of it.
     `pop`: the relay does not know us; an account that logs in by POP3 before does so once more, and tries again.
+    `tls`: the relay demands TLS; an account that may, tries again once over TLS.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Rule:
     reply: str
     source: str
     pop: bool
+    tls: bool
 
     def matches(self, stage: Stage, reply: Reply, text: str) -> bool:
         """Whether the rule speaks of this reply at this stage; `text` is its text, cut."""
@@ -252,6 +255,7 @@ def _rule(entry: dict[str, Any]) -> Rule:
         reply=entry["reply"],
         source=entry["source"],
         pop=entry.get("pop", False),
+        tls=entry.get("tls", False),
     )
 
 
@@ -298,7 +302,8 @@ def _judged(stage: Stage, reply: Reply) -> Verdict:
         if rule.matches(stage, reply, text):
             status = reply.enhanced or _status(stage, reply, rule.action)
             wait = named_wait(text) or rule.wait
-            return Verdict(rule.action, rule.scope, status, rule.advice, wait, rule.name, pop=rule.pop)
+            how = {"pop": rule.pop, "tls": rule.tls}
+            return Verdict(rule.action, rule.scope, status, rule.advice, wait, rule.name, **how)
     action = _without_a_rule(stage, reply)
     scope = SCOPES[action] or Scope.MESSAGE
     return Verdict(action, scope, reply.enhanced or _status(stage, reply, action), wait=named_wait(text))

@@ -246,10 +246,21 @@ class DirectTransport:
             transaction.watch.was_begun()
         connection = line.connection
         reports = result.envelope.dsn is not None and "DSN" in connection.extensions
-        found = outcomes(result, line.host, connection.transcript, reports=reports)
-        if any(isinstance(outcome, NotSent) for outcome in found) and (lesson := learned(result)) is not None:
+        tls = connection.may_start_tls
+        found = outcomes(result, line.host, connection.transcript, reports=reports, may_start_tls=tls)
+        again = any(isinstance(outcome, NotSent) for outcome in found)
+        if again and (lesson := learned(result, may_start_tls=tls)) is not None:
             self._lessons.keep(line.domain, LESSON_SECONDS).learn(lesson)
+            if lesson.tls:
+                self._end_clear(line.domain)
         return [of_destination(outcome) for outcome in found]
+
+    def _end_clear(self, domain: str) -> None:
+        """Connections to hosts of `domain` that are not encrypted, and might be, get nothing more."""
+        for line in [line for line in self._lines if line.domain == domain and line.connection.may_start_tls]:
+            line.most = 0
+            if not line.in_use:
+                self._end(line)
 
     def _teach(self, line: Line) -> None:
         lesson = self._lessons.find(line.domain)
@@ -283,10 +294,12 @@ class DirectTransport:
         if not route.enforced and self._without_tls.find(host.name) is not None:
             security = Security.NONE
         account = dataclasses.replace(towards(self._account, route, host), security=security)
+        lesson = self._lessons.find(route.domain)
         try:
             return await connect(
-                account, helo_name=self._helo_name, reply_limits=self._reply_limits, resolver=host.resolve
-            )
+                account, helo_name=self._helo_name, reply_limits=self._reply_limits, resolver=host.resolve,
+                starttls_unasked=lesson is not None and lesson.tls,
+            )  # fmt: skip
         except ConnectFailed as error:
             if error.stage == "tls" and security is Security.STARTTLS_IF_OFFERED:
                 # As broken as TLS is there, the next try goes without: it was not asked for, only better than nothing.

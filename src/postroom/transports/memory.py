@@ -18,17 +18,19 @@ MOST_REMEMBERED = 5000
 class Destination:
     """What is known of one domain, or of one host."""
 
-    __slots__ = ("failure", "most_recipients", "plain", "until")
+    __slots__ = ("failure", "most_recipients", "plain", "tls", "until")
 
     def __init__(self) -> None:
         self.failure: Bounced | Deferred | None = None  # of the last attempt, while another would fail as well
         self.plain = False
+        self.tls = False
         self.most_recipients: int | None = None
         self.until = 0.0
 
     def learn(self, lesson: Lesson) -> None:
         """Treat it as `lesson` says."""
         self.plain |= lesson.plain
+        self.tls |= lesson.tls
         if lesson.most_recipients:
             self.most_recipients = min(self.most_recipients or lesson.most_recipients, lesson.most_recipients)
 

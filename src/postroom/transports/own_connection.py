@@ -39,8 +39,8 @@ _log = structlog.get_logger()
 #: Proxies that resolve names themselves.
 _RESOLVING = frozenset({ProxyType.SOCKS4A, ProxyType.SOCKS5, ProxyType.HTTP_CONNECT})
 
-#: Opens a connection for an account, with names resolved by a resolver.
-Connect = Callable[[Account, Resolver], Awaitable[SmtpConnection]]
+#: Opens a connection for an account, with names resolved by a resolver; True: with STARTTLS unasked.
+Connect = Callable[[Account, Resolver, bool], Awaitable[SmtpConnection]]
 
 _ANEW = "the message brought it: cancel it, and send it anew with another"
 _ADVICE = {
@@ -158,7 +158,7 @@ class OwnLines:
             return [Deferred(status="4.7.1", reason=refused.reason, advice=refused.advice)] * everybody
         await self._room()
         try:
-            connection = await self._opened(opened)
+            connection = await self._opened(opened, brought)
         except ConnectFailed as error:
             self._give_room()
             return [_failed(opened.account, error)] * everybody
@@ -174,10 +174,11 @@ class OwnLines:
         finally:
             self._end(connection)
 
-    async def _opened(self, opened: OpenedConnection) -> SmtpConnection:
+    async def _opened(self, opened: OpenedConnection, brought: SealedConnection) -> SmtpConnection:
         resolver = opened.guard.resolver(self._resolver, opened.exempt)
         account = await through_proxy(opened, resolver)
-        connection = await self._connect(account, resolver)
+        lesson = self._lessons.find(brought.target)
+        connection = await self._connect(account, resolver, lesson is not None and lesson.tls)
         if not connection.is_usable:
             raise ConnectFailed("ehlo", "network", "it closed the connection")
         return connection
@@ -209,8 +210,10 @@ class OwnLines:
         if transaction.watch is not None and result.was_begun:
             transaction.watch.was_begun()
         reports = result.envelope.dsn is not None and "DSN" in connection.extensions
-        found = outcomes(result, account.host, connection.transcript, reports=reports)
-        if any(isinstance(outcome, NotSent) for outcome in found) and (lesson := learned(result)) is not None:
+        tls = connection.may_start_tls
+        found = outcomes(result, account.host, connection.transcript, reports=reports, may_start_tls=tls)
+        again = any(isinstance(outcome, NotSent) for outcome in found)
+        if again and (lesson := learned(result, may_start_tls=tls)) is not None:
             self._lessons.keep(brought.target, LESSON_SECONDS).learn(lesson)
         return [of_destination(outcome) for outcome in found]
 

@@ -70,6 +70,7 @@ class SmtpTransport:
                 account, clock, partial(pop3_login.log_in, account, clock, reply_limits=reply_limits)
             )
         self._plain = False
+        self._starttls_unasked = False
         self._most_recipients: int | None = None
         self._most_recipients_until = 0.0
 
@@ -79,23 +80,25 @@ class SmtpTransport:
             number = 0 if opener is None else await opener.ready()
             try:
                 connection = await connect(
-                    self._account, helo_name=self._helo_name, reply_limits=self._reply_limits, tokens=self._tokens
-                )
+                    self._account, helo_name=self._helo_name, reply_limits=self._reply_limits, tokens=self._tokens,
+                    starttls_unasked=self._starttls_unasked,
+                )  # fmt: skip
             except ConnectFailed as failure:
                 if opener is not None and failure.reply is not None:
                     opener.forget()  # it may be shut to those whom it does not know
                 raise
-            if opener is None or opener.stands(number):
+            is_too_clear = self._starttls_unasked and connection.may_start_tls  # TLS was demanded meanwhile
+            if not is_too_clear and (opener is None or opener.stands(number)):
                 self._adjust(connection)
                 return connection
             connection.leave()
 
-    async def _connect_own(self, account: Account, resolver: Resolver) -> SmtpConnection:
+    async def _connect_own(self, account: Account, resolver: Resolver, starttls_unasked: bool) -> SmtpConnection:
         if account.authentication is Authentication.POP:
             await log_in_once(account, self._clock, self._reply_limits, resolver)
         return await connect(
             account, helo_name=self._helo_name, reply_limits=self._reply_limits, resolver=resolver,
-            tokens=self._tokens,
+            tokens=self._tokens, starttls_unasked=starttls_unasked,
         )  # fmt: skip
 
     def _adjust(self, connection: SmtpConnection) -> None:
@@ -110,6 +113,9 @@ class SmtpTransport:
     def learn(self, lesson: Lesson) -> None:
         """Treat the relay from now on as `lesson` says."""
         self._plain |= lesson.plain
+        if lesson.tls and not self._starttls_unasked:
+            self._starttls_unasked = True
+            self._pool.retire()
         if lesson.most_recipients:
             self._most_recipients = min(self._most_recipients or lesson.most_recipients, lesson.most_recipients)
             self._most_recipients_until = self._clock.monotonic() + LESSON_SECONDS
@@ -190,8 +196,10 @@ class SmtpSlot:
             try:
                 connection = self._link.connection
                 reports = result.envelope.dsn is not None and "DSN" in connection.extensions
-                found = outcomes(result, self._link.remote_host, connection.transcript, reports=reports)
-                if any(isinstance(outcome, NotSent) for outcome in found) and (lesson := learned(result)) is not None:
+                tls, host = connection.may_start_tls, self._link.remote_host
+                found = outcomes(result, host, connection.transcript, reports=reports, may_start_tls=tls)
+                again = any(isinstance(outcome, NotSent) for outcome in found)
+                if again and (lesson := learned(result, may_start_tls=tls)) is not None:
                     self._learn(lesson)
                 if self._judge is not None:
                     found = self._judge(result.envelope.recipients, found)

@@ -20,10 +20,11 @@ def outcomes(
     transcript: Callable[[TransactionResult], str],
     *,
     reports: bool = False,
+    may_start_tls: bool = False,
 ) -> Sequence[Outcome]:
     """One outcome per recipient of the transaction that `result` tells of; `transcript` is asked where one failed.
 
-    `reports`: the relay was asked to report success, and does (see `Outcome.reports`).
+    `reports`: the relay was asked to report success, and does (see `Outcome.reports`). `may_start_tls`: see `learned`.
     """
     final = result.final
     if (
@@ -32,7 +33,7 @@ def outcomes(
         and all(reply is not None and reply.is_positive for reply in result.rcpt)
     ):
         return [Delivered(reply=final, remote_host=remote_host, reports=reports)] * len(result.rcpt)
-    lesson = learned(result)  # once: a relay may refuse a thousand recipients
+    lesson = learned(result, may_start_tls=may_start_tls)  # once: a relay may refuse a thousand recipients
     found = [_outcome(result, n, remote_host, reports, lesson) for n in range(len(result.rcpt))]
     if not any(isinstance(outcome, Failure) for outcome in found):
         return found
@@ -74,32 +75,40 @@ def _refused(lesson: Lesson | None, stage: Stage, reply: Reply, remote_host: str
 class Lesson:
     """What a transaction taught about the relay, and the refusals that need not be: what they refused goes at once.
 
-    `most_recipients` (0: nothing was learned of it) in one transaction; `plain`: without parameters.
+    `most_recipients` (0: nothing was learned of it) in one transaction; `plain`: without parameters; `tls`: STARTTLS is
+    sent where it is not offered.
     """
 
     refusals: frozenset[tuple[Stage, Reply]]
     then: str
     most_recipients: int = 0
     plain: bool = False
+    tls: bool = False
 
 
-def learned(result: TransactionResult) -> Lesson | None:
-    """What `result` teaches, if anything: too many recipients where others were taken, or parameters refused."""
+def learned(result: TransactionResult, *, may_start_tls: bool = False) -> Lesson | None:
+    """What `result` teaches, if anything: too many recipients where others were taken, parameters refused, or TLS
+    demanded. `may_start_tls`: it went over a connection that was not encrypted, and may be (`SmtpConnection`)."""
     told = [(Stage.RCPT, reply) for reply in result.rcpt if reply is not None and not reply.is_positive]
     if result.mail is not None and not result.mail.is_positive:
         told = [(Stage.MAIL, result.mail)]
     taken = sum(reply is not None and reply.is_positive for reply in result.rcpt)
     whole = [(Stage.DATA, result.data), (Stage.CONTENT, result.final)]
     told += [(stage, reply) for stage, reply in whole if reply is not None and reply.code >= 400]
-    plain, apart, most = [], [], 0
+    encrypted, plain, apart, most = [], [], [], 0
     for stage, reply in dict.fromkeys(told):
-        action = classify(stage, reply).action
-        if action is Action.PLAIN and _has_parameters(result, stage):
+        verdict = classify(stage, reply)
+        action = verdict.action
+        if verdict.tls and may_start_tls:
+            encrypted.append((stage, reply))
+        elif action is Action.PLAIN and _has_parameters(result, stage):
             plain.append((stage, reply))
         elif action is Action.SPLIT and taken > (stage is not Stage.RCPT):
             # Refused as a whole: half of them may be taken.
             most = taken if stage is Stage.RCPT else taken // 2
             apart.append((stage, reply))
+    if encrypted:
+        return Lesson(frozenset(encrypted), "it goes again after STARTTLS", tls=True)
     if plain:
         return Lesson(frozenset(plain), "it goes without parameters", plain=True)
     return Lesson(frozenset(apart), "the rest goes with the next transaction", most) if apart else None
