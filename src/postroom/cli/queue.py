@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import Fault, InvalidInput, NotFound
+from ..model.quantity import duration_in_words, parse_duration
 from ..model.queue import DeliveryState
 from .connection import GatewayClient, ask, run
 from .options import AsJson, Data
@@ -188,7 +189,7 @@ def why(message_id: Id, data: Data = None, as_json: AsJson = False) -> None:
 def _window(one: dict[str, Any]) -> str:
     """Until when it is tried, or what is left where the window stands still."""
     if one["stands_still"]:
-        return f"stands still, with {one['window_left']} left"
+        return f"stands still, with {duration_in_words(parse_duration(one['window_left']))} left"
     return one["window_ends"] or ""
 
 

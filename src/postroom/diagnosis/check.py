@@ -76,8 +76,7 @@ async def check(
     found += await _database(settings)
     for account in accounts:
         found += await _account(account)
-        if account.kind is AccountKind.DIRECT:
-            found += await _greeting(account, settings)
+        found += await _greeting(account, settings)
         if refusal(account) is None:
             found += _circuit(account, circuits.get(account.id, Circuit()))
     found += _applications(accounts, applications)
@@ -203,13 +202,20 @@ def _looked_up(account: Account) -> tuple[str, int, str]:
 
 
 async def _greeting(account: Account, settings: Settings) -> list[Finding]:
-    """Of an account that greets hosts of strangers, which look at its name."""
+    """Whether it greets with a name: hosts of strangers look at that, and a relay may."""
+    if account.kind not in (AccountKind.SMTP, AccountKind.DIRECT):
+        return []
+    subject, edit = f"account {account.name}", f"postroom accounts edit {account.name} --helo-name NAME"
     name = account.helo_name or settings.hostname or await own_name()
     if "." in name and not name.startswith("["):
         return []
-    what = "greets with an address and no name, which many hosts refuse"
-    mend = f"postroom accounts edit {account.name} --helo-name NAME, the name that the PTR of its address has"
-    return [Finding(Level.WARNING, f"account {account.name}", what, mend)]
+    if account.kind is AccountKind.DIRECT:
+        what = "greets with an address and no name, which many hosts refuse"
+        return [Finding(Level.WARNING, subject, what, f"{edit}, the name that the PTR of its address has")]
+    if account.helo_name:
+        return []  # a literal that was chosen
+    what = "greets with its address, as this machine has no full name: some relays refuse that"
+    return [Finding(Level.NOTE, subject, what, f"{edit}; or for all accounts the setting hostname")]
 
 
 def _circuit(account: Account, circuit: Circuit) -> Iterator[Finding]:

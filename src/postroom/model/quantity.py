@@ -62,6 +62,21 @@ def format_duration(duration: timedelta) -> str:
     return f"{milliseconds}ms" if milliseconds else "0s"
 
 
+def duration_in_words(duration: timedelta) -> str:
+    """`duration` as people say it, to be read and not to be parsed: `45 s`; over a minute its two largest units, as in
+    `1m 30s`, `10m`, `1d 4h`, from an hour on to the minute."""
+    if duration <= timedelta(minutes=1):
+        return f"{duration.total_seconds():g} s"
+    step = 1 if duration < timedelta(hours=1) else 60
+    left = round(duration.total_seconds() / step) * step
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        number, left = divmod(left, size)
+        parts.append(f"{number}{unit}" if number else "")
+    first = next(place for place, part in enumerate(parts) if part)
+    return " ".join(filter(None, parts[first : first + 2]))
+
+
 def parse_size(value: object) -> int:
     """The number of octets that `value` writes, as in `25MiB`.
 

@@ -6,10 +6,12 @@ import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import cast
 
 from ..model.account import Account, PopSecurity
 from ..model.clock import Clock
+from ..model.quantity import duration_in_words
 from ..protocol.pop3.client import Answered, ConnectionEnded, Pop3Client
 from ..protocol.pop3.reply import PopReply
 from ..protocol.smtp.errors import LocalProtocolError, RemoteProtocolError
@@ -159,7 +161,8 @@ class _Login:
             async with asyncio.timeout(seconds):
                 await doing
         except TimeoutError:
-            reason = f"no connection to {Way.of(self._account).to(self._host)} within {seconds:g} s"
+            where, longest = Way.of(self._account).to(self._host), self._account.connect_timeout
+            reason = f"no connection to {where} within {duration_in_words(longest)}"
             raise ConnectFailed("pop", "network", reason) from None
 
     def _tls(self) -> ClientTls:
@@ -210,7 +213,8 @@ class _Connection(asyncio.Protocol):
             async with asyncio.timeout(self._command_seconds):
                 return await self._waiter
         except TimeoutError:
-            reason = f"no reply from {self._host} within {self._command_seconds:g} s"
+            longest = timedelta(seconds=self._command_seconds)
+            reason = f"no reply from {self._host} within {duration_in_words(longest)}"
             raise ConnectFailed("pop", "network", reason) from None
         finally:
             self._waiter = None

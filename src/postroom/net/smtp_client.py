@@ -7,6 +7,7 @@ import re
 from functools import partial
 
 from ..model.account import Account, Authentication, Security
+from ..model.quantity import duration_in_words
 from ..model.reply import Reply
 from ..protocol.smtp.errors import LocalProtocolError
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
@@ -190,7 +191,7 @@ class _Opening(Observer):
                     self.began("tls")
                 await open_transport(lambda: connection, sock, account.host, tls)
         except TimeoutError:
-            reason = f"no connection to {way.to(account.host)} within {seconds:g} s"
+            reason = f"no connection to {way.to(account.host)} within {duration_in_words(account.connect_timeout)}"
             raise ConnectFailed(self.stage, "network", reason) from None
         self._tell_tls()
 
@@ -234,7 +235,8 @@ class _Opening(Observer):
             async with asyncio.timeout(seconds):
                 reply = await connection.starttls(account.host, tls, self)
         except TimeoutError:
-            raise ConnectFailed("tls", "network", f"no TLS with {account.host} within {seconds:g} s") from None
+            reason = f"no TLS with {account.host} within {duration_in_words(account.connect_timeout)}"
+            raise ConnectFailed("tls", "network", reason) from None
         if reply.is_positive:
             self._tell_tls()
             await self._introduce()

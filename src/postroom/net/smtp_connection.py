@@ -12,6 +12,7 @@ from typing import cast
 from ..crashing import reach, written
 from ..model.content import StagedBody
 from ..model.envelope import Envelope
+from ..model.quantity import duration_in_words
 from ..model.reply import Reply
 from ..protocol.smtp.client import SmtpClient
 from ..protocol.smtp.client_events import (
@@ -450,7 +451,7 @@ class SmtpConnection(asyncio.Protocol):
             return
         seconds = self._end_of_data_seconds if self.machine.awaits_final_reply else self._command_seconds
         awaited = "no progress" if self.machine.is_writing_content else "no reply"
-        self._end(f"{awaited} within {seconds:g} s", "timeout")
+        self._end(f"{awaited} within {duration_in_words(timedelta(seconds=seconds))}", "timeout")
 
     async def _answer(self, send: Callable[[], None] | None) -> Reply:
         early, self._early = self._early, None

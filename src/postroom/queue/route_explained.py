@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ..errors import Fault, InvalidInput, Refused
 from ..mime.address import is_address
@@ -14,6 +14,7 @@ from ..model.account import Account
 from ..model.application import Application
 from ..model.circuit import Circuit
 from ..model.envelope import Envelope
+from ..model.quantity import duration_in_words
 from ..policy.fallback import successor
 from ..policy.limits import metered
 from ..policy.patterns import matches_any
@@ -168,7 +169,7 @@ def _limits(account: Account) -> tuple[str, ...]:
     limits = metered(account.limits)
     shown = [str(limit) for limit in limits.limits]
     if limits.interval:
-        shown.append(f"{limits.interval / 1_000_000:g} s between two messages")
+        shown.append(f"{duration_in_words(timedelta(microseconds=limits.interval))} between two messages")
     if shown and account.quota_group:
         shown.append(f"shared in quota group {account.quota_group}")
     return tuple(shown)

@@ -19,6 +19,7 @@ import structlog
 from ..model.account import Account, Security, Verification
 from ..model.clock import Clock, Timer
 from ..model.outcome import Bounced, Deferred, NotSent, Outcome, Scope
+from ..model.quantity import duration_in_words
 from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
 from ..pending import Pending
 from ..protocol.smtp.client_limits import believe_less
@@ -218,10 +219,11 @@ class DirectTransport:
     def _failed(self, domain: str, failure: Bounced | Deferred, recipients: int) -> Sequence[Outcome]:
         """No host was reached: what waits for the same domain fails alike for a while, so that it holds up nobody."""
         if isinstance(failure, Deferred) and failure.scope is not Scope.ACCOUNT:
-            seconds = self._account.connect_retry.total_seconds()
-            again = f"{failure.reason}; tried at {self._clock.now():%H:%M:%S} UTC and not again for {seconds:g} s"
+            pause = self._account.connect_retry
+            when = f"tried at {self._clock.now():%H:%M:%S} UTC and not again for {duration_in_words(pause)}"
+            again = f"{failure.reason}; {when}"
             kept = dataclasses.replace(failure, reason=again, reply=None, transcript="")
-            self._failing.keep(domain, seconds).failure = kept
+            self._failing.keep(domain, pause.total_seconds()).failure = kept
         return [failure] * recipients
 
     async def _go(self, line: Line, transaction: Transaction) -> Sequence[Outcome]:

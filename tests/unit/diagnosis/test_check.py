@@ -31,7 +31,7 @@ async def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         if name.startswith("POSTROOM_"):
             monkeypatch.delenv(name)
     os.chmod(tmp_path, 0o700)
-    settings = Settings.load(tmp_path, smtp={"listeners": []})
+    settings = Settings.load(tmp_path, hostname="gateway.example.org", smtp={"listeners": []})
     store = await open_store(settings.database_path, Keyring.load(tmp_path, settings), lambda: datetime.now(UTC))
     await store.close()
     return settings
@@ -65,6 +65,30 @@ async def test_an_account_that_delivers_directly_has_a_name(
     direct = Account(id=3, name="mx", kind=AccountKind.DIRECT, helo_name=helo_name)
     found = await _found(settings.model_copy(update={"hostname": hostname}), [direct])
     assert [level for level, what in _about(found, "account mx") if "no name" in what] == [Level.WARNING] * warned
+
+
+@pytest.mark.parametrize(
+    ("helo_name", "hostname", "machine", "advised"),
+    [
+        ("", "", "box", True), ("", "box", "box.example.org", True), ("", "", "box.example.org", False),
+        ("", "mail.example.org", "box", False), ("mail.example.org", "", "box", False),
+        ("[192.0.2.1]", "", "box", False),
+    ],
+)  # fmt: skip
+async def test_an_account_without_a_name_to_greet_with_is_advised(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, helo_name: str, hostname: str, machine: str, advised: bool
+) -> None:
+    async def own_name() -> str:
+        return machine
+
+    monkeypatch.setattr("postroom.diagnosis.check.own_name", own_name)
+    relay = replace(RELAY, helo_name=helo_name)
+    found = await _found(settings.model_copy(update={"hostname": hostname}), [relay, SANDBOX])
+    told = [one for one in found if "greets with its address" in one.what]
+    assert [(one.level, one.subject) for one in told] == [(Level.NOTE, "account relay")] * advised
+    assert all(
+        "accounts edit relay --helo-name NAME; or for all accounts the setting hostname" in one.mend for one in told
+    )
 
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroom.model.quantity import QuantityFault, format_duration, format_size, parse_duration, parse_size
+from postroom.model.quantity import (
+    QuantityFault,
+    duration_in_words,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +84,14 @@ def test_bad_sizes(text: str, mend: str) -> None:
 @given(st.integers(min_value=0, max_value=10**12 - 1))
 def test_a_size_reads_back(octets: int) -> None:
     assert parse_size(format_size(octets)) == octets
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"), (0.5, "0.5 s"), (60, "60 s"), (90, "1m 30s"), (600, "10m"), (3599, "59m 59s"), (3661, "1h 1m"),
+        (172_799, "2d"), (172_800 + 300, "2d"), (100_000, "1d 3h"), (14 * 86_400, "14d"),
+    ],
+)  # fmt: skip
+def test_durations_as_people_say_them(seconds: float, words: str) -> None:
+    assert duration_in_words(timedelta(seconds=seconds)) == words
