@@ -69,15 +69,16 @@ def rest(gateway: MeasuredGateway) -> None:
 class Postfix:
     """A private Postfix: own configuration, queue and state; needs root, as Postfix does.
 
-    `{name}` in its main.cf and master.cf is filled in.
+    `{name}` in its main.cf and master.cf is filled in, and in `services`, which are more lines of the latter.
     """
 
-    def __init__(self, main_cf: Path, folder: Path, relay_port: int, **names: str) -> None:
+    def __init__(self, main_cf: Path, folder: Path, relay_port: int, services: str = "", **names: str) -> None:
         self.name = f"postfix-{main_cf.stem}"
         self.port = free_port()
         self.pid = 0
         self.folder = folder / self.name
         self._main = main_cf
+        self._services = services
         self._names = {
             "relay_port": str(relay_port),
             "listen_port": str(self.port),
@@ -92,8 +93,7 @@ class Postfix:
         """See `MeasuredGateway.pids`."""
         return (self.pid,)
 
-    def _filled(self, source: Path) -> str:
-        text = source.read_text()
+    def _filled(self, text: str) -> str:
         for name, value in self._names.items():
             text = text.replace("{" + name + "}", value)
         return text
@@ -116,8 +116,9 @@ class Postfix:
         for name in ("etc", "queue", "state"):
             (self.folder / name).mkdir(parents=True)
         shutil.chown(self.folder / "state", "postfix")
-        (self.folder / "etc" / "main.cf").write_text(self._filled(self._main))
-        (self.folder / "etc" / "master.cf").write_text(self._filled(CONFIGURATIONS / "master.cf"))
+        (self.folder / "etc" / "main.cf").write_text(self._filled(self._main.read_text()))
+        services = (CONFIGURATIONS / "master.cf").read_text() + self._services
+        (self.folder / "etc" / "master.cf").write_text(self._filled(services))
         self._postfix("start")
         wait_until(lambda: answers(self.port), 20, f"{self.name} greets")
         self.pid = int((self.folder / "queue" / "pid" / "master.pid").read_text())

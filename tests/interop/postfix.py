@@ -18,9 +18,10 @@ from tests.interop.conftest import Certificates
 
 @contextmanager
 def running_postfix(
-    certificates: Certificates, relay_port: int, main_cf: str = "postfix.cf", **names: str
+    certificates: Certificates, relay_port: int, main_cf: str = "postfix.cf", services: str = "", **names: str
 ) -> Iterator[Postfix]:
-    """One that sends all to `relay_port` as `main_cf` says; {...} in there is filled in from `names`, too."""
+    """One that sends all to `relay_port` as `main_cf` says, with `services` beside those of bench/postfix/master.cf;
+    {...} in there is filled in from `names`, too."""
     find_peer("postfix")
     if os.geteuid() != 0:
         if PEERS_MUST_BE_THERE:
@@ -31,7 +32,7 @@ def running_postfix(
     names |= {"chain": str(folder / "chain.pem"), "ca": str(folder / "ca.pem"), "log": str(maillog(folder))}
     shutil.copyfile(certificates.chain, names["chain"])
     shutil.copyfile(certificates.ca, names["ca"])
-    postfix = Postfix(Path(__file__).with_name(main_cf), folder, relay_port, **names)
+    postfix = Postfix(Path(__file__).with_name(main_cf), folder, relay_port, services, **names)
     try:
         postfix.start()
         yield postfix
