@@ -28,6 +28,7 @@ from postroom.net.stream import Address, ConnectFailed
 from postroom.store import MessageView, Selection
 from postroom.transports.own_connection import through_proxy
 from tests.flow.gateways import hello
+from tests.pop3_server import Pop3Server
 from tests.smarthost import Behaviour, Smarthost
 from tests.tls_relay import pem, served
 
@@ -419,6 +420,17 @@ async def test_limits_of_the_account_count_it(gateway: Gateway, other: Smarthost
     (why,) = await gateway.answers.why(waits)
     assert "has reached its limit" in why.reason
     assert len(other.taken) == 1
+
+
+async def test_a_pop3_login_of_its_own_opens_the_relay_and_is_guarded_too(gateway: Gateway, other: Smarthost) -> None:
+    own = {"authentication": "pop-before-smtp", "pop_username": "guest", "pop_password": OWN}
+    async with Pop3Server() as pop:
+        there = {"port": other.port, "pop_host": "127.0.0.1", "pop_port": pop.port}
+        await until(gateway, await send(gateway, **own, **there), "delivered")
+        assert (pop.logins, len(other.taken), logins(other)) == (1, 1, [])
+        await gateway.applications.edit("erp", {"may_connect_to": None})
+        with pytest.raises(InvalidInput, match="connection.pop_host: 127.0.0.1 is a loopback address"):
+            await send(gateway, **own, pop_host="127.0.0.1", pop_port=pop.port)
 
 
 @pytest.mark.parametrize("proxy", ["socks4a", "socks5", "http-connect"])
