@@ -270,8 +270,9 @@ async def test_connections_count_among_those_of_the_node_and_are_given_back(peer
     assert peer.most_at_once <= 2
 
     class Other:
-        def grow(self) -> None:
+        def grow(self) -> bool:
             """See `Growing`."""
+            return False
 
     assert not budget.take(Other()), "kept warm for a while"
     clock.advance(timedelta(seconds=31))

@@ -321,20 +321,22 @@ class DirectTransport:
                     await waiter
         except BaseException:
             self._opening -= 1
+            self._budget.serve()  # what was kept for it, another account may have
             raise
         finally:
             self._serve_short()  # the next one asks for itself
 
-    def grow(self) -> None:
-        """One of the node's connections may be had."""
-        self._serve_short()
+    def grow(self) -> bool:
+        """One of the node's connections may be had. Whether anybody here waits for it."""
+        return self._serve_short()
 
-    def _serve_short(self) -> None:
+    def _serve_short(self) -> bool:
         while self._short:
             waiter = self._short.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                return
+                return True
+        return False
 
     def _was_closed(self, line: Line) -> None:
         if line in self._lines:

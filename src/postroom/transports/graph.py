@@ -228,14 +228,16 @@ class GraphTransport:
             else:
                 await self._wait(self._short)
         self._busy += 1
+        self.grow()  # the next one asks for itself
 
-    def grow(self) -> None:
-        """One of the node's connections may be had."""
+    def grow(self) -> bool:
+        """One of the node's connections may be had. Whether anybody here waits for it."""
         while self._short:
             waiter = self._short.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                return
+                return True
+        return False
 
     def _rest(self) -> None:
         self._busy -= 1

@@ -81,10 +81,10 @@ class OwnLines:
         self._loop = asyncio.get_running_loop()
         self._free = share(account.max_connections)
         self._waiting: deque[asyncio.Future[None]] = deque()  # for a slot
-        self._short: deque[asyncio.Future[None]] = deque()  # for one of the node's connections
         self._lessons = Memory(clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Task[None]] = set()  # those of `_tasks` that have written nothing
+        self._short: set[asyncio.Task[None]] = set()  # those that wait for one of the node's connections
         self._ending: set[asyncio.Task[None]] = set()
         self._open: set[SmtpConnection] = set()
         self._closing = False
@@ -105,7 +105,7 @@ class OwnLines:
         except BaseException:
             self._is_free()
             raise
-        return _OwnSlot(self)
+        return OwnSlot(self)
 
     def give_back(self) -> None:
         """A slot is not used any more, nor is its place among the account's connections."""
@@ -125,17 +125,17 @@ class OwnLines:
 
     # One transaction
 
-    def send(self, transaction: Transaction, told: Pending[Sequence[Outcome]]) -> None:
+    def send(self, slot: OwnSlot, transaction: Transaction, told: Pending[Sequence[Outcome]]) -> None:
         """Deliver `transaction` over the connection that it brings, and tell the outcomes."""
-        task = self._loop.create_task(self._run(transaction, told), name=f"own connection {self._account.name}")
+        task = self._loop.create_task(self._run(slot, transaction, told), name=f"own connection {self._account.name}")
         for tasks in (self._tasks, self._connecting):
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-    async def _run(self, transaction: Transaction, told: Pending[Sequence[Outcome]]) -> None:
+    async def _run(self, slot: OwnSlot, transaction: Transaction, told: Pending[Sequence[Outcome]]) -> None:
         everybody = len(transaction.envelope.recipients)
         try:
-            found = await self._attempt(transaction)
+            found = await self._attempt(slot, transaction)
         except asyncio.CancelledError:  # closed before anything was written
             told.set_result([NotSent(reason="it was not begun")] * everybody)
         except Exception as error:
@@ -147,23 +147,23 @@ class OwnLines:
         else:
             told.set_result(found)
 
-    async def _attempt(self, transaction: Transaction) -> Sequence[Outcome]:
+    async def _attempt(self, slot: OwnSlot, transaction: Transaction) -> Sequence[Outcome]:
         everybody = len(transaction.envelope.recipients)
         brought = transaction.connection
         if brought is None:
             raise ValueError("the message brings no connection")
-        try:
-            opened = self._own.open(self._account, brought)
-        except NotAllowed as refused:
-            return [Deferred(status="4.7.1", reason=refused.reason, advice=refused.advice)] * everybody
         await self._room()
         try:
+            opened = self._own.open(self._account, brought)  # rights may have changed while it waited
             connection = await self._opened(opened, brought)
+        except NotAllowed as refused:
+            self._budget.give_back()
+            return [Deferred(status="4.7.1", reason=refused.reason, advice=refused.advice)] * everybody
         except ConnectFailed as error:
-            self._give_room()
+            self._budget.give_back()
             return [_failed(opened.account, error)] * everybody
         except BaseException:
-            self._give_room()
+            self._budget.give_back()
             raise
         self._open.add(connection)
         try:
@@ -172,7 +172,7 @@ class OwnLines:
             result = await self._transact(connection, brought, transaction)
             return self._outcomes(connection, brought, opened.account, transaction, result)
         finally:
-            self._end(connection)
+            slot.ending = self._end(connection)
 
     async def _opened(self, opened: OpenedConnection, brought: SealedConnection) -> SmtpConnection:
         resolver = opened.guard.resolver(self._resolver, opened.exempt)
@@ -220,39 +220,36 @@ class OwnLines:
     # The node's connections
 
     async def _room(self) -> None:
-        while not self._budget.take(self):
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._short.append(waiter)
-            await waiter
+        if self._closing:
+            raise asyncio.CancelledError
+        task = asyncio.current_task()
+        assert task is not None
+        self._short.add(task)
+        try:
+            await self._budget.taken()
+        finally:
+            self._short.discard(task)
 
-    def _give_room(self) -> None:
-        self._budget.give_back()
-
-    def grow(self) -> None:
-        """One of the node's connections may be had."""
-        while self._short:
-            waiter = self._short.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    def _end(self, connection: SmtpConnection) -> None:
+    def _end(self, connection: SmtpConnection) -> asyncio.Task[None]:
         task = self._loop.create_task(self._quit(connection))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+        return task
 
     async def _quit(self, connection: SmtpConnection) -> None:
         try:
             await connection.quit()
         finally:
             self._open.discard(connection)
-            self._give_room()
+            self._budget.give_back()
 
     async def close(self, patience: timedelta | None) -> None:
         """See `Transport.close`."""
         self._closing = True
         while self._waiting:
             self._wake()
+        for task in list(self._short):
+            task.cancel()  # whoever comes next sends it
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=None if patience is None else patience.total_seconds())
         for task in list(self._connecting):
@@ -263,23 +260,27 @@ class OwnLines:
             await asyncio.wait([*self._tasks, *self._ending])
 
 
-class _OwnSlot:
-    """The right to send one transaction."""
+class OwnSlot:
+    """The right to send one transaction; `ending` is the end of its connection."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_lines", "ending")
 
     def __init__(self, lines: OwnLines) -> None:
         self._lines = lines
+        self.ending: asyncio.Task[None] | None = None
 
     def deliver(self, transaction: Transaction) -> Pending[Sequence[Outcome]]:
         """See `Slot.deliver`."""
         told: Pending[Sequence[Outcome]] = Pending()
-        self._lines.send(transaction, told)
+        self._lines.send(self, transaction, told)
         return told
 
     def settle(self) -> None:
-        """See `Slot.settle`."""
-        self._lines.give_back()
+        """See `Slot.settle`; a connection that has yet to end is one of the account's until then."""
+        if self.ending is None or self.ending.done():
+            self._lines.give_back()
+        else:
+            self.ending.add_done_callback(lambda _: self._lines.give_back())
 
     def durable(self) -> None:
         """See `Slot.durable`: nothing more is written over the same connection."""
@@ -293,19 +294,18 @@ async def through_proxy(opened: OpenedConnection, resolver: Resolver) -> Account
     """The account as a proxy gets it that would resolve names by itself: with an address that has passed the guard.
 
     What the guard knows by name, and what the account itself names, is the proxy's to resolve.
+
+    Raises:
+        ConnectFailed: the guard does not let it lead there, or its host can't be resolved.
     """
+    _refuse_literals(opened)
     account = opened.account
     if account.proxy.type in _RESOLVING:
         _refuse_unchecked_login(opened)
     host, is_socks4 = account.host, account.proxy.type is ProxyType.SOCKS4A  # which knows no IPv6
     if account.proxy.type not in _RESOLVING or (host, account.port) in opened.exempt or opened.guard.knows(host):
         return account
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
-        await resolver(host, account.port)
+    if _is_address(host):
         return account
     try:
         addresses = await resolver(host, account.port)
@@ -317,10 +317,26 @@ async def through_proxy(opened: OpenedConnection, resolver: Resolver) -> Account
     return dataclasses.replace(account, host=wanted[0], server_name=account.server_name or host)
 
 
+def _refuse_literals(opened: OpenedConnection) -> None:
+    """No resolver is asked for an address, and what the guard lets pass may have changed since intake."""
+    for host, port in places(opened.account).values():
+        if (host, port) not in opened.exempt and (kind := opened.guard.refuses_host(host)):
+            reason = f"{host} leads to {kind}, which the address guard does not let pass"
+            raise ConnectFailed("resolve", GUARDED, reason)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _refuse_unchecked_login(opened: OpenedConnection) -> None:
     """A POP3 server's certificate is checked by its name, so the proxy would have to resolve that: nobody checks it."""
     place = places(opened.account).get("pop_host")
-    if place is None or place in opened.exempt or opened.guard.knows(place[0]):
+    if place is None or place in opened.exempt or opened.guard.knows(place[0]) or _is_address(place[0]):
         return
     reason = f"{place[0]} would be resolved by the proxy, past the address guard"
     raise ConnectFailed("resolve", GUARDED, reason)

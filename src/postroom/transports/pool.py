@@ -328,11 +328,12 @@ class ConnectionPool:
             if not waiter.done():
                 waiter.set_result(self._take(link))
 
-    def grow(self) -> None:
-        """Open one connection more, if work and limits ask for it; at most one is being opened at a time."""
+    def grow(self) -> bool:
+        """Open one connection more, if work and limits ask for it; at most one is being opened at a time. Whether it is
+        opened."""
         # A link that has had its messages still counts: it is an open connection until it has ended.
         if self._closing or self._connecting or len(self._links) + self._lent >= self._most:
-            return
+            return False
         wait = self._not_before - self.clock.monotonic()
         if wait > 0:
             self._later("grow", wait, self.grow)
@@ -340,6 +341,8 @@ class ConnectionPool:
             task = self.loop.create_task(self._open(), name=f"connect {self.account.name}")
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
+            return True
+        return False
 
     async def _open(self) -> None:
         try:
@@ -421,7 +424,7 @@ class ConnectionPool:
         if self._waiters:
             self.grow()
 
-    def _later(self, name: str, seconds: float, callback: Callable[[], None]) -> None:
+    def _later(self, name: str, seconds: float, callback: Callable[[], object]) -> None:
         if name not in self._timers:
 
             def fire() -> None:
@@ -446,6 +449,7 @@ class ConnectionPool:
     async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
         """End idle connections, let the others finish for `patience` (None: by their timeouts), then cut them."""
         self._closing = True
+        self._budget.forget(self)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
