@@ -139,6 +139,16 @@ def _without_login(account: Account) -> Account:
     )  # fmt: skip
 
 
+def keeps_login(connection: OwnConnection) -> bool:
+    """Whether the message logs in as its account does, and there."""
+    return not connection.fields.keys() & (LEADING | LOGIN)
+
+
+def brings_secret(connection: OwnConnection) -> bool:
+    """Whether the message brings a password to log in with."""
+    return any(_SPECS[name].secret and value for name, value in connection.fields.items() if name in LOGIN)
+
+
 def shown(connection: OwnConnection) -> dict[str, object]:
     """What people may see of it; `secrets` names those that it brings."""
     fields = {name: value for name, value in connection.fields.items() if not _SPECS[name].secret}

@@ -16,7 +16,7 @@ from ..model.application import Application
 from ..model.connection import OwnConnection, SealedConnection
 from ..model.submission import Submission
 from ..net.address_guard import AddressGuard
-from .own_connection import FIELD, Place, overridden, places, shown, takes
+from .own_connection import FIELD, Place, brings_secret, keeps_login, overridden, places, shown, takes
 from .unbuilt import unbuilt_fields
 
 
@@ -33,11 +33,12 @@ class Keyring(Protocol):
 @dataclass(frozen=True, slots=True)
 class OpenedConnection:
     """What one message is sent by: its account as overridden, and the guard of the addresses that it leads to, but for
-    the places that the account itself names."""
+    the places that the account itself names. `keeps_login`: it logs in where the account does, and as it does."""
 
     account: Account
     guard: AddressGuard
     exempt: Collection[Place]
+    keeps_login: bool = False
 
 
 class NotAllowed(Exception):
@@ -65,7 +66,7 @@ class OwnConnections:
         """
         connection, application = submission.connection, submission.application
         assert connection is not None
-        target = ""
+        target, login_at = "", list[_LoginAt]()
         for account in accounts:
             try:
                 opened = _opened(account, application, connection)
@@ -76,36 +77,43 @@ class OwnConnections:
                 raise InvalidInput([Fault(f"{FIELD}.{name}", fault, "leave it out") for name in names])
             _check_literals(opened, application)
             target = target or _target(opened.account)
-        whole = json.dumps({"message": message_id.hex(), "fields": dict(connection.fields)})
+            login_at.append(_login_at(opened.account))
+        whole: dict[str, object] = {"message": message_id.hex(), "fields": dict(connection.fields)}
+        if brings_secret(connection):
+            whole["login_at"] = login_at
         return SealedConnection(
             message_id=message_id, application_id=application.id, target=target,
-            shown=json.dumps(shown(connection)), sealed=self._keyring.seal(whole.encode()),
+            shown=json.dumps(shown(connection)), sealed=self._keyring.seal(json.dumps(whole).encode()),
         )  # fmt: skip
 
     def open(self, account: Account, sealed: SealedConnection) -> OpenedConnection:
         """What the message is sent by, on `account` as it is now.
 
         Raises:
-            NotAllowed: a switch was turned off since, or its secrets can't be opened.
+            NotAllowed: a switch was turned off since, its secrets can't be opened, or are for another host.
         """
         application = self._application(sealed.application_id)
         if application is None:
             raise NotAllowed("its application is gone, whose right its connection was", "cancel it, and send it anew")
         try:
-            connection = self._unsealed(sealed)
+            connection, login_at = self._unsealed(sealed)
             opened = _opened(account, application, connection)
             names = unbuilt_fields(opened.account)
         except InvalidInput as error:
             raise NotAllowed(f"its connection can't be used on account {account.name}: {error}") from None
         if names:
             raise NotAllowed(f"this release cannot obey yet: {', '.join(names)}")
+        if login_at is not None and _login_at(opened.account) not in login_at:
+            now = " and ".join(f"{host}:{port}" for host, port in _login_at(opened.account).values())
+            reason = f"its password was not given for {now}, where account {account.name!r} leads now"
+            raise NotAllowed(reason, "cancel it, and send it anew")
         return opened
 
-    def _unsealed(self, sealed: SealedConnection) -> OwnConnection:
+    def _unsealed(self, sealed: SealedConnection) -> tuple[OwnConnection, list[_LoginAt] | None]:
         whole = json.loads(self._keyring.open(sealed.sealed))
         if whole["message"] != sealed.message_id.hex():
             raise InvalidInput(Fault(FIELD, "is that of another message", "cancel this one, and send it anew"))
-        return OwnConnection(whole["fields"])
+        return OwnConnection(whole["fields"]), whole.get("login_at")
 
 
 def _opened(account: Account, application: Application, connection: OwnConnection) -> OpenedConnection:
@@ -122,7 +130,18 @@ def _opened(account: Account, application: Application, connection: OwnConnectio
     stood, leads = places(account), places(own)
     kept = {place for role, place in leads.items() if stood.get(role) == place}
     given = {place for role, place in leads.items() if stood.get(role) != place}
-    return OpenedConnection(own, AddressGuard(application.may_connect_to), frozenset(kept - given))
+    return OpenedConnection(
+        own, AddressGuard(application.may_connect_to), frozenset(kept - given), keeps_login(connection)
+    )
+
+
+#: Host and port by the field that names the host, as JSON has them.
+_LoginAt = dict[str, list[str | int]]
+
+
+def _login_at(account: Account) -> _LoginAt:
+    """Where the message's password goes: when it is sent, to no other place than when it was taken."""
+    return {role: [*place] for role, place in places(account).items() if role != "proxy_host"}
 
 
 def _check_literals(opened: OpenedConnection, application: Application) -> None:

@@ -39,8 +39,12 @@ _log = structlog.get_logger()
 #: Proxies that resolve names themselves.
 _RESOLVING = frozenset({ProxyType.SOCKS4A, ProxyType.SOCKS5, ProxyType.HTTP_CONNECT})
 
-#: Opens a connection for an account, with names resolved by a resolver; True: with STARTTLS unasked.
-Connect = Callable[[Account, Resolver, bool], Awaitable[SmtpConnection]]
+#: Looks at the outcomes by recipient, and may have another opinion.
+Judge = Callable[[Sequence[str], Sequence[Outcome]], Sequence[Outcome]]
+
+#: Opens a connection for an account, with names resolved by a resolver; True: after the account's own login; True: with
+#: STARTTLS unasked. With it comes who judges what is said there, if anybody.
+Connect = Callable[[Account, Resolver, bool, bool], Awaitable[tuple[SmtpConnection, Judge | None]]]
 
 _ANEW = "the message brought it: cancel it, and send it anew with another"
 _ADVICE = {
@@ -136,7 +140,7 @@ class OwnLines:
         everybody = len(transaction.envelope.recipients)
         try:
             found = await self._attempt(slot, transaction)
-        except asyncio.CancelledError:  # closed before anything was written
+        except (asyncio.CancelledError, TransportClosed):  # closed before anything was written
             told.set_result([NotSent(reason="it was not begun")] * everybody)
         except Exception as error:
             if asyncio.current_task() not in self._connecting:
@@ -155,13 +159,13 @@ class OwnLines:
         await self._room()
         try:
             opened = self._own.open(self._account, brought)  # rights may have changed while it waited
-            connection = await self._opened(opened, brought)
+            connection, judge = await self._opened(opened, brought)
         except NotAllowed as refused:
             self._budget.give_back()
             return [Deferred(status="4.7.1", reason=refused.reason, advice=refused.advice)] * everybody
         except ConnectFailed as error:
             self._budget.give_back()
-            return [_failed(opened.account, error)] * everybody
+            return [_failed(opened, error)] * everybody
         except BaseException:
             self._budget.give_back()
             raise
@@ -170,18 +174,21 @@ class OwnLines:
             if not transaction.may_begin():
                 return [NotSent(reason="where it may go was changed meanwhile")] * everybody
             result = await self._transact(connection, brought, transaction)
-            return self._outcomes(connection, brought, opened.account, transaction, result)
+            found = self._outcomes(connection, brought, opened.account, transaction, result)
+            return found if judge is None else judge(result.envelope.recipients, found)
         finally:
             slot.ending = self._end(connection)
 
-    async def _opened(self, opened: OpenedConnection, brought: SealedConnection) -> SmtpConnection:
+    async def _opened(self, opened: OpenedConnection, brought: SealedConnection) -> tuple[SmtpConnection, Judge | None]:
         resolver = opened.guard.resolver(self._resolver, opened.exempt)
         account = await through_proxy(opened, resolver)
         lesson = self._lessons.find(brought.target)
-        connection = await self._connect(account, resolver, lesson is not None and lesson.tls)
+        # A relay knows who has logged in by POP3 by the address that it came from.
+        keeps_login = opened.keeps_login and account.local_address == self._account.local_address
+        connection, judge = await self._connect(account, resolver, keeps_login, lesson is not None and lesson.tls)
         if not connection.is_usable:
             raise ConnectFailed("ehlo", "network", "it closed the connection")
-        return connection
+        return connection, judge
 
     async def _transact(
         self, connection: SmtpConnection, brought: SealedConnection, transaction: Transaction
@@ -221,7 +228,7 @@ class OwnLines:
 
     async def _room(self) -> None:
         if self._closing:
-            raise asyncio.CancelledError
+            raise TransportClosed
         task = asyncio.current_task()
         assert task is not None
         self._short.add(task)
@@ -342,9 +349,12 @@ def _refuse_unchecked_login(opened: OpenedConnection) -> None:
     raise ConnectFailed("resolve", GUARDED, reason)
 
 
-def _failed(account: Account, error: ConnectFailed) -> Deferred:
-    """The outcome where no connection could be had."""
+def _failed(opened: OpenedConnection, error: ConnectFailed) -> Deferred:
+    """The outcome where no connection could be had: a refusal of the account's own login is the account's failure."""
+    account = opened.account
     failure = explain_connect_failure(account, error).failure
+    if error.kind == "auth" and opened.keeps_login:
+        return failure
     return Deferred(
         status=f"4{failure.status[1:]}", reason=failure.reason, advice=_ADVICE.get(error.kind, failure.advice),
         reply=failure.reply, remote_host=account.host, transcript=failure.transcript, retry_after=failure.retry_after,

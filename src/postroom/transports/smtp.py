@@ -20,16 +20,13 @@ from ..protocol.smtp.client_limits import believe_less
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from . import STOP_PATIENCE, AccountUnavailable, ChunkReader, Slot, Transaction, TransportClosed
 from .budget import ConnectionBudget
-from .own_connection import OwnLines
+from .own_connection import Judge, OwnLines
 from .pool import ConnectionPool, Link
 from .pop_before_smtp import PopBeforeSmtp, log_in_once
 from .smtp_outcomes import Lesson, explain_connect_failure, learned, outcomes
 
 #: How long it is remembered how many recipients a relay takes in one transaction.
 LESSON_SECONDS = 3600.0
-
-#: Looks at the outcomes by recipient, and may have another opinion.
-Judge = Callable[[Sequence[str], Sequence[Outcome]], Sequence[Outcome]]
 
 
 class SmtpTransport:
@@ -75,31 +72,46 @@ class SmtpTransport:
         self._most_recipients_until = 0.0
 
     async def _connect(self) -> SmtpConnection:
+        connection, _ = await self._log_in_and_connect(self._account, resolve)
+        self._adjust(connection)
+        return connection
+
+    async def _log_in_and_connect(
+        self, account: Account, resolver: Resolver, starttls_unasked: bool = False
+    ) -> tuple[SmtpConnection, int]:
+        """A connection, and the number of the POP3 login that opened the relay for it."""
         opener = self._opener
         while True:
             number = 0 if opener is None else await opener.ready()
             try:
-                connection = await connect(
-                    self._account, helo_name=self._helo_name, reply_limits=self._reply_limits, tokens=self._tokens,
-                    starttls_unasked=self._starttls_unasked,
-                )  # fmt: skip
+                connection = await self._dial(account, resolver, starttls_unasked or self._starttls_unasked)
             except ConnectFailed as failure:
                 if opener is not None and failure.reply is not None:
                     opener.forget()  # it may be shut to those whom it does not know
                 raise
             is_too_clear = self._starttls_unasked and connection.may_start_tls  # TLS was demanded meanwhile
             if not is_too_clear and (opener is None or opener.stands(number)):
-                self._adjust(connection)
-                return connection
+                return connection, number
             connection.leave()
 
-    async def _connect_own(self, account: Account, resolver: Resolver, starttls_unasked: bool) -> SmtpConnection:
+    async def _connect_own(
+        self, account: Account, resolver: Resolver, keeps_login: bool, starttls_unasked: bool
+    ) -> tuple[SmtpConnection, Judge | None]:
+        if keeps_login and self._opener is not None:
+            connection, number = await self._log_in_and_connect(account, resolver, starttls_unasked)
+            return connection, self._judge(self._opener, number)
         if account.authentication is Authentication.POP:
             await log_in_once(account, self._clock, self._reply_limits, resolver)
+        return await self._dial(account, resolver, starttls_unasked), None
+
+    async def _dial(self, account: Account, resolver: Resolver, starttls_unasked: bool) -> SmtpConnection:
         return await connect(
             account, helo_name=self._helo_name, reply_limits=self._reply_limits, resolver=resolver,
             tokens=self._tokens, starttls_unasked=starttls_unasked,
         )  # fmt: skip
+
+    def _judge(self, opener: PopBeforeSmtp, number: int) -> Judge:
+        return partial(opener.judged, number=number, pool=self._pool)
 
     def _adjust(self, connection: SmtpConnection) -> None:
         if self._clock.monotonic() > self._most_recipients_until:
@@ -139,8 +151,7 @@ class SmtpTransport:
             raise
         except Exception as error:  # every failure to connect is told to who waits
             raise explain_connect_failure(self._account, error) from error
-        judge = partial(self._opener.judged, number=number, pool=self._pool)
-        return SmtpSlot(await self._pool.reserve(), self.learn, judge)
+        return SmtpSlot(await self._pool.reserve(), self.learn, self._judge(self._opener, number))
 
     async def reserve_own(self) -> Slot:
         """See `Transport.reserve_own`."""
