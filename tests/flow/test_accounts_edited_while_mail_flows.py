@@ -157,3 +157,42 @@ async def test_a_gateway_that_stops_waits_for_no_former_definition(hall: Hall) -
     await stopping
     view = await hall.gateway.store.message(slow)
     assert view is not None and [attempt.outcome for attempt in view.attempts] == ["unknown"]
+
+
+async def test_connections_of_former_definitions_count_among_those_that_it_may_have(hall: Hall) -> None:
+    relay, _ = hall.relays
+    relay.gate.clear()
+    sent = await hall.submit("0@y.test")
+    while not relay.contents:
+        await asyncio.sleep(0)
+    for number in range(1, 4):
+        await hall.gateway.accounts.edit("relay", {"helo_name": f"edited{number}.test"})
+        sent += await hall.submit(f"{number}@y.test")
+        for message in sent:  # the gateway goes on meanwhile
+            assert await hall.gateway.store.message(message) is not None
+    assert (relay.contents, relay.connections) == (1, 1)
+    relay.gate.set()
+    assert await hall.gateway.wait_drained()
+    assert sorted(hall.taken_by()) == [f"{number}@y.test" for number in range(4)]
+    assert relay.connections == 2
+    assert [line for line in relay.commands if line.startswith("EHLO")][1:] == ["EHLO edited3.test"]
+
+
+async def test_connections_outlast_an_edit_that_they_do_not_use(hall: Hall) -> None:
+    relay, _ = hall.relays
+    await hall.submit("0@y.test")
+    assert await hall.gateway.wait_drained()
+    changes: list[dict[str, Any]] = [
+        {"description": "the office"}, {"messages_per_day": 1000}, {"sender_patterns": "*@x.test"},
+        {"fixed_sender": "s9@x.test", "password": "secret 0"},
+    ]  # fmt: skip
+    for number, change in enumerate(changes, start=1):
+        await hall.gateway.accounts.edit("relay", change)
+        await hall.submit(f"{number}@y.test")
+        assert await hall.gateway.wait_drained()
+    assert [one.reverse_path for one in relay.taken] == ["s0@x.test"] * 4 + ["s9@x.test"]
+    assert relay.connections == 1
+    await hall.gateway.accounts.edit("relay", {"messages_per_connection": 1})
+    await hall.submit("last@y.test")
+    assert await hall.gateway.wait_drained()
+    assert relay.connections == 2

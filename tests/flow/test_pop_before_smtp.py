@@ -323,7 +323,7 @@ async def test_an_edited_account_logs_in_anew_and_mail_that_waited_goes(tmp_path
         assert [taken.recipients for taken in relay.taken] == [["b@y.test"]]
         view = await gateway.store.message(message)
         assert view is not None and [(row.state.value, row.tries) for row in view.deliveries] == [("delivered", 1)]
-        await gateway.accounts.edit("isp", {"description": "edited"})
+        await gateway.accounts.edit("isp", {"helo_name": "edited.test"})
         await gateway.submit(hello(gateway))
         assert await gateway.wait_drained()
         assert pop.logins == 2

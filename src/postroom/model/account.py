@@ -6,7 +6,7 @@ What every transaction reads lies in the account itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 
@@ -326,3 +326,16 @@ class Account:
     def pop_host(self) -> str:
         """Where the POP3 login is made: at the relay, unless it names another host."""
         return self.pop.host or self.host
+
+
+#: What is about the mail that an account takes, and how it leaves: no connection is made by it.
+_NOT_OF_CONNECTIONS = (
+    "position", "revision", "description", "owner", "charset", "sender", "dkim", "templates", "sender_patterns",
+    "recipient_patterns", "fallback", "fallback_accounts", "fall_back_after", "retry", "limits",
+    "recipients_per_transaction", "when_limited", "quota_group",
+)  # fmt: skip
+
+
+def connects_alike(one: Account, other: Account) -> bool:
+    """Whether connections of both are made and kept in the same way."""
+    return replace(other, **{name: getattr(one, name) for name in _NOT_OF_CONNECTIONS}) == one

@@ -17,7 +17,7 @@ import structlog
 
 from ..crashing import reach
 from ..errors import NotRunning
-from ..model.account import Account, AccountKind
+from ..model.account import Account, AccountKind, connects_alike
 from ..model.circuit import Circuit, Health
 from ..model.clock import Clock, Timer
 from ..model.connection import share
@@ -129,12 +129,12 @@ class Lane:
 
     def change(self, account: Account) -> None:
         """The account was edited: the next transaction uses it, those under way end under the old definition."""
-        is_edited = account.revision != self.account.revision
-        if account.enabled != self.account.enabled:
+        before, self.account = self.account, account
+        if account.enabled != before.enabled:
             self._off_since = None if account.enabled else self._clock.now()
-        self.account = account
-        if is_edited:
-            self.renew()
+        if account.revision != before.revision:
+            if not connects_alike(account, before):
+                self.renew()
             self.follow(self._rules)
         self.breaker.change(account)
         self._limit = self._limiter.of(account, self.wake)

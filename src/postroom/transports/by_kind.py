@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from ..accounts.own_connections import OwnConnections
 from ..accounts.unbuilt import refusal
@@ -51,6 +52,7 @@ class Transports:
         self._names: Dns | None = None
         self._lookups: tuple[Names, Policies] | None = None
         self._settings = settings
+        self._made: WeakValueDictionary[int, SmtpTransport] = WeakValueDictionary()  # the last one of each account
 
     def change(self, settings: Settings) -> bool:
         """Go by these from now on. Whether transports must be made anew for it."""
@@ -79,11 +81,16 @@ class Transports:
                 account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks,
                 routes=self.routes(account), reply_limits=limits,
             )  # fmt: skip
-        return SmtpTransport(
+        made = SmtpTransport(
             account, clock=self._clock, budget=self._budget, helo_name=name, chunks=self._chunks, reply_limits=limits,
             own=self._own, resolver=self.resolver,
             tokens=self._tokens,
         )  # fmt: skip
+        former = self._made.get(account.id)
+        if former is not None:
+            made.succeed(former)
+        self._made[account.id] = made
+        return made
 
     def _graph(self, account: Account) -> Transport:
         from .graph import GraphTransport, Places

@@ -167,6 +167,8 @@ class ConnectionPool:
         self._emptied = asyncio.Event()  # the last connection has ended, and none follows
         self._most = account.max_connections
         self._lent = 0
+        self._heir: ConnectionPool | None = None
+        self._left_to_heir = 0
         self._borrowers: deque[asyncio.Future[None]] = deque()
         self.complained: Callable[[Deferred], None] = lambda failure: None
 
@@ -228,14 +230,29 @@ class ConnectionPool:
     def take_back(self) -> None:
         """What was lent is the pool's again; its own come first now where they had none."""
         self._lent -= 1
+        self._pass_on()
         if not (self._waiters and not self._links and not self._connecting):
             self._serve_borrowers()
         if self._waiters:
             self.grow()
 
+    def succeed(self, former: ConnectionPool) -> None:
+        """Have as many connections fewer as `former`, which is about to close, still has, until they have ended."""
+        former._heir, former._left_to_heir = self, former._count
+        self._lent += former._count
+
+    def _pass_on(self) -> None:
+        while self._heir is not None and self._left_to_heir > self._count:
+            self._left_to_heir -= 1
+            self._heir.take_back()
+
+    @property
+    def _count(self) -> int:
+        return len(self._links) + len(self._connecting) + self._lent
+
     @property
     def _has_room(self) -> bool:
-        return len(self._links) + len(self._connecting) + self._lent < self._most
+        return self._count < self._most
 
     def _serve_borrowers(self) -> None:
         while self._borrowers and self._has_room:
@@ -340,9 +357,13 @@ class ConnectionPool:
         elif self._budget.take(self):
             task = self.loop.create_task(self._open(), name=f"connect {self.account.name}")
             self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            task.add_done_callback(self._opened)
             return True
         return False
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        self._pass_on()
 
     async def _open(self) -> None:
         try:
@@ -393,6 +414,7 @@ class ConnectionPool:
         unexpected = link.held > 0 and not self._closing
         link.was_closed()
         self._budget.give_back()
+        self._pass_on()
         if unexpected:
             self._not_before = self.clock.monotonic() + self.account.reconnect_interval.total_seconds()
             self._fruitless = 0 if link.answered else self._fruitless + 1
@@ -419,7 +441,7 @@ class ConnectionPool:
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._connecting.discard(task)
+        self._opened(task)
         self._serve_borrowers()
         if self._waiters:
             self.grow()

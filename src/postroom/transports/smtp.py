@@ -141,6 +141,12 @@ class SmtpTransport:
         watch = transaction.watch
         connection.start(transaction.envelope, source, done, None if watch is None else watch.answered)
 
+    def succeed(self, former: SmtpTransport) -> None:
+        """Count among the account's connections those that its `former` transport still has to the same relay."""
+        was, account = former._account, self._account
+        if (was.host, was.port) == (account.host, account.port):
+            self._pool.succeed(former._pool)
+
     async def reserve(self) -> Slot:
         """See `Transport.reserve`."""
         if self._opener is None:
