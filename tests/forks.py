@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,10 @@ from typing import IO, NoReturn
 import postroom
 from postroom import crashing
 
-_MOST_BYTES = 1024 * 1024
+#: What is said over the socket is short: an order itself is in a file, and may be as long as it likes.
+_MOST_BYTES = 4096
+
+_GONE = "the process that forks has ended"
 
 #: Tests take away what the variable says as they begin.
 _FRESH = bool(os.environ.get("POSTROOM_TEST_FRESH"))
@@ -89,41 +93,78 @@ class Forks:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._lock = threading.Lock()
         self._begun: dict[int, Process] = {}
-        self._answer: dict[str, int] | None = None
+        self._answer: Process | None = None
+        self._is_gone = False
+        self._ended = threading.Event()
         self._answered = threading.Condition(self._lock)
         self._asking = threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], *, stdin: bool, stderr: int) -> Process:
-        """`postroom ARGUMENTS` with pipes for what it prints, and for what it reads where `stdin` is asked for."""
+        """`postroom ARGUMENTS` with pipes for what it prints, and for what it reads where `stdin` is asked for.
+
+        Raises:
+            OSError: the process that forks has ended.
+        """
         read_out, out = os.pipe()
         read_error, error = os.pipe() if stderr == subprocess.PIPE else (None, os.dup(out if stderr < 0 else stderr))
         into, write_in = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), None)
         order = {"arguments": [*arguments], "environment": {**environment}, "folder": os.getcwd()}
-        with self._asking:
-            socket.send_fds(self._ours, [json.dumps(order).encode()], [into, out, error])
+        try:
+            process = self._begin(order, [into, out, error])
+        except OSError:
+            for descriptor in (read_out, read_error, write_in):
+                if descriptor is not None:
+                    os.close(descriptor)
+            raise
+        finally:
             for descriptor in (into, out, error):
                 os.close(descriptor)
-            with self._lock:
-                self._answered.wait_for(lambda: self._answer is not None)
-                assert self._answer is not None
-                pid, self._answer = self._answer["pid"], None
-                process = self._begun[pid]
         process.stdout = open(read_out, encoding="utf-8")
         process.stderr = open(read_error, encoding="utf-8") if read_error is not None else None
         process.stdin = open(write_in, "w", encoding="utf-8") if write_in is not None else None
         return process
 
-    def _listen(self) -> None:
-        while told := self._ours.recv(_MOST_BYTES):
-            notice = json.loads(told)
+    def end(self) -> None:
+        """End it, and all that it has forked."""
+        self._process.kill()
+        self._process.wait()
+        self._ended.wait()
+        self._ours.close()
+
+    def _begin(self, order: Mapping[str, object], descriptors: Sequence[int]) -> Process:
+        with tempfile.TemporaryFile("w", encoding="utf-8") as file, self._asking:
+            json.dump(order, file)
+            file.flush()
             with self._lock:
-                if "status" in notice:
-                    self._begun.pop(notice["pid"]).ended(notice["status"])
-                else:
-                    self._begun[notice["pid"]] = Process(notice["pid"], None, None, None)
-                    self._answer = notice
-                    self._answered.notify_all()
+                if self._is_gone:
+                    raise BrokenPipeError(_GONE)
+            socket.send_fds(self._ours, [b"order"], [*descriptors, file.fileno()])
+            with self._lock:
+                self._answered.wait_for(lambda: self._answer is not None or self._is_gone)
+                if self._answer is None:
+                    raise BrokenPipeError(_GONE)
+                process, self._answer = self._answer, None
+                return process
+
+    def _listen(self) -> None:
+        try:
+            while told := self._ours.recv(_MOST_BYTES):
+                notice = json.loads(told)
+                with self._lock:
+                    if "status" in notice:
+                        self._begun.pop(notice["pid"]).ended(notice["status"])
+                    else:
+                        self._answer = self._begun[notice["pid"]] = Process(notice["pid"], None, None, None)
+                        self._answered.notify_all()
+        finally:
+            with self._lock:
+                self._is_gone = True
+                for process in self._begun.values():  # nobody would tell how they end
+                    process.kill()
+                    process.ended(signal.SIGKILL)
+                self._answered.notify_all()
+            self._ended.set()
 
 
 @functools.cache
@@ -201,7 +242,7 @@ def _serve(orders: socket.socket) -> None:
         while True:
             ready = {key.fileobj for key, _ in selector.select()}
             if orders in ready:
-                order, descriptors, _, _ = socket.recv_fds(orders, _MOST_BYTES, 3)
+                order, descriptors, _, _ = socket.recv_fds(orders, _MOST_BYTES, 4)
                 if not order:
                     _end(children)
                 if (pid := os.fork()) == 0:
@@ -221,7 +262,10 @@ def _serve(orders: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for end in (orders, waking, woken):
         end.close()
-    _become(json.loads(order), descriptors)
+    with open(descriptors.pop(), encoding="utf-8") as file:
+        file.seek(0)
+        wanted = json.load(file)
+    _become(wanted, descriptors)
 
 
 def _end(children: set[int]) -> NoReturn:

@@ -153,7 +153,7 @@ class Gateway:
         self.trials = Trials(
             clock, hostname, configuration, self._transports, lambda: self.scheduler.limiter, self.answers.circuit,
             self._outgoing,
-            lambda account: TrialTokens(self.tokens, accounts.by_id(account.id)),
+            lambda account: TrialTokens(self.tokens, accounts.by_id(account.id)), store,
         )  # fmt: skip
         self._background: list[asyncio.Task[None]] = []
         store.on_restored.append(self.scheduler.look)
@@ -247,6 +247,13 @@ class Gateway:
         counts = await self.store.counts()
         if any(count for (_, state), count in counts.items() if state is DeliveryState.SENDING):
             await self.store.recover(self.clock.now())
+            await self.scheduler.limiter.load()  # what was cut off counts
+        self.accounts.on_change.append(self._limit_tests)
+        self._limit_tests()
+
+    def _limit_tests(self) -> None:
+        """Tests of connections send by the accounts' limits, also where nothing else sends."""
+        self.scheduler.limiter.follow(self.accounts.snapshot())
 
     def follow_switch(self) -> None:
         """Send, or claim nothing more, as the master switch says now; nothing leaves without its guard."""

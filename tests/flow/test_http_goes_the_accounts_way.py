@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 import trustme
 
-from postroom.model.account import Account, AccountKind, Verification
+from postroom.model.account import Account, AccountKind, Proxy, ProxyType, Verification
 from postroom.net.http import HttpClient, HttpFailed
 from tests.tls_relay import pem, served
 from tests.web_server import HANG_UP, SILENCE, Say, WebServer, answer
@@ -113,6 +113,18 @@ async def test_urls_that_are_not_asked(url: str) -> None:
     async with HttpClient.of(ACCOUNT) as http:
         with pytest.raises(ValueError):
             await http.request("GET", url, patience=PATIENCE)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+async def test_this_machine_is_asked_in_clear_but_not_through_a_proxy(host: str) -> None:
+    async with WebServer(fine) as server:
+        async with HttpClient.of(ACCOUNT) as http:
+            assert (await http.request("GET", f"http://localhost:{server.port}", patience=PATIENCE)).status == 200
+        proxy = Proxy(type=ProxyType.HTTP_CONNECT, host="127.0.0.1", port=server.port)
+        async with HttpClient.of(replace(ACCOUNT, proxy=proxy)) as http:
+            with pytest.raises(ValueError, match="not encrypted, and the way there leads through a proxy"):
+                await http.request("POST", f"http://{host}:8400/token", content=b"secret", patience=PATIENCE)
+        assert len(server.asked) == 1
 
 
 async def test_a_header_cannot_carry_another(server: WebServer) -> None:

@@ -180,10 +180,45 @@ async def test_denied_again_it_is_as_the_rules_say(make: Make, refused: str) -> 
     assert denied.remedy is Remedy.STOP
     assert "POP-before-SMTP with a shorter validity" in denied.advice
     assert way.pop.logins == 2
+    way.clock.advance(timedelta(minutes=1))
     assert isinstance((await way.send())[0], NotSent), "a person has woken the account: it may try anew"
     way.open()
     assert isinstance((await way.send())[0], Delivered)
     assert way.pop.logins == 3
+
+
+async def test_who_is_denied_for_good_causes_no_login_for_each_message(make: Make) -> None:
+    way = await make(validity=timedelta(hours=9))
+    way.pop.logged_in = lambda: None
+
+    async def denied(count: int) -> list[int]:
+        """After each of so many other messages, how many logins there were."""
+        made = []
+        for n in range(count):
+            recipient = f"{len(way.relay.commands)}.{n}@y.test"
+            while isinstance((await way.send(recipient))[0], NotSent):
+                pass
+            made.append(way.pop.logins)
+        return made
+
+    assert isinstance((await way.send("first@y.test"))[0], NotSent)
+    assert isinstance((await way.send("first@y.test"))[0], Deferred)
+    connections = way.relay.connections
+    assert await denied(9) == [2] * 9
+    assert way.relay.connections == connections, "the connection that works is kept"
+    way.clock.advance(timedelta(minutes=1))
+    assert isinstance((await way.send("late@y.test"))[0], NotSent)
+    assert isinstance((await way.send("late@y.test"))[0], Deferred)
+    way.clock.advance(timedelta(minutes=1))
+    assert await denied(3) == [3] * 3, "the second time it takes longer"
+    way.clock.advance(timedelta(minutes=1))
+    way.pop.logged_in = way.open
+    assert isinstance((await way.send("last@y.test"))[0], NotSent)
+    assert isinstance((await way.send("last@y.test"))[0], Delivered)
+    way.shut()
+    assert isinstance((await way.send("shut@y.test"))[0], NotSent), "logins help again"
+    assert isinstance((await way.send("shut@y.test"))[0], Delivered)
+    assert way.pop.logins == 5
 
 
 async def test_a_window_that_closes_again_and_again_is_opened_each_time(make: Make) -> None:

@@ -24,15 +24,16 @@ from ..model.queue import DueMessage, LaneId, MessageId, PriorityClass
 from ..net.stream import Resolver
 from ..net.token_login import TokenSource
 from ..policy.rewriting import fixed_sender
-from ..queue.limiter import Limiter
+from ..queue.limiter import AccountLimit, Limiter
 from ..queue.outgoing import Outgoing
 from ..queue.rules import staging_guard
 from ..settings.service import SettingsService
+from ..store import QueueStore
 from ..transports.by_kind import Transports
 from ..transports.direct import MOST_TRIED, towards
 from ..transports.mail_route import Misses, NoRoute, not_tried
 from .advice import finding
-from .connection_test import House, Order, RealMessage, Result, run
+from .connection_test import House, NoMessage, Order, RealMessage, Result, run
 from .sender_domain import SenderDomainTest
 from .stages import Outcome, Recorder, Tell
 
@@ -58,6 +59,7 @@ class Trials:
     circuit: Callable[[Account], Circuit]
     outgoing: Callable[[Account], Outgoing | None]
     tokens: Callable[[Account], TokenSource]
+    store: QueueStore
 
     @staticmethod
     def require_sound(wanted: Wanted) -> str:
@@ -107,12 +109,14 @@ class Trials:
             mend = self.configuration.mend("sending_enabled") or "postroom settings set sending_enabled true"
             return f"none was sent: sending is off ({mend})"
         limit = self.limiter().beside_its_lane(account)
-        if limit is not None and limit.reached:
-            return f"none was sent: the account has reached {limit.reached}"
-        return ""
+        return _reached(limit) if limit is not None else ""
 
     async def _message(self, account: Account, sender: str, recipient: str) -> RealMessage:
-        """A message as this account sends it: composed, under the staging guard, rewritten and signed."""
+        """A message as this account sends it: composed, under the staging guard, rewritten, signed, and counted.
+
+        Raises:
+            NoMessage: a limit was reached by now.
+        """
         now = self.clock.now()
         to = recipient
         message_id = f"<{uuid.uuid4()}@{sender.rpartition('@')[2]}>"
@@ -133,14 +137,21 @@ class Trials:
         outgoing = self.outgoing(account)
         if outgoing is not None:
             due = await outgoing.alter(due, now)
-        limit = self.limiter().beside_its_lane(account)
-        if limit is not None:
-            send = limit.reserve(1)
-            send.was_begun()
-            send.end()
+        await self._count(account)
         assert isinstance(due.content.body, bytes)
         envelope = Envelope(due.reverse_path, (to,), due.eight_bit, due.smtputf8)
         return RealMessage(envelope, due.content.head, due.content.body, to if to != recipient else "")
+
+    async def _count(self, account: Account) -> None:
+        """One message more for its limits, on record before its MAIL. Raises as `_message`."""
+        limit = self.limiter().beside_its_lane(account)
+        if limit is None:
+            return
+        if limit.reached:
+            raise NoMessage(_reached(limit))
+        send = limit.reserve(1)  # in the same turn of the loop, so that nobody else takes the room
+        send.was_begun()
+        await self.store.count(send.end())
 
     async def _hosts(self, account: Account, recipient: str, recorder: Recorder) -> Sequence[tuple[Account, Resolver]]:
         """Where mail for `recipient` goes, as a stage of its own: each host as an account of its own."""
@@ -168,6 +179,11 @@ class Trials:
             recorder.current.worsen(Outcome.FAILED, failure.reason, advice)
         recorder.end()
         return found
+
+
+def _reached(limit: AccountLimit) -> str:
+    """Why its limits let nothing start now; "" if they do."""
+    return f"none was sent: the account has reached {limit.reached}" if limit.reached else ""
 
 
 def _typed(field: str, text: str) -> str:

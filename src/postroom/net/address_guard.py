@@ -13,10 +13,11 @@ from .stream import Address, ConnectFailed, Resolver
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: What an address may carry within itself: IPv4-compatible (RFC 4291 section 2.5.5.1) and NAT64 (RFC 6052, RFC 8215).
-_COMPATIBLE = ipaddress.IPv6Network("::/96")
+#: All that is given out of IPv6 (RFC 4291 section 2.4), but for NAT64, which is what it carries (RFC 6052).
+_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
+_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637
+_RELAYS = ipaddress.IPv4Network("192.88.99.0/24")  # of 6to4, RFC 7526
 _SHARED = ipaddress.IPv4Network("100.64.0.0/10")  # RFC 6598
 _PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")  # RFC 6890; clouds have metadata there too
 
@@ -94,7 +95,7 @@ def _within(address: IpAddress) -> list[IpAddress]:
         found.append(address.sixtofour)
     if address.teredo is not None:  # RFC 4380
         found += address.teredo
-    if address in _NAT64 or address in _COMPATIBLE:
+    if address in _NAT64:
         found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return found
 
@@ -113,15 +114,15 @@ def _kind(address: IpAddress) -> str:
         return "a metadata service"
     if address in _SHARED:
         return "a shared address (RFC 6598)"
-    if address in _PROTOCOLS:
+    if address in _PROTOCOLS or address in _RELAYS:
         return "a reserved address"
     if isinstance(address, ipaddress.IPv6Address):
         if address.is_site_local:
             return "a private address"
-        if address in _COMPATIBLE or address in _NAT64_LOCAL:
-            return "a reserved address"
         if address in _NAT64:
             return ""  # it is what it carries
+        if (address not in _UNICAST and not address.is_private) or address in _DOCUMENTATION:
+            return "a reserved address"
     if address.is_private:
         return "a private address"
     return "" if address.is_global else "a reserved address"

@@ -28,7 +28,7 @@ LONGEST_ANSWER_BYTES = 1024 * 1024
 #: What a connection holds of what nobody has read yet.
 _READ_BYTES = 64 * 1024
 
-#: To these names a request may go without encryption: it does not leave the machine.
+#: To these names a request may go without encryption, but through no proxy: it does not leave the machine.
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Tls = Callable[[str], ClientTls]
@@ -85,6 +85,7 @@ class HttpClient:
         idle: timedelta = timedelta(0),
         resolver: Resolver = resolve,
     ) -> None:
+        self._way = way
         self._connect_seconds = connect_timeout.total_seconds()
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=client_context(protocols=("http/1.1",)),  # not used: each host has its own
@@ -122,9 +123,9 @@ class HttpClient:
 
         Raises:
             HttpFailed: there is none.
-            ValueError: the URL can't be asked, or is not encrypted and not this machine's own.
+            ValueError: the URL can't be asked, or is not encrypted and not this machine's own, reached without proxy.
         """
-        host = _host_of(url)
+        host = _host_of(url, self._way)
         begun: list[str] = []
 
         async def trace(event: str, info: Mapping[str, Any]) -> None:
@@ -169,13 +170,16 @@ class HttpClient:
         await self.close()
 
 
-def _host_of(url: str) -> str:
+def _host_of(url: str, way: Way) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     if not url.isascii() or not url.isprintable() or " " in url or not host or parts.username is not None:
         raise ValueError("the URL can't be asked")
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK):
-        raise ValueError(f"the URL of {host} is not encrypted")
+    if parts.scheme != "https":
+        if parts.scheme != "http" or host not in LOOPBACK:
+            raise ValueError(f"the URL of {host} is not encrypted")
+        if not way.is_straight:
+            raise ValueError(f"the URL of {host} is not encrypted, and the way there leads through a proxy")
     return host
 
 

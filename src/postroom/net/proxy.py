@@ -297,4 +297,4 @@ async def _read_to(sock: socket.socket, end: re.Pattern[bytes], most: int) -> by
             kept += sock.recv(taken)
         if found is not None:
             return bytes(kept)
-    raise http_connect.ConnectRubbish(f"sends more than {most} octets where it should answer")
+    raise http_connect.ConnectRubbish(f"sends more than {http_connect.MAX_HEAD_BYTES} octets where it should answer")

@@ -46,8 +46,7 @@ Place = tuple[int, int, int, bytes, int]
 
 @record
 class Claim:
-    """Deliveries of one message that are about to be written on one connection; `usage` is what they added to limits
-    all the same when they are given back."""
+    """Deliveries of one message about to be written on one connection; `usage` counts although they are given back."""
 
     message_id: MessageId
     recipients: tuple[int, ...]
@@ -316,12 +315,14 @@ class QueueStore(Protocol):
     async def usage(self) -> Sequence[Usage]:
         """What limits have counted."""
 
+    def count(self, rows: Sequence[Usage]) -> asyncio.Future[None]:
+        """Add to what limits have counted: a send that is no delivery of a message."""
+
     async def repeats(self, application_id: int, most: int, now: int) -> bool:
         """Whether `most` or more messages of the application with the same recipient and body count at that time."""
 
     def forget_usage(self, before: int) -> asyncio.Future[int]:
-        """Remove what limits and repeat guards have counted and is worthless before that time, some of it at a time;
-        how many rows."""
+        """Remove some of what limits and repeat guards counted and is worthless before that time; how many rows."""
 
     def hold(self, selection: Selection, now: datetime, why: str = "") -> asyncio.Future[int]:
         """`queued` and `deferred` to `held`; how many. `why` stands in the events."""
@@ -474,8 +475,7 @@ class DefinitionStore(Protocol):
         """Remove; StateConflict while deliveries that have not ended wait for it."""
 
     def reseal(self) -> asyncio.Future[int]:
-        """Seal every secret anew under the first key, in one transaction; of how many accounts. InvalidInput if one
-        can't be opened."""
+        """Seal all secrets anew under the first key, or none; of how many accounts. InvalidInput: one can't be read."""
 
     def save_application(self, application: Application) -> asyncio.Future[Application]:
         """Insert (id 0) or replace under the next revision; `InvalidInput` if the name is taken."""

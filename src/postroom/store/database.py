@@ -74,7 +74,7 @@ from .search_index import SearchIndex
 from .selections import Move
 from .suppressions import SuppressionTable
 from .tokens import TokenTable
-from .writer import Group, Transaction, Writer
+from .writer import Group, Writer
 
 T = TypeVar("T")
 
@@ -240,6 +240,10 @@ class Database(DefinitionVerbs):
     async def usage(self) -> Sequence[Usage]:
         """See `QueueStore.usage`."""
         return await self._readers.read(usage.read_usage)
+
+    def count(self, rows: Sequence[Usage]) -> asyncio.Future[None]:
+        """See `QueueStore.count`."""
+        return self._submit(Kind.ALONE, usage.count(rows))
 
     async def repeats(self, application_id: int, most: int, now: int) -> bool:
         """See `QueueStore.repeats`."""
@@ -450,8 +454,4 @@ class Database(DefinitionVerbs):
 
     def write(self, work: Callable[[Any], T]) -> asyncio.Future[T]:
         """See `DefinitionStore.write`. `work` must not commit, and may be run again when its group is rolled back."""
-
-        def run(transaction: Transaction) -> T:
-            return work(transaction.core)
-
-        return self._submit(Kind.ALONE, run)
+        return self._submit(Kind.ALONE, lambda transaction: work(transaction.core))

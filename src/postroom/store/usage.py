@@ -41,6 +41,11 @@ def keep(transaction: Transaction, usage: Iterable[Usage]) -> None:
         transaction.raw.run(_ADD, values)
 
 
+def count(usage: Iterable[Usage]) -> Callable[[Transaction], None]:
+    """Work for the writer: `keep`, by itself."""
+    return lambda transaction: keep(transaction, usage)
+
+
 def count_under_way(transaction: Transaction, token: int, now: datetime) -> None:
     """What is `sending` under a token older than `token` may have started at any time until now, and counts as sent
     then; the clock may stand before the last send on record."""

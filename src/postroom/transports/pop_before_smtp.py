@@ -11,7 +11,7 @@ import structlog
 
 from ..model.account import Account
 from ..model.clock import Clock
-from ..model.outcome import Bounced, Deferred, NotSent, Outcome
+from ..model.outcome import Bounced, Deferred, Delivered, NotSent, Outcome
 from ..net import pop3_login
 from ..net.pop3_login import PopLoggedIn
 from ..net.stream import Resolver
@@ -23,6 +23,10 @@ _log = structlog.get_logger()
 
 #: The commands whose refusal may mean that no login is known.
 _STAGES = {"MAIL": Stage.MAIL, "RCPT": Stage.RCPT}
+
+#: How old a login must be until a denial may cause the next, where the last that it caused helped nobody; it doubles
+#: with each that helps nobody.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 60.0, 960.0
 
 LogIn = Callable[[], Awaitable[PopLoggedIn]]
 
@@ -42,7 +46,9 @@ class PopBeforeSmtp:
         self._account = account
         self._clock = clock
         self._log_in = log_in
-        self._serves_until = float("-inf")
+        self._began = self._serves_until = float("-inf")
+        self._pause_seconds = 0.0  # no login is made for a denial while the last one is younger
+        self._in_vain = 0  # the last login that was made for a denial and helped nobody
         self._making: asyncio.Task[None] | None = None
         self._denied: dict[str, int] = {}  # recipients that go again, with the login under which they were refused
         self._closed = False
@@ -81,11 +87,10 @@ class PopBeforeSmtp:
     ) -> Sequence[Outcome]:
         """`outcomes`, where those whom another login may help are NotSent; they were sent to under login `number`.
 
-        Each recipient has one more login only: refused again, it is what the rules say.
+        Each recipient has one more login only: refused again, it is what the rules say. So it is at once while logins
+        that were made for others help nobody.
         """
-        if not any(map(_asks_for_login, outcomes)):
-            for recipient in recipients if self._denied else ():
-                self._denied.pop(recipient, None)
+        if not self._denied and not any(map(_asks_for_login, outcomes)):
             return outcomes
         pairs = zip(recipients, outcomes, strict=True)
         return [self._again(recipient, outcome, number, pool) for recipient, outcome in pairs]
@@ -98,15 +103,28 @@ class PopBeforeSmtp:
 
     def _again(self, recipient: str, outcome: Outcome, number: int, pool: Pool) -> Outcome:
         refused_before = self._denied.pop(recipient, number)
-        if not _asks_for_login(outcome) or refused_before < number:
+        if not _asks_for_login(outcome):
+            if refused_before < number and isinstance(outcome, Delivered):
+                self._pause_seconds = 0.0
             return outcome
-        self._denied[recipient] = number
+        if refused_before < number:
+            self._was_in_vain(number)
+            return outcome
         if number == self.number:
+            if self._clock.monotonic() < self._began + self._pause_seconds:
+                return outcome
             self.forget()
             pool.retire()  # a relay may have looked at the address when they were opened
+        self._denied[recipient] = number
         assert outcome.reply is not None
         reason = f"{outcome.reply.text}: it goes again after another POP3 login"
         return NotSent(reason=reason, reply=outcome.reply, remote_host=outcome.remote_host)
+
+    def _was_in_vain(self, number: int) -> None:
+        if number > self._in_vain:
+            self._in_vain = number
+            longer = max(2 * self._pause_seconds, _FIRST_PAUSE_SECONDS)
+            self._pause_seconds = min(longer, _LONGEST_PAUSE_SECONDS)
 
     async def _make(self) -> None:
         made = await self._log_in()
@@ -114,7 +132,8 @@ class PopBeforeSmtp:
         self._denied = {recipient: under for recipient, under in self._denied.items() if under == self.number}
         pop = self._account.pop
         await _interval_is_over(made, self._account, self._clock)
-        self.number, self._serves_until = number, made.began + pop.validity.total_seconds()
+        self.number, self._began = number, made.began
+        self._serves_until = made.began + pop.validity.total_seconds()
         _log.info("pop3_login", account=self._account.name, host=self._account.pop_host, number=number)
 
     def _made(self, making: asyncio.Task[None]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -257,6 +259,28 @@ async def test_the_certificate_that_was_refused_is_shown() -> None:
     assert facts["sha256"] == fingerprint(issued)
     assert facts["chain"][0]["names"] == ["other.test"]
     assert relay.taken == []
+
+
+async def test_a_relay_that_was_refused_sees_no_certificate_of_ours() -> None:
+    shown: list[object] = []
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        shown.append(writer.get_extra_info("peercert"))
+        writer.write(b"220 other.test\r\n")
+        with suppress(OSError):
+            await reader.readline()
+        writer.close()
+        ended.set()
+
+    context = asking(AUTHORITY, AUTHORITY.issue_cert("other.test"))
+    context.verify_mode = ssl.CERT_OPTIONAL
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as relay:
+        fields = TLS | own_certificate(AUTHORITY)
+        found = await tried(to(relay.sockets[0].getsockname()[1]), **fields)
+        await ended.wait()
+    assert found.stage("tls").facts["chain"][0]["names"] == ["other.test"]
+    assert shown == [None]
 
 
 async def test_a_certificate_that_is_wanted_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

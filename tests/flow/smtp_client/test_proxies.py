@@ -484,3 +484,13 @@ async def test_a_proxy_whose_name_is_unknown_is_told_apart() -> None:
         await open_socket("relay.test", 25, way, nobody)
     assert (failed.value.stage, failed.value.kind) == ("proxy", "network")
     assert failed.value.reason.endswith("is not reached: proxy.test cannot be resolved: no such name")
+
+
+async def test_interim_replies_without_an_end_are_too_many() -> None:
+    async def talk(line: Line) -> None:
+        await line.head()
+        await line.flood(b"HTTP/1.1 100 Continue\r\n\r\n" * 50)
+
+    came, _ = await attempt(talk, ProxyType.HTTP_CONNECT)
+    assert isinstance(came, ConnectFailed)
+    assert (came.kind, "sends more than 16384 octets where it should answer" in came.reason) == ("protocol", True)

@@ -21,6 +21,8 @@ REFUSED = {
     "::127.0.0.1": "reserved", "64:ff9b::7f00:1": "loopback", "64:ff9b::a00:1": "private",
     "64:ff9b:1::1": "reserved", "2002:7f00:1::": "loopback", "2002:a9fe:a9fe::": "link-local",
     "2001:0:4136:e378:8000:63bf:3fff:fdd2": "private", "198.18.0.1": "private", "2001:db8::1": "private",
+    "192.88.99.1": "reserved", "::ffff:0:127.0.0.1": "reserved", "3fff::1": "reserved", "4000::1": "reserved",
+    "5f00::1": "reserved", "1fff::1": "reserved",
 }  # fmt: skip
 
 
@@ -31,7 +33,15 @@ def test_what_is_not_public_is_refused(address: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["8.8.8.8", "193.0.6.139", "2001:67c:2e8:22::c100:68b", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"],
+    [
+        "8.8.8.8",
+        "193.0.6.139",
+        "2001:67c:2e8:22::c100:68b",
+        "::ffff:8.8.8.8",
+        "64:ff9b::808:808",
+        "2002:808:808::1",
+        "3ffe::1",
+    ],
 )
 def test_what_is_public_passes(address: str) -> None:
     assert GUARD.refuses(address) == ""
