@@ -20,11 +20,24 @@ MessageId = NewType("MessageId", bytes)
 #: A lane: order, throttle and warm connections of one account. The same number as the account's id.
 LaneId = NewType("LaneId", int)
 
-#: Whose mail it is when senders take turns: the number of an application.
+#: Whose mail it is when senders take turns: the number of an application (see `flow_of`).
 FlowId = NewType("FlowId", int)
+
+#: Where the flows of mail begin that brings connections of its own.
+_OWN_FLOWS = 1 << 30
 
 #: Stamped on claims; a newer one makes every older claim void (DESIGN section 3).
 FencingToken = NewType("FencingToken", int)
+
+
+def flow_of(application_id: int, *, own: bool) -> FlowId:
+    """The flow of an application's mail; what brings connections of its own has one apart, to hold up no other."""
+    return FlowId(application_id + _OWN_FLOWS if own else application_id)
+
+
+def application_of(flow: FlowId) -> int:
+    """The number of the application whose flow it is."""
+    return flow - _OWN_FLOWS if flow >= _OWN_FLOWS else flow
 
 
 class DeliveryState(StrEnum):

@@ -17,7 +17,7 @@ from ..model.account import Account, AccountKind, Fallback
 from ..model.application import Application
 from ..model.clock import Clock, Timer
 from ..model.limits import WhenLimited
-from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId
+from ..model.queue import DueDelivery, DueMessage, LaneId, MessageId, application_of
 from ..policy.fallback import successor
 from ..policy.routing import RoutingTable
 from ..store import Claim, Diversion, Place, QueueStore, WaitingDelivery
@@ -95,7 +95,7 @@ class Diverter:
 
     def refused(self, account: Account, message: DueMessage, delivery: DueDelivery) -> Account | None:
         """See `Successors.refused`."""
-        application = self._application(message.flow)
+        application = self._application(application_of(message.flow))
         if application is None or message.named:
             return None
         table = self._routes()

@@ -24,12 +24,12 @@ from ..model.queue import (
     Aside,
     DueDelivery,
     DueMessage,
-    FlowId,
     LaneId,
     MessageId,
     NewDelivery,
     NewMessage,
     PriorityClass,
+    flow_of,
 )
 from ..model.submission import Accepted, Door, Submission
 from ..pending import Pending
@@ -422,7 +422,7 @@ def _due_on(lane: LaneId, message: NewMessage, deliveries: Sequence[NewDelivery]
         ret=dsn.ret if dsn is not None else "",
         envid=dsn.envid if dsn is not None else "",
         retry=message.retry,
-        flow=FlowId(message.application_id),
+        flow=flow_of(message.application_id, own=message.connection is not None),
         named=message.named,
         connection=message.connection,
     )

@@ -54,7 +54,7 @@ class Loader:
             return  # the next beat finds it in the store
         priority = message.priority
         strand = (priority, message.flow)
-        if priority in self._unseen or strand in self._cold or self._ready.is_full(priority):
+        if priority in self._unseen or strand in self._cold or not self._ready.has_room_for(message):
             self._cold.add(strand)  # first come, first served: what is in the store goes before it
         elif self._task is not None and (priority in self._read_classes or strand in self._read_strands):
             self._arrived.append(message)
@@ -89,6 +89,8 @@ class Loader:
     def is_due(self) -> bool:
         """Whether `load` should be called: little is ready, or a turn would be missed."""
         if not (self._unseen or self._cold) or self._task is not None:
+            return False
+        if not self._unseen and all(map(self._ready.is_shut, self._cold)):
             return False
         if self._ready.runs_low:
             return True

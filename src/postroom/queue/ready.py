@@ -78,6 +78,14 @@ class Ready:
         rooms = 2 if priority is _URGENT else 1  # a backlog leaves room for what is urgent
         return self.count >= READY_MESSAGES * rooms or self._bytes >= READY_BYTES * rooms
 
+    def has_room_for(self, message: DueMessage) -> bool:
+        """Whether it may be kept in memory."""
+        return not self.is_full(message.priority)
+
+    def is_shut(self, strand: Strand) -> bool:
+        """Whether no more of a strand should be read, of which some waits here: its room apart from others' is full."""
+        return False
+
     @property
     def runs_low(self) -> bool:
         """Whether little waits here."""

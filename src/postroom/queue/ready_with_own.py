@@ -41,14 +41,15 @@ class ReadyWithOwn(Ready):
         super().clear()
         self._apart.clear()
 
-    def is_full(self, priority: PriorityClass) -> bool:
-        """See `Ready.is_full`."""
-        return super().is_full(priority) or self._apart.is_full(priority)
+    def has_room_for(self, message: DueMessage) -> bool:
+        """See `Ready.has_room_for`."""
+        if message.connection is not None:
+            return self._apart.has_room_for(message)
+        return super().has_room_for(message)
 
-    @property
-    def runs_low(self) -> bool:
-        """See `Ready.runs_low`: not while what waits apart has filled its room."""
-        return super().runs_low and not self._apart.is_full(PriorityClass.NORMAL)
+    def is_shut(self, strand: Strand) -> bool:
+        """See `Ready.is_shut`."""
+        return self._apart.waits(strand) and self._apart.is_full(strand[0])
 
     def add(self, message: DueMessage) -> None:
         """See `Ready.add`."""
@@ -73,7 +74,8 @@ class ReadyWithOwn(Ready):
         counts = dict(rest.counts)
         for strand, count in own.counts.items():
             counts[strand] = counts.get(strand, 0) + count
-        return InHand(deliveries=rest.deliveries | own.deliveries, counts=counts)
+        shut = frozenset(filter(self.is_shut, own.counts))
+        return InHand(deliveries=rest.deliveries | own.deliveries, counts=counts, shut=shut)
 
     @property
     def foremost(self) -> PriorityClass:

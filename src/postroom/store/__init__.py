@@ -58,17 +58,17 @@ class Claim:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InHand:
     """What a lane has in memory, for a read that shall bring what it has not: deliveries, and how many of each class
-    and flow. `whole`: it wants each message with all its deliveries that are due."""
+    and flow. `whole`: it wants each message with all its deliveries that are due. Nothing more of what is `shut`."""
 
     deliveries: Set[tuple[MessageId, int]] = frozenset()
     counts: Mapping[tuple[PriorityClass, FlowId], int] = field(default_factory=dict)
     whole: bool = False
+    shut: Set[tuple[PriorityClass, FlowId]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What may be claimed: `messages` in the order of class, flow and age; of the strands in `more` there is more, and
-    the classes in `unseen` were not looked at."""
+    """What may be claimed, by class, flow and age; there is `more` of these strands; `unseen` classes were not read."""
 
     messages: Sequence[DueMessage]
     more: frozenset[tuple[PriorityClass, FlowId]] = frozenset()

@@ -16,7 +16,7 @@ from ..errors import StorageFailed
 from ..model.account import Retry
 from ..model.content import ContentId, StagedBody
 from ..model.envelope import DsnRequest
-from ..model.queue import NOTHING_ASIDE, Aside, AttemptRecord, DeliveryResult, NewMessage
+from ..model.queue import NOTHING_ASIDE, Aside, AttemptRecord, DeliveryResult, NewMessage, flow_of
 from ..model.suppression import Suppression
 from . import Claim, own_connections, suppressions, usage
 from .repetitions import hold_repeated
@@ -121,7 +121,7 @@ def enqueue(transaction: Transaction, messages: Sequence[NewMessage]) -> Sequenc
         identity = message.id
         accepted = micros(message.accepted)
         priority = int(message.priority)
-        flow = message.application_id
+        flow = flow_of(message.application_id, own=message.connection is not None)
         envelope = message.envelope
         content = message.content
         body = content.body

@@ -75,6 +75,10 @@ def due(reader: Reader, lane: LaneId, now: datetime, limit: int, in_hand: InHand
     unseen: set[PriorityClass] = set()
     left = limit
     found = {priority: _flows_due(reader, lane, priority, now) for priority in PriorityClass}
+    for priority, flow in in_hand.shut:
+        if flow in found[priority]:
+            found[priority].remove(flow)
+            more.add((priority, flow))
     for priority, waiting in found.items():
         most = left
         if priority is PriorityClass.NORMAL and found[PriorityClass.BULK]:
