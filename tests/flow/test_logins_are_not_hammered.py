@@ -50,6 +50,17 @@ async def asleep(gateway: Gateway, clock: FakeClock) -> Circuit:
     ],
 )
 async def test_logins(tmp_path: Path, behaviour: dict[str, Any], most: int, waiting: int) -> None:
+    assert 1 <= await logins(tmp_path, behaviour, waiting) <= most
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
+async def test_a_relay_that_breaks_off(tmp_path: Path, verb: str) -> None:
+    """The message is blamed for one connection that breaks off, the account for two in a row."""
+    assert 2 <= await logins(tmp_path, {"close_after": verb}, 60) <= 2 * SLEEPS
+
+
+async def logins(tmp_path: Path, behaviour: dict[str, Any], waiting: int) -> int:
+    """How many the relay saw."""
     smarthost, clock = Smarthost(Behaviour(offers=("AUTH PLAIN",), **behaviour)), FakeClock()
     await smarthost.start()
     settings = Settings.load(tmp_path, hostname="gateway.test", smtp={"listeners": []})
@@ -64,10 +75,10 @@ async def test_logins(tmp_path: Path, behaviour: dict[str, Any], most: int, wait
     while (circuit := await asleep(gateway, clock)).until is not None and circuit.until < end:
         clock.advance(circuit.until - clock.now())
     clock.advance(end - clock.now())
-    assert 1 <= sum(line.startswith("AUTH") for line in smarthost.commands) <= most
     assert smarthost.taken == []
     stopping = asyncio.ensure_future(gateway.stop())
     while not stopping.done():
         clock.advance(timedelta(seconds=1))
         await asyncio.sleep(0)
     await smarthost.stop()
+    return sum(line.startswith("AUTH") for line in smarthost.commands)

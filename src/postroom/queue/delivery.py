@@ -343,6 +343,11 @@ def not_sent(outcomes: Sequence[Outcome]) -> frozenset[int]:
     return frozenset(n for n, outcome in enumerate(outcomes) if isinstance(outcome, NotSent))
 
 
+def was_answered(outcomes: Sequence[Outcome]) -> bool:
+    """Whether the other side said anything of anybody: one that breaks off each time has not got well."""
+    return any(outcome.reply is not None for outcome in outcomes)
+
+
 def account_failure(outcomes: Sequence[Outcome]) -> Deferred | None:
     """The outcome that speaks of the account rather than of the message, if there is one."""
     for outcome in outcomes:

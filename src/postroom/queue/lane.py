@@ -407,7 +407,7 @@ class Lane:
         begun.slot.settle()
         if failure is not None:
             self.fail(failure, connecting=False)
-        elif not is_own and self.breaker.succeeded():
+        elif not is_own and (not failed or delivery.was_answered(outcomes)) and self.breaker.succeeded():
             self._successors.look()
         self._keep(begun, partial(self._store.complete, record), [r.due for r in results if r.due is not None], then)
         if handed_over:

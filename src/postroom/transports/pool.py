@@ -29,7 +29,7 @@ PLAIN_SLOTS = 2
 #: behind a content waits as long as its reply, which may be minutes.
 STALLED_SECONDS = 5.0
 
-#: Connections in a row that may end before any transaction was answered until the account counts as failing.
+#: Connections in a row that may break before any transaction was answered whole until the account counts as failing.
 FRUITLESS_LIMIT = 2
 
 Start = Callable[[SmtpConnection, Transaction, Callable[[TransactionResult], None]], None]
@@ -90,7 +90,7 @@ class Link:
 
         def done(result: TransactionResult) -> None:
             self._in_machine -= 1
-            self.answered += result.mail is not None
+            self.answered += not result.error
             self.busy_since = self._pool.clock.monotonic()
             self._unsettled += 1
             if self._unsettled == 2:
