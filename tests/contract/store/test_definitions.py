@@ -97,6 +97,7 @@ FULL = Account(
         client_secret="client secret", certificate="cert", certificate_key="certificate key",
         service_account="service account", refresh_token="refresh token", authorize_url="https://a.example",
         device_url="https://d.example", token_url="https://t.example", scopes=("a", "b"),
+        secret_expires="2030-01-01", issuer="https://i.example",
     ),
     sender=Sender(
         full_name="n", address="a@x.test", reply_address="r@x.test", fixed="f@x.test", fixed_name="F",

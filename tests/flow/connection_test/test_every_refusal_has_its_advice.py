@@ -12,10 +12,13 @@ from tests.flow.smtp_client.talk import Relay
 #: How the stages of replies are called in a test.
 NAMES = {"mail": "sender", "rcpt": "recipient", "data": "message", "content": "message"}
 
+#: What is said where tokens are given or taken is no reply of a relay to a password.
+OF_TOKENS = {Stage.TOKEN, Stage.TOKEN_LOGIN, Stage.GRAPH}
+
 CASES = [
     pytest.param(rule, stage, id=f"{rule.name}-{stage}")
     for rule in rules()
-    for stage in sorted(rule.stages - {Stage.TOKEN, Stage.GRAPH})
+    for stage in sorted(rule.stages - OF_TOKENS)
 ]
 
 
