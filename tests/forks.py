@@ -174,10 +174,9 @@ def forks() -> Forks:
 
 
 def may_fork(environment: Mapping[str, str]) -> bool:
-    """Whether a process with this environment may be a fork: none that changes what an interpreter is."""
-    return not _FRESH and not any(
-        name.startswith(("LD_", "PYTHON")) and environment[name] != os.environ.get(name) for name in environment
-    )
+    """Whether a process with this environment may be a fork: none that its interpreter reads as it starts."""
+    own = {name for name, value in environment.items() if os.environ.get(name) != value}
+    return not _FRESH and not any(name.startswith(("LD_", "PYTHON", "MALLOC_", "GLIBC_")) for name in own)
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], text: str | None) -> subprocess.CompletedProcess[str]:
