@@ -328,11 +328,12 @@ class Account:
         return self.pop.host or self.host
 
 
-#: What is about the mail that an account takes, and how it leaves: no connection is made by it.
+#: What is about the mail that an account takes, and how it leaves: no connection is made by it. Not here is what may
+#: forbid connections altogether (`accounts.unbuilt`).
 _NOT_OF_CONNECTIONS = (
-    "position", "revision", "description", "owner", "charset", "sender", "dkim", "templates", "sender_patterns",
-    "recipient_patterns", "fallback", "fallback_accounts", "fall_back_after", "retry", "limits",
-    "recipients_per_transaction", "when_limited", "quota_group",
+    "position", "revision", "description", "sender", "dkim", "sender_patterns", "recipient_patterns", "fallback",
+    "fallback_accounts", "fall_back_after", "retry", "limits", "recipients_per_transaction", "when_limited",
+    "quota_group",
 )  # fmt: skip
 
 
