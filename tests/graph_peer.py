@@ -14,6 +14,7 @@ import email.policy
 import itertools
 import json
 import re
+import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -90,9 +91,10 @@ def error(status: int, code: str, message: str, **headers: str) -> bytes:
 
 
 class GraphPeer:
-    """`async with GraphPeer() as peer`. `tokens` are those it takes, `may_read`: they have Mail.ReadWrite."""
+    """`async with GraphPeer() as peer`; over TLS with `context`, and takes ranges of files at `uploads` where that is
+    another host. `tokens` are those it takes, `may_read`: they have Mail.ReadWrite."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, uploads: str = "") -> None:
         self.mailboxes = {"box@x.test"}
         self.send_as: set[tuple[str, str]] = set()  # (mailbox, other address that it may send as)
         self.tokens = {"token-1"}
@@ -105,27 +107,28 @@ class GraphPeer:
         self.gate = asyncio.Event()
         self.gate.set()
         self._numbers = itertools.count(1)
-        self._server = WebServer(self._say)
+        self.server = WebServer(self._say, context)
+        self._uploads = uploads
 
     async def __aenter__(self) -> GraphPeer:
-        await self._server.__aenter__()
+        await self.server.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._server.__aexit__(kind, error, trace)
+        await self.server.__aexit__(kind, error, trace)
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return self._server.url
+        return self.server.url
 
     @property
     def asked(self) -> list[str]:
         """`METHOD path` of each request, without what names mailboxes and items."""
         found = []
-        for asked in self._server.asked:
+        for asked in self.server.asked:
             path = re.sub(r"^/v1\.0/users/[^/]+/", "", asked.path.partition("?")[0])
             path = re.sub(r"(messages|/upload)/[^/]+", r"\1/ID", path)
             found.append(f"{asked.method} {path}")
@@ -134,7 +137,7 @@ class GraphPeer:
     @property
     def requests(self) -> list[Asked]:
         """Them, whole."""
-        return self._server.asked
+        return self.server.asked
 
     def fail(self, pattern: str, said: bytes | None, *, done: bool = False) -> None:
         """Answer the next request with `pattern` in its `METHOD path` so, once it was done or instead of doing it."""
@@ -283,7 +286,7 @@ class GraphPeer:
             return error(400, "ErrorAttachmentSizeLimitExceeded", "The size of the attachment is too large.")
         token = f"authtoken{next(self._numbers)}"
         self.uploads[token] = Upload(item, file, file["size"])
-        return answer({"uploadUrl": f"{self.url}/upload/{token}", "nextExpectedRanges": ["0-"]}, 201)
+        return answer({"uploadUrl": f"{self._uploads or self.url}/upload/{token}", "nextExpectedRanges": ["0-"]}, 201)
 
     # https://learn.microsoft.com/graph/outlook-large-attachments
 

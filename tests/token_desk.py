@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,11 @@ Misbehaviour = Callable[[Asked], bytes | None]
 
 
 class TokenDesk:
-    """`async with TokenDesk() as desk`: gives access tokens a1, a2, ... and for refresh token rN the next one."""
+    """`async with TokenDesk() as desk`: gives access tokens a1, a2, ... and for refresh token rN the next one; over TLS
+    with `context`."""
 
-    def __init__(self) -> None:
-        self.server = WebServer(self._say)
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.server = WebServer(self._say, context)
         self.refresh_token = "r1"
         self.rotates = True
         self.given = 0

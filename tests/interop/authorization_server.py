@@ -17,6 +17,26 @@ from bench.traffic import free_port
 from tests.conftest import find_peer
 from tests.interop.conftest import Certificates
 
+#: What a Dovecot offers that asks such a server about tokens.
+MECHANISMS = "plain login xoauth2 oauthbearer"
+
+#: RFC 7662: Dovecot asks whether a token is good, and whose.
+_INTROSPECTION = """
+introspection_mode = post
+introspection_url = http://dovecot:dovecot@127.0.0.1:{port}/token/introspection
+username_attribute = username
+active_attribute = active
+active_value = true
+"""
+_PASSDB = """
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {file}
+}}
+auth_verbose = yes
+"""
+
 
 @dataclass(frozen=True)
 class AuthorizationServer:
@@ -34,6 +54,12 @@ class AuthorizationServer:
             "--oauth-authorize-url", f"{self.issuer}/auth", "--oauth-device-url", f"{self.issuer}/device/auth",
             *more,
         ]  # fmt: skip
+
+    def passdb(self, folder: Path) -> str:
+        """What a Dovecot is configured with that takes this server's tokens; `folder` is for a file of its own."""
+        file = folder / "introspection.conf"
+        file.write_text(_INTROSPECTION.format(port=self.issuer.rpartition(":")[2]))
+        return _PASSDB.format(file=file)
 
 
 @contextmanager

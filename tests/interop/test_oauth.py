@@ -16,30 +16,18 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.interop.authorization_server import AuthorizationServer, Browser, running_authorization_server
+from tests.interop.authorization_server import (
+    MECHANISMS,
+    AuthorizationServer,
+    Browser,
+    running_authorization_server,
+)
 from tests.interop.conftest import Certificates
 from tests.interop.dovecot import Dovecot, running_dovecot
 from tests.interop.gateway import Gateway, a_message, a_recipient, running_gateway
 from tests.interop.node_relay import NodeRelay, running_node_relay
 
 pytestmark = pytest.mark.peer("oidc-provider")
-
-#: RFC 7662: Dovecot asks whether a token is good, and whose.
-INTROSPECTION = """
-introspection_mode = post
-introspection_url = http://dovecot:dovecot@127.0.0.1:{port}/token/introspection
-username_attribute = username
-active_attribute = active
-active_value = true
-"""
-PASSDB = """
-passdb {{
-  driver = oauth2
-  mechanisms = xoauth2 oauthbearer
-  args = {file}
-}}
-auth_verbose = yes
-"""
 
 
 @dataclass
@@ -124,12 +112,9 @@ def house(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) 
     private = key.private_bytes(encoding, pkcs8, serialization.NoEncryption()).decode()
     public = key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
     with running_authorization_server(certificates, public) as server, running_node_relay(folder, certificates) as sink:
-        file = folder / "introspection.conf"
-        file.write_text(INTROSPECTION.format(port=server.issuer.rpartition(":")[2]))
-        service = PASSDB.format(file=file)
         with (
             running_dovecot(
-                certificates, sink.plain_port, mechanisms="plain login xoauth2 oauthbearer", service=service
+                certificates, sink.plain_port, mechanisms=MECHANISMS, service=server.passdb(folder)
             ) as dovecot,
             running_gateway(folder / "data") as gateway,
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -13,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from postroom.config import Settings
+from postroom.errors import NotRunning
 from postroom.gateway import Gateway
+from postroom.net.stream import ConnectFailed
+from postroom.oauth.consent import Waiting
 from tests.flow.gateways import hello
 from tests.interop.conftest import AioRelay, Certificates
 from tests.interop.dovecot import LOGIN as MAILBOX
@@ -30,6 +35,9 @@ from tests.interop.proxies import (
     running_squid,
     running_ssh,
 )
+from tests.tls_relay import pem, served
+from tests.token_desk import TokenDesk
+from tests.web_server import answer
 
 OTHER_PASSWORD = "Tr0ub4dor-and-3"
 
@@ -243,3 +251,77 @@ async def test_what_a_proxy_refuses_is_told_and_nobody_goes_round_it(
     assert advice in account["advice"]
     assert not any(secret in str(account) for secret in (PASSWORD, OTHER_PASSWORD))
     assert (relay.arrivals.peers, relay.arrivals.envelopes) == ([], [])
+
+
+# Tokens
+
+
+@pytest.mark.parametrize(("name", "kind"), [("squid", "http-connect"), ("dante", "socks5")])
+async def test_tokens_of_every_flow_come_through_the_proxy_and_from_nowhere_else(
+    gateway: Gateway, proxies: Callable[[str], RunningProxy], name: str, kind: str
+) -> None:
+    """The server's name is the proxy's own; every request comes from the proxy's own address."""
+    authority = trustme.CA()
+    async with TokenDesk(served(authority.issue_cert(HIDDEN_NAME))) as desk:
+        root = f"https://{HIDDEN_NAME}:{desk.server.port}"
+        way = {"proxy_type": kind, "proxy_host": "127.0.0.1", "proxy_port": proxies(name).port}
+        own = way | {f"oauth_{one}_url": f"{root}/{one}" for one in ("token", "authorize", "device")}
+        own |= {"host": HIDDEN_NAME, "ca_bundle": pem(authority)}
+        robot = {"oauth_flow": "client-credentials", "oauth_client_secret": "s3cret"}
+        issued = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert("app.test", key_type=trustme.KeyType.RSA)
+        key = issued.private_key_pem.bytes().decode()
+        certificate = {"oauth_certificate": pem_of(issued), "oauth_certificate_key": key}
+        of_service = {"type": "service_account", "client_email": "r@p.test", "private_key": key}
+        of_service["token_uri"] = f"{root}/google"
+        google = {"oauth_provider": "google", "oauth_service_account": json.dumps(of_service)}
+        for fields in (
+            {"name": "secret", **desk.account(**own | robot)},
+            {"name": "certified", **desk.account(**own | robot | certificate | {"oauth_client_secret": ""})},
+            {"name": "person", **desk.account(**own)},
+            {"name": "service", "host": HIDDEN_NAME, "ca_bundle": pem(authority), "authentication": "oauth2"}
+            | {"username": "ann@x.test", "oauth_flow": "service-account"} | google | way,
+        ):  # fmt: skip
+            await gateway.accounts.add(fields)
+        person = gateway.accounts.get("person")
+        given = [await gateway.tokens.token(gateway.accounts.get(one)) for one in ("secret", "certified", "service")]
+        link = await gateway.consents.begin_on_loopback(person, 9)
+        await gateway.consents.complete(person, {"state": link.state, "code": "c0de"})
+        given.append(await gateway.tokens.token(person))
+        given.append(await gateway.tokens.token(person, given[-1]))
+        device = {"device_code": "d", "user_code": "ABCD", "verification_uri": f"{root}/type"}
+        desk.misbehaviours = [lambda asked: answer(device)]
+        begun = await gateway.consents.begin_device(person)
+        assert not isinstance(await gateway.consents.poll(person, begun.state), Waiting)
+        assert given == ["a1", "a2", "a3", "a4", "a5"]
+        assert [(asked.path, asked.form.get("grant_type", "").rpartition(":")[2]) for asked in desk.asked] == [
+            ("/token", "client_credentials"), ("/token", "client_credentials"), ("/google", "jwt-bearer"),
+            ("/token", "authorization_code"), ("/token", "refresh_token"), ("/device", ""), ("/token", "device_code"),
+        ]  # fmt: skip
+        assert {asked.peer for asked in desk.asked} == {OUTSIDE}
+        assert len(desk.asked) == desk.server.connections
+
+
+@pytest.mark.parametrize(("name", "kind"), [("squid", "socks5"), ("dante", "http-connect")])
+async def test_a_proxy_that_fails_leads_no_token_request_to_the_server_itself(
+    gateway: Gateway, proxies: Callable[[str], RunningProxy], name: str, kind: str
+) -> None:
+    """It is at localhost, and would answer."""
+    authority = trustme.CA()
+    async with TokenDesk(served(authority.issue_cert("localhost"))) as desk:
+        own = {"proxy_type": kind, "proxy_host": "127.0.0.1", "proxy_port": proxies(name).port}
+        own |= {"host": "localhost", "ca_bundle": pem(authority), "connect_timeout": "1s"}
+        await gateway.accounts.add({"name": "person", **desk.account(**own, oauth_refresh_token="r1")})
+        person = gateway.accounts.get("person")
+        with pytest.raises(ConnectFailed, match="proxy"):
+            await gateway.tokens.token(person)
+        with pytest.raises(NotRunning, match="proxy"):
+            await gateway.consents.begin_device(person)
+        link = await gateway.consents.begin_on_loopback(person, 9)
+        with pytest.raises(NotRunning, match="proxy"):
+            await gateway.consents.complete(person, {"state": link.state, "code": "c0de"})
+        assert desk.server.connections == 0
+
+
+def pem_of(issued: trustme.LeafCert) -> str:
+    """A certificate."""
+    return issued.cert_chain_pems[0].bytes().decode()

@@ -57,8 +57,8 @@ class Answer:
 class HttpFailed(Exception):
     """No answer that can be used.
 
-    `stage` is "resolve", "connect", "tls" or "answer", `kind` as in `ConnectFailed`. `may_have_arrived`: octets of the
-    request were written, so that the server may have done what it asks.
+    `stage` is "resolve", "connect", "proxy", "tls" or "answer", `kind` as in `ConnectFailed`. `may_have_arrived`:
+    octets of the request were written, so that the server may have done what it asks.
     """
 
     def __init__(self, stage: str, kind: str, reason: str, *, may_have_arrived: bool) -> None:
@@ -227,8 +227,8 @@ class _Network(httpcore2.AsyncNetworkBackend):
         Raises:
             ConnectFailed: there is none.
         """
-        wire = _Wire(host, asyncio.get_running_loop().time() + self._seconds, self._seconds, self._tls)
-        await wire.reach(port, self._way, self._resolver)
+        wire = _Wire(host, self._way, asyncio.get_running_loop().time() + self._seconds, self._seconds, self._tls)
+        await wire.reach(port, self._resolver)
         return wire
 
 
@@ -246,8 +246,9 @@ class _Joined(asyncio.StreamReaderProtocol):
 class _Wire(httpcore2.AsyncNetworkStream):
     """One connection: a socket, until it is known whether TLS is spoken over it."""
 
-    def __init__(self, host: str, deadline: float, seconds: float, tls: Tls) -> None:
+    def __init__(self, host: str, way: Way, deadline: float, seconds: float, tls: Tls) -> None:
         self._host = host
+        self._way = way
         self._deadline = deadline
         self._seconds = seconds
         self._tls = tls
@@ -255,10 +256,10 @@ class _Wire(httpcore2.AsyncNetworkStream):
         self._reader = asyncio.StreamReader(limit=_READ_BYTES)
         self._writer: asyncio.StreamWriter | None = None
 
-    async def reach(self, port: int, way: Way, resolver: Resolver) -> None:
+    async def reach(self, port: int, resolver: Resolver) -> None:
         """Connect the socket. Raises ConnectFailed."""
-        async with self._in_time("connect"):
-            self._socket = await open_socket(self._host, port, way, resolver)
+        async with self._in_time("connect" if self._way.is_straight else "proxy"):
+            self._socket = await open_socket(self._host, port, self._way, resolver)
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -311,5 +312,5 @@ class _Wire(httpcore2.AsyncNetworkStream):
             async with asyncio.timeout_at(self._deadline):
                 yield
         except TimeoutError:
-            reason = f"no connection to {self._host} within {self._seconds:g} s"
+            reason = f"no connection to {self._way.to(self._host)} within {self._seconds:g} s"
             raise ConnectFailed(stage, "network", reason) from None

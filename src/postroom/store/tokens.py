@@ -22,6 +22,8 @@ from .writer import Transaction
 #: Both tables, with what makes a row of them.
 SEALED: tuple[tuple[Table, Any], ...] = ((token, token.c.account_id), (consent, consent.c.state))
 
+_INSERT = f"INSERT INTO token ({', '.join(token.c.keys())}) VALUES ({', '.join(f':{name}' for name in token.c.keys())})"
+
 
 def _maybe_micros(at: datetime | None) -> int | None:
     return None if at is None else micros(at)
@@ -72,20 +74,17 @@ class TokenTable:
 
     def claim(self, grant: Grant, claimant: bytes, now: datetime, until: datetime) -> asyncio.Future[bool]:
         """See `TokenStore.claim`."""
-        empty = self._row(grant)
+        rights = {"claimant": claimant, "claimed_until": micros(until)}
+        empty = self._row(grant) | rights
+        is_free = or_(token.c.claimed_until.is_(None), token.c.claimed_until <= micros(now))
+        mine = token.c.account_id == grant.account_id, token.c.version == grant.version, is_free
+        claimed = update(token).where(*mine).values(**rights)
 
         def work(transaction: Transaction) -> bool:
-            core = transaction.core
-            row = core.execute(select(token.c.version).where(token.c.account_id == grant.account_id)).first()
-            if row is None:
-                if grant.version:
-                    return False  # it was forgotten meanwhile
-                core.execute(insert(token).values(**empty, claimant=claimant, claimed_until=micros(until)))
+            if transaction.core.execute(claimed).rowcount:
                 return True
-            is_free = or_(token.c.claimed_until.is_(None), token.c.claimed_until <= micros(now))
-            mine = token.c.account_id == grant.account_id, token.c.version == grant.version, is_free
-            claimed = update(token).where(*mine).values(claimant=claimant, claimed_until=micros(until))
-            return core.execute(claimed).rowcount > 0
+            # One of a later version was forgotten meanwhile. Of two nodes that insert, one does.
+            return not grant.version and transaction.raw.insert(_INSERT, empty)
 
         return self._write(work)
 
@@ -102,17 +101,21 @@ class TokenTable:
 
     def save(self, grant: Grant, *, whatever_version: bool = False) -> asyncio.Future[Grant | None]:
         """See `TokenStore.save`."""
-        row = self._row(grant)
+        row = self._row(grant) | {"claimant": None, "claimed_until": None}
+        wanted = [token.c.account_id == grant.account_id]
+        if not whatever_version:
+            wanted.append(token.c.version == grant.version)
+        changed = update(token).where(*wanted).values(**row | {"version": token.c.version + 1})
+        changing = changed.returning(token.c.version)
 
         def work(transaction: Transaction) -> Grant | None:
-            core, of_account = transaction.core, token.c.account_id == grant.account_id
-            stored = core.execute(select(token.c.version).where(of_account)).first()
-            version = stored.version if stored is not None else 0
-            if not whatever_version and version != grant.version:
-                return None
-            core.execute(delete(token).where(of_account))
-            core.execute(insert(token).values(**row | {"version": version + 1}))
-            return replace(grant, version=version + 1)
+            # By one statement, that another node's can't come between.
+            stored = transaction.core.execute(changing).first()
+            if stored is None and whatever_version:
+                if transaction.raw.insert(_INSERT, row | {"version": 1}):
+                    return replace(grant, version=1)
+                stored = transaction.core.execute(changing).first()
+            return None if stored is None else replace(grant, version=stored.version)
 
         return self._write(work)
 
