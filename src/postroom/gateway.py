@@ -7,8 +7,9 @@ import contextlib
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -76,6 +77,17 @@ PAUSES = "sending_pauses"
 
 #: Where it keeps what was alerted of, as well.
 OPEN_ALERTS = "open_alerts"
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What was added, or would be: the generated passwords by the name of their application, and the order of all
+    accounts."""
+
+    accounts: tuple[Account, ...]
+    applications: tuple[Application, ...]
+    passwords: Mapping[str, str] = field(repr=False)
+    order: tuple[str, ...]
 
 
 class Gateway:
@@ -275,6 +287,33 @@ class Gateway:
         circuit = self.answers.circuit(account)
         if not circuit.may_send and not circuit.by_hand:
             await self.scheduler.wake(account)
+
+    # Definitions --------------------------------------------------------------------------------------------------
+
+    async def add_together(
+        self,
+        accounts: Sequence[Mapping[str, object]],
+        applications: Sequence[Mapping[str, object]],
+        *,
+        dry_run: bool = False,
+    ) -> Added:
+        """Add accounts and the applications that use them, all of them or none. An application may bring its
+        `password`; else one is generated. With `dry_run` it is only looked whether it could be done.
+
+        Raises:
+            InvalidInput: a fault for every field that is bad, by account or application and field; nothing was done.
+        """
+        async with self.accounts.one_change, self.applications.one_change:
+            new, order = self.accounts.parse_all(accounts)
+            spelt = {account.name.lower(): account.name for account in new}
+            made, passwords = self.applications.prepare_all(
+                applications, lambda name: spelt.get(name.lower()) or self.accounts.spelling(name)
+            )
+            if not dry_run:
+                await self.store.save_accounts(new, order, *made)
+                await self.accounts.changed()
+                await self.applications.changed()
+            return Added(tuple(new), tuple(made), passwords, tuple(order))
 
     # Settings -----------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,12 @@ _LETTERS = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _PASSWORD_LENGTH = 32
 _KEY_ID_BYTES = 4
 
+#: Passwords that a person chose are guessed where the generated ones can't be, so a guess must cost: scrypt (RFC 7914)
+#: with these parameters takes some 10 ms and 4 MiB. A credential with a salt in it is of such a one.
+_SALT_BYTES = 16
+_SCRYPT = {"n": 2**12, "r": 8, "p": 1, "dklen": 32}
+_CHOSEN_BYTES = _KEY_ID_BYTES + _SALT_BYTES + 32
+
 
 @dataclass(frozen=True, slots=True)
 class KeyRotation:
@@ -44,6 +50,7 @@ class Keyring:
     def __init__(self, keys: Sequence[str | bytes], file: Path | None = None) -> None:
         self._file = file  # where they were read, and where one more can be written
         self._one_rotation = threading.Lock()
+        self._right: dict[bytes, bytes] = {}  # by credential: the quick hash of a chosen password that was right
         self._take([key.encode() if isinstance(key, str) else key for key in keys])
 
     def _take(self, material: list[bytes]) -> None:
@@ -84,11 +91,26 @@ class Keyring:
         key_id, key = next(iter(self._hash_keys.items()))
         return key_id + _keyed_hash(key, password)
 
+    def hash_chosen(self, password: str) -> bytes:
+        """The keyed hash of a password that a person chose: the key's id, a salt, BLAKE2b-256 of what scrypt made."""
+        key_id, key = next(iter(self._hash_keys.items()))
+        salt = os.urandom(_SALT_BYTES)
+        return key_id + salt + _slow_hash(key, password, salt)
+
     def verify_credential(self, password: str, credential: bytes) -> bool:
-        """Whether `credential` is the hash of `password` under one of the keys, in the same time for any password."""
+        """Whether `credential` is the hash of `password` under one of the keys, in the same time for any password that
+        is wrong; a chosen one that was right once is known again at once."""
         key = self._hash_keys.get(credential[:_KEY_ID_BYTES])
-        expected = _keyed_hash(key or bytes(32), password)
-        return hmac.compare_digest(expected, credential[_KEY_ID_BYTES:]) and key is not None
+        quick = _keyed_hash(key or bytes(32), password)
+        if not is_chosen(credential):
+            return hmac.compare_digest(quick, credential[_KEY_ID_BYTES:]) and key is not None
+        if hmac.compare_digest(quick, self._right.get(credential, b"")):
+            return True
+        salt, expected = credential[_KEY_ID_BYTES:-32], credential[-32:]
+        is_right = hmac.compare_digest(_slow_hash(key or bytes(32), password, salt), expected) and key is not None
+        if is_right:
+            self._right[credential] = quick
+        return is_right
 
     def digest(self, data: bytes) -> bytes:
         """A keyed hash of 16 octets under the first key, by which the same is found again: BLAKE2b."""
@@ -153,6 +175,16 @@ def _keys_of(text: str) -> list[str]:
 
 def _keyed_hash(key: bytes, password: str) -> bytes:
     return hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=key, digest_size=32).digest()
+
+
+def _slow_hash(key: bytes, password: str, salt: bytes) -> bytes:
+    slow = hashlib.scrypt(password.encode("utf-8", "surrogatepass"), salt=salt, **_SCRYPT)
+    return hashlib.blake2b(slow, key=key, digest_size=32).digest()
+
+
+def is_chosen(credential: bytes) -> bool:
+    """Whether it is of a password that a person chose."""
+    return len(credential) == _CHOSEN_BYTES
 
 
 def _read_or_make(path: Path, in_use: bool) -> str:

@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from tests.conftest import Served, run_postroom
+from tests.email_oauth2_proxy import sealed
 from tests.name_server import NameServer
 from tests.tls_relay import TlsRelay, pem, served
 
@@ -91,6 +92,47 @@ def test_accounts(postroom: Commands) -> None:
     assert postroom.run("accounts", "remove", "relay") == "removed relay\n"
     status, error = postroom.fails("accounts", "show", "relay")
     assert (status, error) == (66, "postroom: account: there is none called 'relay' (accounts are sandbox)\n")
+
+
+PROXY = """
+[SMTP-1587]
+server_address = smtp.office365.com
+server_port = 587
+server_starttls = True
+local_address = localhost
+[IMAP-1993]
+server_address = outlook.office365.com
+server_port = 993
+[ann@contoso.com]
+permission_url = https://login.microsoftonline.com/common/oauth2/v2.0/authorize
+token_url = https://login.microsoftonline.com/common/oauth2/v2.0/token
+oauth2_scope = https://outlook.office.com/SMTP.Send offline_access
+redirect_uri = http://localhost
+client_id = 1111
+"""
+
+
+def test_accounts_come_from_email_oauth2_proxy(postroom: Commands, tmp_path: Path) -> None:
+    file, passwords = tmp_path / "emailproxy.config", tmp_path / "passwords"
+    file.write_text(PROXY + sealed("ann@contoso.com", "marked-secret", refresh_token="marked-token"))
+    passwords.write_text("# user names and what they log in with\nann@contoso.com marked-secret\n")
+    take = ("accounts", "import-from", "email-oauth2-proxy", str(file))
+    said = postroom.run(*take, "--dry-run")
+    assert "would add account ann-contoso.com: ann@contoso.com at smtp.office365.com:587" in said
+    assert "[IMAP-1993]: IMAP is for reading mail" in said
+    assert "postroom accounts authorize ann-contoso.com\n\nnothing was changed (--dry-run)\n" in said
+    assert postroom.json("accounts", "list")["accounts"][0]["name"] == "sandbox"
+    status, error = postroom.fails(*take, "--password-file", "-", stdin="ann@contoso.com another-one\n")
+    assert (status, "[ann@contoso.com] refresh_token: the password of ann@contoso.com does not" in error) == (64, True)
+    said = postroom.run(*take, "--password-file", str(passwords))
+    assert "added application ann@contoso.com: it logs in with the password that it has\n" in said
+    assert 'address = "127.0.0.1"\n  port = 1587\n' in said
+    assert "marked" not in said
+    (account, _) = postroom.json("accounts", "list")["accounts"]
+    assert (account["secrets"]["oauth_refresh_token"], account["authorization"]["state"]) == ("set", "given")
+    assert postroom.json("applications", "show", "ann@contoso.com")["accounts"] == ["ann-contoso.com"]
+    status, error = postroom.fails(*take)
+    assert (status, "ann-contoso.com.name: 'ann-contoso.com' is taken" in error) == (64, True)
 
 
 def test_accounts_are_exported_and_imported(postroom: Commands, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 
 from postroom.config import Settings
 from postroom.errors import InvalidInput
-from postroom.secrets import Keyring, generate_password
+from postroom.secrets import Keyring, generate_password, is_chosen
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,21 @@ def test_credentials_are_keyed_and_survive_a_new_key() -> None:
     assert not other.verify_credential("right", credential)
     assert not before.verify_credential("right", b"")
     assert after.hash_credential("right") != credential
+
+
+def test_passwords_that_people_choose_are_hashed_slowly_and_with_salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = Fernet.generate_key(), Fernet.generate_key()
+    before, after, other = Keyring([old]), Keyring([new, old]), Keyring([new])
+    credential = before.hash_chosen("right one")
+    assert before.hash_chosen("right one") != credential
+    assert (is_chosen(credential), is_chosen(before.hash_credential("right one"))) == (True, False)
+    assert before.verify_credential("right one", credential)
+    assert after.verify_credential("right one", credential)
+    assert after.knows(credential)
+    assert not before.verify_credential("wrong one", credential)
+    assert not other.verify_credential("right one", credential)
+    monkeypatch.delattr(hashlib, "scrypt")
+    assert before.verify_credential("right one", credential), "it is known again at once"
 
 
 def test_a_credential_under_no_key_of_ours_never_matches() -> None:

@@ -36,7 +36,7 @@ class AccountService:
         self.named_by: Callable[[str], Sequence[str]] = lambda name: ()
         self.names: Callable[[], Names] | None = None
         self.refresh_token: Callable[[Account], Awaitable[str]] | None = None
-        self._one_change = asyncio.Lock()
+        self.one_change = asyncio.Lock()
         self.on_change: list[Callable[[], None]] = []
         self._accounts: tuple[Account, ...] = ()
         self._routes = RoutingTable(())
@@ -107,15 +107,39 @@ class AccountService:
         account = settled(account, [one.name for one in self._accounts])
         return replace(account, position=self._place_of_new(account.kind))
 
+    def parse_all(self, given: Sequence[Mapping[str, object]]) -> tuple[list[Account], list[str]]:
+        """The accounts that `add` would make of each, one after the other, and the order of all accounts then.
+
+        Raises:
+            InvalidInput: a fault for every field that is bad, by account and field.
+        """
+        made: list[Account] = []
+        faults: list[Fault] = []
+        for fields in given:
+            try:
+                account = self.parse_new(fields)
+                if any(one.name.lower() == account.name.lower() for one in made):
+                    raise InvalidInput(Fault("name", "stands twice", "give each account a name of its own"))
+                made.append(account)
+            except InvalidInput as error:
+                faults += [Fault(f"{fields.get('name', '')}.{one.field}", one.fault, one.mend) for one in error.faults]
+        if faults:
+            raise InvalidInput(faults)
+        there = [account.name for account in self._accounts]
+        real = [account.name for account in made if account.kind is not AccountKind.SANDBOX]
+        boxes = [account.name for account in made if account.kind is AccountKind.SANDBOX]
+        place = self._place_of_new(AccountKind.SMTP)
+        return made, [*there[:place], *real, *there[place:], *boxes]
+
     async def add(self, fields: Mapping[str, object]) -> Account:
         """Add an account: a real one below the last real one and above every sandbox, a sandbox at the end.
 
         Raises:
             InvalidInput: a field is bad, or the name is taken.
         """
-        async with self._one_change:
+        async with self.one_change:
             added = await self._store.save_account(self.parse_new(fields))
-            await self._changed()
+            await self.changed()
             return self._by_id(added.id)
 
     async def edit(self, name: str, fields: Mapping[str, object]) -> Account:
@@ -126,7 +150,7 @@ class AccountService:
             InvalidInput: a field is bad, or the new name is taken.
             StateConflict: a new name, while something names the account.
         """
-        async with self._one_change:
+        async with self.one_change:
             current = self.get(name)
             changed = parse_account(with_preset(fields, current), current)
             if changed.name.lower() != current.name.lower():
@@ -135,7 +159,7 @@ class AccountService:
                 self._refuse_named(current.name, "renamed")
             changed = settled(changed, [one.name for one in self._accounts])
             saved = await self._store.save_account(changed)
-            await self._changed()
+            await self.changed()
             return self._by_id(saved.id)
 
     def trial(self, fields: Mapping[str, object], name: str = "") -> Account:
@@ -178,11 +202,11 @@ class AccountService:
             NotFound: there is no such account.
             StateConflict: deliveries wait for it, or something names it.
         """
-        async with self._one_change:
+        async with self.one_change:
             account = self.get(name)
             self._refuse_named(account.name, "removed")
             await self._store.remove_account(account.id)
-            await self._changed()
+            await self.changed()
 
     async def move(self, name: str, position: int) -> Account:
         """Move an account to `position` in the list (0 is the top; past the end is the end).
@@ -190,11 +214,11 @@ class AccountService:
         Raises:
             NotFound: there is no such account.
         """
-        async with self._one_change:
+        async with self.one_change:
             account = self.get(name)
             last = len(self._accounts) - 1
             saved = await self._store.save_account(replace(account, position=max(0, min(position, last))))
-            await self._changed()
+            await self.changed()
             return self._by_id(saved.id)
 
     async def export(self, passphrase: str | None = None) -> str:
@@ -221,7 +245,7 @@ class AccountService:
             StateConflict: a name is spelt anew while something names the account.
         """
         entries = await asyncio.to_thread(exchange.parse, text, passphrase)
-        async with self._one_change:
+        async with self.one_change:
             found = exchange.plan(entries, self._accounts, settled)
             for account in found.accounts:
                 current = self.spelling(account.name)
@@ -230,10 +254,11 @@ class AccountService:
             is_new = found.accounts or found.order != tuple(account.name for account in self._accounts)
             if is_new and not dry_run:
                 await self._store.save_accounts(found.accounts, found.order)
-                await self._changed()
+                await self.changed()
             return found
 
-    async def _changed(self) -> None:
+    async def changed(self) -> None:
+        """What is stored has changed: read it again, and tell."""
         await self.load()
         for callback in tuple(self.on_change):
             callback()

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from ..errors import Fault, InvalidInput
-from ..gateway import ACCOUNT_DEFAULTS, ACCOUNT_FIELDS
+from ..gateway import ACCOUNT_DEFAULTS, ACCOUNT_FIELDS, APPLICATION_DEFAULTS, APPLICATION_FIELDS
 from ..model.account import KeyKind
 from ..model.application import ALL_ACCOUNTS
 from ..model.quantity import QuantityFault, parse_duration
@@ -23,6 +23,10 @@ LONGEST_SLEEP = timedelta(days=365)
 routes = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
 _SCHEMA = fields_schema(ACCOUNT_FIELDS, ACCOUNT_DEFAULTS)
+_APPLICATION_SCHEMA = fields_schema(APPLICATION_FIELDS, APPLICATION_DEFAULTS)
+_APPLICATION_SCHEMA["properties"]["password"] = {
+    "type": "string", "writeOnly": True, "description": "its own, in place of a generated one"
+}  # fmt: skip
 
 Fields = Annotated[dict[str, Any], Body(description="fields of an account by name"), WithJsonSchema(_SCHEMA)]
 
@@ -154,6 +158,29 @@ async def import_accounts(gateway: TheGateway, given: Import) -> dict[str, Any]:
         for change in plan.changes
     ]
     return {"dry_run": given.dry_run, "changes": changes, "order": list(plan.order)}
+
+
+class Together(BaseModel):
+    """Accounts, and the applications that use them, each as its fields by name; an application may bring a password."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    accounts: list[Annotated[dict[str, Any], WithJsonSchema(_SCHEMA)]] = Field(min_length=1)
+    applications: list[Annotated[dict[str, Any], WithJsonSchema(_APPLICATION_SCHEMA)]] = Field(default_factory=list)
+    dry_run: bool = Field(False, description="add nothing, say whether it could be")
+
+
+@routes.post("/together", status_code=201)
+async def add_together(gateway: TheGateway, given: Together) -> dict[str, Any]:
+    """Add accounts and the applications that use them, all of them or none; `passwords` are those generated."""
+    added = await gateway.add_together(given.accounts, given.applications, dry_run=given.dry_run)
+    return {
+        "dry_run": given.dry_run,
+        "accounts": [gateway.accounts.show(one) for one in added.accounts],
+        "applications": [gateway.applications.show(one) for one in added.applications],
+        "passwords": {} if given.dry_run else dict(added.passwords),
+        "order": list(added.order),
+    }
 
 
 @routes.get("/{name}")

@@ -17,6 +17,9 @@ from ..policy.patterns import parse_patterns
 #: The name of an account in its own spelling, or None when there is no such account.
 AccountName = Callable[[str], str | None]
 
+#: A user name that programs which expect a mailbox are given: an address without what a shell or a header would read.
+_ADDRESS_NAME = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,189}\Z")
+
 _NETWORK_MEND = "write an address or a CIDR network, as in 10.1.2.3 or 10.1.0.0/16"
 _TARGET_MEND = f"{_NETWORK_MEND}, or a name as in relay.example.org or *.example.org"
 _TARGET = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\Z")
@@ -37,6 +40,15 @@ def _near_network(entry: str) -> str:
         return f"did you mean {ipaddress.ip_network(entry, strict=False)}?"
     except ValueError:
         return _NETWORK_MEND
+
+
+def _name(value: object) -> str:
+    if isinstance(value, str) and "@" in value:
+        if not _ADDRESS_NAME.match(value):
+            mend = "write it as in robot@example.org, with letters, digits, -, _, + and . alone"
+            raise FieldFault(f"{value!r} can't be a name", mend)
+        return value
+    return read.name(value)
 
 
 def _senders(value: object) -> tuple[str, ...]:
@@ -77,7 +89,9 @@ def _header_doors(value: object) -> tuple[HeaderDoor, ...]:
 
 
 _SPECS = (
-    FieldSpec("name", read.name, "unique without regard to case; the user name that it logs in with"),
+    FieldSpec(
+        "name", _name, "unique without regard to case; the user name that it logs in with, also one like a mail address"
+    ),
     FieldSpec("description", read.line(), "shown in lists"),
     FieldSpec("enabled", read.switch, "off: it may not submit", "yes, no"),
     FieldSpec("owner", read.name, "system, or the console user whose it is", "name"),

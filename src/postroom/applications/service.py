@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import Fault, InvalidInput, NotFound, Unauthenticated
 from ..model.application import Application
 from ..policy.postmaster import named_by
-from ..secrets import Keyring, generate_password
+from ..secrets import Keyring, generate_password, is_chosen
 from ..store import DefinitionStore
 from .fields import AccountName, parse_application, show_application
 from .unbuilt import refusal
+
+#: Shortest password of its own that a new application may bring.
+SHORTEST_PASSWORD = 8
 
 #: Peers remembered by `identify`; when they are more, all are forgotten and found again.
 _REMEMBERED_PEERS = 4096
@@ -34,11 +37,12 @@ class ApplicationService:
         self._keyring = keyring
         self.account_name: AccountName = lambda name: name
         self.forced_postmaster: Callable[[], str] = lambda: ""
-        self._one_change = asyncio.Lock()
+        self.one_change = asyncio.Lock()
         self._passwordless: list[tuple[_Network, Application]] = []
         self._networks: dict[int, tuple[_Network, ...]] = {}
         self._peers: dict[str, Application | None] = {}
         self._nobody = keyring.hash_credential(generate_password())
+        self._nobody_chosen = b""  # made with the first application whose password a person chose
         self.on_change: list[Callable[[], None]] = []
         self._applications: tuple[Application, ...] = ()
         self.refused: dict[int, str] = {}  # by id: why mail of the application can't be taken in this release
@@ -49,6 +53,8 @@ class ApplicationService:
 
     def _take(self, applications: tuple[Application, ...]) -> None:
         self._applications = applications
+        if not self._nobody_chosen and any(is_chosen(one.credential) for one in applications):
+            self._nobody_chosen = self._keyring.hash_chosen(generate_password())
         self.refused.clear()
         self.refused.update({one.id: reason for one in applications if (reason := refusal(one))})
         self._networks = {
@@ -126,9 +132,11 @@ class ApplicationService:
         """
         wanted = login.lower()
         application = next((one for one in self._applications if one.name.lower() == wanted), None)
-        # Hash for unknown names too, so that time tells nothing.
+        # Hash for unknown names too, and as slowly as for any, so that time tells nothing.
         credential = application.credential if application and application.credential else self._nobody
         is_right = self._keyring.verify_credential(password, credential)
+        if not is_right and self._nobody_chosen and not is_chosen(credential):
+            self._keyring.verify_credential(password, self._nobody_chosen)
         if application is None or not is_right or not application.enabled or not application.credential:
             raise Unauthenticated
         networks = self._networks[application.id]
@@ -159,16 +167,67 @@ class ApplicationService:
         Raises:
             InvalidInput: a field is bad, or the name is taken.
         """
-        async with self._one_change:
-            application = parse_application(fields, None, self.account_name)
-            self._refuse_taken(application.name)
-            self._refuse_shared_networks(application)
-            self._refuse_postmaster(application)
-            password = "" if application.passwordless else generate_password()
-            credential = self._keyring.hash_credential(password) if password else b""
-            saved = await self._store.save_application(replace(application, credential=credential))
-            await self._changed()
+        async with self.one_change:
+            application, password = self.prepared(fields, "", self.account_name)
+            saved = await self._store.save_application(application)
+            await self.changed()
             return self.get(saved.name), password
+
+    def prepared(
+        self, fields: Mapping[str, object], password: str, account_name: AccountName
+    ) -> tuple[Application, str]:
+        """The application that `add` would save, and its generated password; "" where `password` is to be its own, or
+        it is passwordless.
+
+        Raises:
+            InvalidInput: a field or the password is bad, or the name is taken.
+        """
+        application = parse_application(fields, None, account_name)
+        self._refuse_taken(application.name)
+        self._refuse_shared_networks(application)
+        self._refuse_postmaster(application)
+        if password:
+            return replace(application, credential=self._chosen(application, password)), ""
+        made = "" if application.passwordless else generate_password()
+        return replace(application, credential=self._keyring.hash_credential(made) if made else b""), made
+
+    def prepare_all(
+        self, given: Sequence[Mapping[str, object]], account_name: AccountName
+    ) -> tuple[list[Application], dict[str, str]]:
+        """What `prepared` makes of each, and the generated passwords by name; `password` in the fields is their own.
+
+        Raises:
+            InvalidInput: a fault for every field that is bad, by application and field.
+        """
+        made: list[Application] = []
+        passwords: dict[str, str] = {}
+        faults: list[Fault] = []
+        for fields in given:
+            own = fields.get("password", "")
+            others = {name: value for name, value in fields.items() if name != "password"}
+            try:
+                if not isinstance(own, str):
+                    raise InvalidInput(Fault("password", "is not text", "write text"))
+                application, password = self.prepared(others, own, account_name)
+                if any(one.name.lower() == application.name.lower() for one in made):
+                    raise InvalidInput(Fault("name", "stands twice", "give each application a name of its own"))
+            except InvalidInput as error:
+                faults += [Fault(f"{fields.get('name', '')}.{one.field}", one.fault, one.mend) for one in error.faults]
+                continue
+            made.append(application)
+            if password:
+                passwords[application.name] = password
+        if faults:
+            raise InvalidInput(faults)
+        return made, passwords
+
+    def _chosen(self, application: Application, password: str) -> bytes:
+        if application.passwordless:
+            raise InvalidInput(Fault("password", "has no use in a passwordless application", "leave one of them out"))
+        if not SHORTEST_PASSWORD <= len(password) <= 1024:
+            fault = f"is {len(password)} characters long"
+            raise InvalidInput(Fault("password", fault, f"give one of {SHORTEST_PASSWORD} to 1024, or none"))
+        return self._keyring.hash_chosen(password)
 
     async def edit(self, name: str, fields: Mapping[str, object]) -> Application:
         """Change the fields given.
@@ -177,9 +236,9 @@ class ApplicationService:
             NotFound: there is no such application.
             InvalidInput: a field is bad, or the new name is taken.
         """
-        async with self._one_change:
+        async with self.one_change:
             saved = await self._store.save_application(self.parse_edit(name, fields))
-            await self._changed()
+            await self.changed()
             return self.get(saved.name)
 
     async def rotate(self, name: str) -> str:
@@ -188,14 +247,15 @@ class ApplicationService:
         Raises:
             NotFound: there is no such application.
         """
-        async with self._one_change:
+        async with self.one_change:
             password = generate_password()
             application = replace(self.get(name), credential=self._keyring.hash_credential(password))
             await self._store.save_application(application)
-            await self._changed()
+            await self.changed()
             return password
 
-    async def _changed(self) -> None:
+    async def changed(self) -> None:
+        """What is stored has changed: read it again, and tell."""
         await self.load()
         for callback in tuple(self.on_change):
             callback()

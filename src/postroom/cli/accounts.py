@@ -15,6 +15,7 @@ from .account_files import export_accounts, import_accounts
 from .authorize import authorize, print_authorization
 from .connection import GatewayClient, ask, run
 from .connection_test import test
+from .import_from import app as import_from
 from .options import AsJson, Data, Reset, quoted, reset_to_default, with_fields
 from .output import plain, print_fields, print_json, print_table
 from .passwords import add_password
@@ -24,6 +25,7 @@ app = typer.Typer(help="The accounts through which mail leaves, the topmost firs
 
 app.command("export")(export_accounts)
 app.command("import")(import_accounts)
+app.add_typer(import_from, name="import-from")
 app.command("presets")(list_presets)
 app.command("propose")(propose)
 app.command("test")(test)

@@ -468,8 +468,8 @@ class DefinitionStore(Protocol):
     def save_account(self, account: Account) -> asyncio.Future[Account]:
         """Insert (id 0) or replace under the next revision; renumber positions; `InvalidInput` if the name is taken."""
 
-    def save_accounts(self, accounts: Sequence[Account], order: Sequence[str]) -> asyncio.Future[None]:
-        """Save all of them as `save_account` does, or none; then accounts stand in the order of these names."""
+    def save_accounts(self, given: Sequence[Account], order: Sequence[str], *own: Application) -> asyncio.Future[None]:
+        """Save all of them and the applications `own`, or none; then accounts stand in the order of these names."""
 
     def remove_account(self, account_id: int) -> asyncio.Future[None]:
         """Remove; StateConflict while deliveries that have not ended wait for it."""

@@ -50,9 +50,9 @@ class DefinitionVerbs:
         """See `DefinitionStore.save_account`."""
         return self._alone(definitions.save_account(account, self._keyring, self._now()))
 
-    def save_accounts(self, accounts: Sequence[Account], order: Sequence[str]) -> asyncio.Future[None]:
+    def save_accounts(self, given: Sequence[Account], order: Sequence[str], *own: Application) -> asyncio.Future[None]:
         """See `DefinitionStore.save_accounts`."""
-        return self._alone(definitions.save_accounts(accounts, order, self._keyring, self._now()))
+        return self._alone(definitions.save_accounts(given, order, own, self._keyring, self._now()))
 
     def remove_account(self, account_id: int) -> asyncio.Future[None]:
         """See `DefinitionStore.remove_account`."""

@@ -67,7 +67,11 @@ def save_account(given: Account, keyring: Keyring | None, now: datetime) -> Call
 
 
 def save_accounts(
-    given: Sequence[Account], order: Sequence[str], keyring: Keyring | None, now: datetime
+    given: Sequence[Account],
+    order: Sequence[str],
+    applications: Sequence[Application],
+    keyring: Keyring | None,
+    now: datetime,
 ) -> Callable[[Transaction], None]:
     """Work for the writer: see `DefinitionStore.save_accounts`."""
     sealed = [_seal(one, keyring) for one in given]
@@ -83,6 +87,8 @@ def save_accounts(
         new = {one.name for one in given if not one.id}
         for place, row in enumerate(ordered):
             _tell_moved(transaction, row.name, None if row.name in new else row.position, place, now)
+        for each in applications:
+            save_application(each, now)(transaction)
 
     return work
 

@@ -89,6 +89,30 @@ async def test_accounts_go_out_and_come_back_as_a_file(api: httpx2.AsyncClient) 
     assert (await api.post("/v1/accounts/export", json={"passphrase": "x"})).status_code == 422
 
 
+async def test_accounts_and_their_applications_come_together_or_not_at_all(
+    gateway: Gateway, api: httpx2.AsyncClient
+) -> None:
+    accounts = [{"name": name, "host": "smtp.example.org"} for name in ("first", "second")]
+    ann = {"name": "ann@example.org", "senders": ["ann@example.org"], "accounts": ["FIRST"], "password": "marked-word"}
+    given = {"accounts": accounts, "applications": [ann, {"name": "erp", "accounts": ["second"]}]}
+    bad = {"accounts": [*accounts, accounts[0], {"name": "x", "port": 0}], "applications": given["applications"]}
+    faults = await problem_of(await api.post("/v1/accounts/together", json=bad), 422)
+    assert {one[0] for one in faults} >= {"first.name", "x.port"}
+    lost = given | {"applications": [ann, {"name": "local"}, {"name": "a", "accounts": ["nowhere"], "password": 1}]}
+    faults = await problem_of(await api.post("/v1/accounts/together", json=lost), 422)
+    assert [one[0] for one in faults] == ["local.name", "a.password"]
+    tried = await api.post("/v1/accounts/together", json=given | {"dry_run": True})
+    assert (tried.json()["order"], tried.json()["passwords"]) == (["first", "second", "sandbox"], {})
+    assert [one["name"] for one in (await api.get("/v1/accounts")).json()["accounts"]] == ["sandbox"]
+    added = await api.post("/v1/accounts/together", json=given)
+    assert added.status_code == 201
+    assert "marked" not in added.text
+    assert [one["name"] for one in (await api.get("/v1/accounts")).json()["accounts"]] == ["first", "second", "sandbox"]
+    assert gateway.applications.authenticate("ann@example.org", "marked-word", "").accounts == ("first",)
+    assert gateway.applications.authenticate("erp", added.json()["passwords"]["erp"], "").accounts == ("second",)
+    assert "marked" not in (await api.get("/v1/applications/ann%40example.org")).text
+
+
 async def test_the_schema_knows_every_field(api: httpx2.AsyncClient) -> None:
     schemas = (await api.get("/v1/openapi.json")).json()["components"]["schemas"]
     properties = schemas["NewAccount"]["properties"]

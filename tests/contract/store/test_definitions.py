@@ -222,6 +222,16 @@ async def test_several_accounts_are_saved_all_or_none(store: Database) -> None:
     assert found[2].description == "changed"
 
 
+async def test_applications_are_saved_with_their_accounts_or_not_at_all(store: Database) -> None:
+    new = Account(id=0, name="new", kind=AccountKind.SANDBOX)
+    erp = Application(id=0, name="erp", accounts=("new",), credential=b"hashed")
+    with pytest.raises(InvalidInput, match="taken"):
+        await store.save_accounts([new], ["new"], erp, replace(erp, name="ERP"))
+    assert (list(await store.accounts()), list(await store.applications())) == ([], [])
+    await store.save_accounts([new], ["new"], erp)
+    assert [(one.name, one.accounts) for one in await store.applications()] == [("erp", ("new",))]
+
+
 async def test_a_name_is_taken_without_regard_to_case(store: Database) -> None:
     saved = await store.save_account(FULL)
     with pytest.raises(InvalidInput, match="taken"):

@@ -72,6 +72,24 @@ async def test_authenticate(applications: ApplicationService) -> None:
         applications.authenticate("erp", fresh, "10.9.1.1")
 
 
+async def test_an_application_may_bring_its_password(applications: ApplicationService) -> None:
+    found, made = applications.prepared({"name": "ann@example.org"}, "correct horse", applications.account_name)
+    await applications._store.save_application(found)
+    await applications.changed()
+    assert made == ""
+    assert applications.authenticate("Ann@Example.org", "correct horse", "").name == "ann@example.org"
+    _, generated = await applications.add({"name": "erp"})
+    for login, word in [("ann@example.org", generated), ("erp", "correct horse"), ("nobody", "correct horse")]:
+        with pytest.raises(Unauthenticated):
+            applications.authenticate(login, word, "")
+    fresh = await applications.rotate("ann@example.org")
+    assert applications.authenticate("ann@example.org", fresh, "").name == "ann@example.org"
+    with pytest.raises(InvalidInput, match="password: is 7 characters long"):
+        applications.prepared({"name": "x"}, "short-1", applications.account_name)
+    with pytest.raises(InvalidInput, match="has no use in a passwordless"):
+        applications.prepared(LOCAL, "correct horse", applications.account_name)
+
+
 async def test_a_passwordless_application_has_no_login(applications: ApplicationService) -> None:
     _, password = await applications.add(LOCAL)
     assert password == ""
