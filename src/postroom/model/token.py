@@ -81,8 +81,8 @@ class TokenStore(Protocol):
         """Take back the rights of processes that are gone; only who has the store alone may."""
 
     def save(self, grant: Grant, *, whatever_version: bool = False) -> Awaitable[Grant | None]:
-        """Store it under the next version, nobody's claim; None, and nothing is stored, where the version is another
-        by now."""
+        """Store it under the next version, nobody's claim; None, and nothing is stored, where what was claimed is not
+        there any more in this version. `whatever_version`: in the place of all that is there, claimed or not."""
 
     def forget(self, account_id: int) -> Awaitable[None]:
         """Remove it, and what was asked for it."""

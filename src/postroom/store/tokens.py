@@ -104,7 +104,8 @@ class TokenTable:
         row = self._row(grant) | {"claimant": None, "claimed_until": None}
         wanted = [token.c.account_id == grant.account_id]
         if not whatever_version:
-            wanted.append(token.c.version == grant.version)
+            # Without a claim it is another row of that version: what was forgotten meanwhile, and given anew.
+            wanted += [token.c.version == grant.version, token.c.claimant.is_not(None)]
         changed = update(token).where(*wanted).values(**row | {"version": token.c.version + 1})
         changing = changed.returning(token.c.version)
 

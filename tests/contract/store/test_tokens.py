@@ -43,8 +43,10 @@ async def test_what_is_older_than_what_is_stored_is_not_stored(store: Database) 
     tokens = store.tokens
     given = await tokens.save(FIRST, whatever_version=True)
     assert given is not None and given.version == 1
+    assert await tokens.claim(given, OURS, NOON, SOON)
     later = await tokens.save(replace(given, refresh_token="r3"))
     assert later is not None and later.version == 2
+    assert await tokens.claim(later, OURS, NOON, SOON)
     assert await tokens.save(replace(given, refresh_token="r2b")) is None
     assert await tokens.grant(7) == later
     consented = await tokens.save(replace(EMPTY, refresh_token="r9"), whatever_version=True)
@@ -60,6 +62,10 @@ async def test_what_was_forgotten_meanwhile_is_not_stored_again(store: Database)
     await tokens.forget(7)
     assert not await tokens.claim(given, THEIRS, NOON, SOON)
     assert await tokens.save(given) is None
+    anew = await tokens.save(replace(EMPTY, refresh_token="r9"), whatever_version=True)
+    assert anew is not None and anew.version == given.version
+    assert await tokens.save(given) is None and await tokens.grant(7) == anew, "what was given since stays"
+    await tokens.forget(7)
     assert await tokens.claim(EMPTY, OURS, NOON, SOON)
     await tokens.forget(7)
     assert await tokens.save(FIRST) is None and list(await tokens.grants()) == []
