@@ -244,6 +244,11 @@ class GraphPeer:
             return answer({**made.message, "id": made.id, "isDraft": True}, 201)
         if found := re.fullmatch(r"mailFolders/(drafts|sentitems)/messages", rest):
             return self._list(mailbox, found[1], query["$filter"][0])
+        # https://learn.microsoft.com/graph/api/mailfolder-get, by its well-known name
+        if (asked.method, rest) == ("GET", "mailFolders/drafts"):
+            return answer(
+                {"@odata.context": f"{self.url}/v1.0/$metadata#users/mailFolders/$entity", "id": "AQMkDrafts="}
+            )
         found = re.fullmatch(r"messages/([^/]+)(/.+)?", rest)
         item = self.drafts.get(unquote(found[1])) if found else None
         if found is None or item is None:

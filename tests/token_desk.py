@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,10 @@ Misbehaviour = Callable[[Asked], bytes | None]
 
 class TokenDesk:
     """`async with TokenDesk() as desk`: gives access tokens a1, a2, ... and for refresh token rN the next one; over TLS
-    with `context`."""
+    with `context`.
+
+    `documents` are what it publishes, by path; `made` makes an access token of its number; `beside` stands in an answer
+    with tokens."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.server = WebServer(self._say, context)
@@ -23,6 +27,9 @@ class TokenDesk:
         self.given = 0
         self.lifetime = 3600
         self.misbehaviours: list[Misbehaviour] = []
+        self.documents: dict[str, bytes] = {}
+        self.made: Callable[[int], str] = "a{}".format
+        self.beside: dict[str, object] = {}
 
     async def __aenter__(self) -> TokenDesk:
         await self.server.__aenter__()
@@ -45,6 +52,8 @@ class TokenDesk:
         }  # fmt: skip
 
     def _say(self, asked: Asked) -> bytes | None:
+        if asked.method == "GET":
+            return self.documents.get(asked.path, answer({"error": "not_found"}, 404))
         if self.misbehaviours:
             return self.misbehaviours.pop(0)(asked)
         grant = asked.form.get("grant_type", "")
@@ -55,12 +64,18 @@ class TokenDesk:
     def tokens(self, *, with_refresh: bool = True) -> bytes:
         """The answer that gives the next ones."""
         self.given += 1
-        found: dict[str, object] = {"access_token": f"a{self.given}", "token_type": "Bearer"}
+        found: dict[str, object] = {"access_token": self.made(self.given), "token_type": "Bearer", **self.beside}
         found["expires_in"] = self.lifetime
         if with_refresh and self.rotates:
             self.refresh_token = f"r{self.given + 1}"
             found["refresh_token"] = self.refresh_token
         return answer(found)
+
+
+def jwt(**claims: object) -> str:
+    """An access token that says this of itself, signed by nobody."""
+    parts = [json.dumps(part).encode() for part in ({"alg": "none", "typ": "JWT"}, claims)]
+    return ".".join([*(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts), "c2lnbmVk"])
 
 
 def xoauth2(token: str, user: str = "ann@x.test") -> str:

@@ -199,7 +199,7 @@ async def test_a_proxy_that_fails_leads_nobody_to_microsoft_itself(
 ) -> None:
     """Both would be found without the proxy: they are at localhost."""
     here = {"login": microsoft.desk.server, "graph": microsoft.graph.server}
-    monkeypatch.setitem(endpoints._LOGIN, Cloud.GLOBAL, here["login"].url)
+    monkeypatch.setitem(endpoints.LOGIN, Cloud.GLOBAL, here["login"].url)
     monkeypatch.setitem(graph.ROOTS, Cloud.GLOBAL, here["graph"].url)
     microsoft.proxy.fails = True
     await gateway.accounts.add(microsoft.account())

@@ -22,8 +22,9 @@ _MARKS = {"passed": "ok", "warning": "note", "failed": "FAILED", "skipped": "-"}
 
 #: Facts that are shown of each stage, in this order.
 _SHOWN = (
-    "addresses", "address", "version", "cipher", "expires", "greeting", "extensions", "mechanism", "offered", "hosts",
-    "records", "result", "included", "lookups", "policy", "record", "reply",
+    "mailbox", "addresses", "address", "version", "cipher", "flow", "server", "issuer", "cloud", "audience",
+    "application", "user", "roles", "scopes", "granted", "expires", "greeting", "extensions", "mechanism", "offered",
+    "hosts", "selectors", "records", "result", "included", "lookups", "policy", "record", "reply",
 )  # fmt: skip
 
 
@@ -119,6 +120,8 @@ def _print_advice(advice: dict[str, Any], name: str) -> None:
         words = [word for field, value in advice["change"].items() for word in _option(field, value)]
         command = ["postroom", "accounts", "edit", name, *words] if name else words
         typer.echo(f"        {'run' if name else 'try'}:   {shlex.join(command)}")
+    if advice.get("command"):
+        typer.echo(f"        run:   {shlex.join(map(plain, advice['command']))}")
 
 
 def _option(field: str, value: str) -> list[str]:
@@ -133,5 +136,7 @@ def _facts(facts: dict[str, Any]) -> str:
         if isinstance(value, dict):
             value = list(value)
         if value not in (None, "", []):
-            shown.append(plain(value) if key in ("address", "greeting", "reply") else f"{key} {plain(value)}")
+            shown.append(
+                plain(value) if key in ("mailbox", "address", "greeting", "reply") else f"{key} {plain(value)}"
+            )
     return "; ".join(shown)

@@ -6,10 +6,10 @@ Nothing of the account changes by it: no limit but that of a real message, no ci
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from ..accounts.unbuilt import refusal
 from ..model.account import Account, AccountKind, Authentication, Verification
@@ -19,70 +19,18 @@ from ..net import pop3_login
 from ..net.observer import Observer
 from ..net.smtp_client import ConnectFailed, ContentSource, SmtpConnection, TransactionResult, connect
 from ..net.smtp_sending import ConnectionLost
-from ..net.stream import Resolver, resolve
-from ..net.token_login import TokenSource
+from ..net.stream import Resolver
 from ..policy.classify import Stage as ReplyStage
 from ..protocol.smtp.errors import LocalProtocolError
-from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from ..protocol.smtp.transaction import MailTransaction
 from ..transports.pop_before_smtp import PopBeforeSmtp
 from .advice import Known, finding, of_failure, of_reply
+from .order import House, Order
 from .stages import Advice, Outcome, Recorder, Stage, Tell
+from .token_stages import TokenStages
 
 #: A certificate that expires sooner is warned of.
 EXPIRES_SOON_DAYS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class RealMessage:
-    """A message that is sent for good: with its envelope as it leaves, and who gets it instead where that is so."""
-
-    envelope: Envelope
-    head: bytes
-    body: bytes
-    redirected_to: str = ""
-
-
-class NoMessage(Exception):
-    """None may leave any more, and why."""
-
-
-class SenderDomain(Protocol):
-    """What is looked at besides the connection: SPF, DKIM and DMARC of the sender's domain."""
-
-    async def __call__(self, recorder: Recorder, sender: str) -> None:
-        """Add its stages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to test. `sender` and `recipient` are addresses, "" where none is known; `message` makes the one to send, or
-    raises `NoMessage`."""
-
-    account: Account
-    sender: str = ""
-    recipient: str = ""
-    message: Callable[[], Awaitable[RealMessage]] | None = None
-    no_message: str = ""  # why none may be sent, though one was asked for
-    needs_attention: bool = False
-    hosts: Callable[[Recorder], Awaitable[Sequence[tuple[Account, Resolver]]]] | None = None  # of direct delivery
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What a test has from its gateway."""
-
-    clock: Clock
-    hostname: str
-    reply_limits: ReplyLimits = DEFAULT_LIMITS
-    resolver: Resolver = resolve
-    sender_domain: SenderDomain | None = None
-    tokens: TokenSource | None = None
-
-    @property
-    def helo_name(self) -> str:
-        """What EHLO says where the account does not."""
-        return self.hostname if "." in self.hostname else ""
 
 
 @dataclass(slots=True)
@@ -118,7 +66,7 @@ async def run(order: Order, house: House, tell: Tell = lambda event: None) -> Re
         recorder.current.worsen(Outcome.FAILED, refused[0], Advice(refused[0], refused[1], "not-built"))
         recorder.end()
     else:
-        await _Test(order, house, recorder).run()
+        await _stages(order, house, recorder)
         if house.sender_domain is not None and order.sender:
             await house.sender_domain(recorder, order.sender)
     passed = not any(stage.outcome is Outcome.FAILED for stage in recorder.stages)
@@ -130,18 +78,34 @@ async def run(order: Order, house: House, tell: Tell = lambda event: None) -> Re
     return result
 
 
-class _Test:
-    """One test of an account that connects."""
+async def _stages(order: Order, house: House, recorder: Recorder) -> None:
+    known = Known(order.account, house.hostname)
+    if order.account.kind is AccountKind.GRAPH:
+        from .graph_stages import GraphTest  # here: it loads what speaks HTTP
 
-    def __init__(self, order: Order, house: House, recorder: Recorder) -> None:
+        await GraphTest(order, house, recorder, known).run()
+    else:
+        await _Test(order, house, recorder, known).run()
+
+
+class _Test:
+    """One test of an account that connects by SMTP."""
+
+    def __init__(self, order: Order, house: House, recorder: Recorder, known: Known) -> None:
         self._order = order
         self._house = house
         self._recorder = recorder
-        self._known = Known(order.account, house.hostname)
+        self._known = known
+        self._tokens: TokenStages | None = None
         recorder.look_over = self._look_over
 
     async def run(self) -> None:
         """All stages, as far as they lead."""
+        if self._order.account.authentication is Authentication.OAUTH2:
+            self._tokens = TokenStages(
+                self._order.account, self._recorder, self._known, self._house.tokens, self._house.clock
+            )
+            await self._tokens.metadata()
         hosts: Sequence[tuple[Account, Resolver]] = [(self._order.account, self._house.resolver)]
         if self._order.hosts is not None:
             hosts = await self._order.hosts(self._recorder)
@@ -173,7 +137,7 @@ class _Test:
                 reply_limits=house.reply_limits,
                 resolver=resolver,
                 observer=recorder,
-                tokens=house.tokens,
+                tokens=self._tokens,
             )
         except ConnectFailed as error:
             await self._failed(error, account, resolver)
@@ -277,23 +241,9 @@ class _Test:
         return reply.is_positive
 
     async def _message(self, connection: SmtpConnection) -> None:
-        order, recorder = self._order, self._recorder
-        if order.no_message:
-            recorder.skip("message", order.no_message)
-        if order.message is None:
+        message = await self._order.begun_message(self._recorder, is_ready=connection.is_idle)
+        if message is None:
             return
-        if any(stage.outcome is Outcome.FAILED for stage in recorder.stages) or not connection.is_idle:
-            recorder.skip("message", "none was sent: a stage before it failed")
-            return
-        try:
-            message = await order.message()
-        except NoMessage as reason:
-            recorder.skip("message", str(reason))
-            return
-        recorder.began("message")
-        recorder.found(sender=message.envelope.reverse_path, recipient=message.envelope.recipients[0])
-        if message.redirected_to:
-            recorder.current.worsen(Outcome.PASSED, f"the staging guard sends it to {message.redirected_to}")
         ended: asyncio.Future[TransactionResult] = asyncio.get_running_loop().create_future()
         connection.start(message.envelope, ContentSource(message.head, message.body), ended.set_result)
         self._sent(await ended, connection)

@@ -82,6 +82,8 @@ class SenderDomainTest:
         connected = recorder.named("connect")
         facts = connected.facts if connected is not None else {}
         address = str(facts.get("local_address" if is_direct else "address", ""))
+        if self.account.kind is AccountKind.GRAPH:  # mail leaves by others than who is asked
+            address = ""
         result = ""
         if address and ipaddress.ip_address(address.partition("%")[0]).is_global:
             check = Check(self.names, address=address, sender=sender, helo=self.helo)
@@ -110,6 +112,8 @@ class SenderDomainTest:
     async def _dkim(self, stage: Stage, domain: str) -> str:
         """The domain of a signature that can be verified, "" where there is none."""
         account = self.account
+        if account.kind is AccountKind.GRAPH:
+            return await self._of_exchange(stage, domain)
         try:
             keys = signing_keys(account)
         except ValueError as error:
@@ -126,6 +130,27 @@ class SenderDomainTest:
             if await self._judge_key(stage, wanted.name, wanted.value, wanted.zone_line()):
                 good = good or key.domain
         return good
+
+    async def _of_exchange(self, stage: Stage, domain: str) -> str:
+        """Exchange signs by itself, for the domain where its keys are published, else for the tenant's own
+        (learn.microsoft.com/defender-office-365/email-authentication-dkim-configure)."""
+        published = []
+        for selector in ("selector1", "selector2"):
+            try:
+                texts = await self.names.texts(f"{selector}._domainkey.{domain}")
+            except NoSuchName:
+                continue
+            except DnsFailed as error:
+                stage.worsen(Outcome.WARNING, str(error), finding("dns-silent"))
+                return ""
+            if any(_tags(text.decode("ascii", "replace")).get("p") for text in texts):
+                published.append(selector)
+        stage.facts["selectors"] = published
+        if published:
+            return domain
+        advice = finding("dkim-of-exchange", domain=domain)
+        stage.worsen(Outcome.WARNING, f"there are no keys of Exchange for {domain}", advice)
+        return ""
 
     async def _judge_key(self, stage: Stage, name: str, value: str, zone_line: str) -> bool:
         try:
@@ -176,7 +201,8 @@ class SenderDomainTest:
             advice = finding("dmarc-broken", record=least)
             stage.worsen(Outcome.FAILED, "; ".join(found.faults), advice)
             return
-        _judge_alignment(stage, found, domain, signed, is_spf_well=is_spf_well)
+        unaligned = "dmarc-nothing-of-exchange" if self.account.kind is AccountKind.GRAPH else "dmarc-nothing-aligned"
+        _judge_alignment(stage, found, domain, signed, unaligned, is_spf_well=is_spf_well)
 
     async def _policy(self, domain: str) -> DmarcRecord | int | None:
         """The record that holds for `domain`, its own or of one above it; a number: there are so many."""
@@ -225,7 +251,9 @@ def _no_policy(stage: Stage, domain: str, several: int) -> None:
     stage.worsen(Outcome.WARNING, "there is no DMARC record", advice)
 
 
-def _judge_alignment(stage: Stage, found: DmarcRecord, domain: str, signed: str, *, is_spf_well: bool) -> None:
+def _judge_alignment(
+    stage: Stage, found: DmarcRecord, domain: str, signed: str, unaligned: str, *, is_spf_well: bool
+) -> None:
     by_dkim = bool(signed) and is_aligned(signed, domain, found.domain, is_strict=found.is_strict_dkim)
     ways = [way for way, is_so in (("dkim", by_dkim), ("spf", is_spf_well)) if is_so]
     stage.facts["aligned_by"] = ways
@@ -237,7 +265,7 @@ def _judge_alignment(stage: Stage, found: DmarcRecord, domain: str, signed: str,
         stage.worsen(outcome, "the signature is not aligned with From", advice)
         return
     if found.policy in ("quarantine", "reject"):
-        advice = finding("dmarc-nothing-aligned", domain=domain, policy=found.policy)
+        advice = finding(unaligned, domain=domain, policy=found.policy)
         stage.worsen(Outcome.WARNING, "it is not known that anything is aligned", advice)
 
 

@@ -10,7 +10,11 @@ from typing import Any
 
 from ..model.clock import Clock
 from ..net.observer import Observer
+from ..net.transcript import HIDDEN
 from .certificates import tls_facts
+
+#: What is shorter is not looked for in what servers say.
+SHORTEST_SECRET = 4
 
 
 class Outcome(StrEnum):
@@ -25,13 +29,15 @@ class Outcome(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Advice:
     """Why it is so and what to do. `change` has fields of the account with the values that mend it, where there are
-    such; `record` what the DNS should have. `rule` is the rule's name, empty where none knows."""
+    such, `command` what else mends it; `record` what the DNS should have. `rule` is the rule's name, empty where none
+    knows."""
 
     cause: str
     advice: str
     rule: str = ""
     change: Mapping[str, str] = field(default_factory=dict)
     record: str = ""
+    command: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -57,6 +63,7 @@ class Stage:
         advice = [
             {"rule": one.rule, "cause": one.cause, "advice": one.advice, "change": dict(one.change)}
             | ({"record": one.record} if one.record else {})
+            | ({"command": list(one.command)} if one.command else {})
             for one in self.advice
         ]
         return {
@@ -81,6 +88,7 @@ class Recorder(Observer):
         self._tell = tell
         self._since = 0.0
         self._current: Stage | None = None
+        self._secrets: set[str] = set()
         self.look_over: Callable[[Stage], None] | None = None  # asked at the end of each
         self.stages: list[Stage] = []
         self.lines: list[str] = []
@@ -103,8 +111,23 @@ class Recorder(Observer):
 
     def said(self, line: str) -> None:
         """See `Observer.said`."""
+        line = self._clean(line)
         self.lines.append(line)
         self._tell({"event": "said", "line": line})
+
+    def hide(self, *secrets: str) -> None:
+        """Let none of them stand in what is told from now on: servers like to repeat what they did not understand."""
+        self._secrets |= {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            for secret in self._secrets:
+                value = value.replace(secret, HIDDEN)
+        elif isinstance(value, list):
+            value = [self._clean(one) for one in value]
+        elif isinstance(value, dict):
+            value = {name: self._clean(one) for name, one in value.items()}
+        return value
 
     @property
     def current(self) -> Stage:
@@ -139,6 +162,7 @@ class Recorder(Observer):
         self._current = None
         if self.look_over is not None:
             self.look_over(stage)
+        stage.detail, stage.facts = self._clean(stage.detail), self._clean(stage.facts)
         self.stages.append(stage)
         self._tell({"event": "stage"} | stage.show())
 

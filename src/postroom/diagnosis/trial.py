@@ -15,14 +15,13 @@ from ..mime.address import Mailbox
 from ..mime.compose import ComposedMessage, compose
 from ..mime.head import split
 from ..mime.typed import typed_mailbox
-from ..model.account import Account, AccountKind
+from ..model.account import Account, AccountKind, Cloud
 from ..model.circuit import Circuit, Health
 from ..model.clock import Clock
 from ..model.content import Content
 from ..model.envelope import Envelope
 from ..model.queue import DueMessage, LaneId, MessageId, PriorityClass
 from ..net.stream import Resolver
-from ..net.token_login import TokenSource
 from ..policy.rewriting import fixed_sender
 from ..queue.limiter import AccountLimit, Limiter
 from ..queue.outgoing import Outgoing
@@ -33,7 +32,8 @@ from ..transports.by_kind import Transports
 from ..transports.direct import MOST_TRIED, towards
 from ..transports.mail_route import Misses, NoRoute, not_tried
 from .advice import finding
-from .connection_test import House, NoMessage, Order, RealMessage, Result, run
+from .connection_test import Result, run
+from .order import House, NoMessage, Order, RealMessage, Tokens
 from .sender_domain import SenderDomainTest
 from .stages import Outcome, Recorder, Tell
 
@@ -58,7 +58,7 @@ class Trials:
     limiter: Callable[[], Limiter]
     circuit: Callable[[Account], Circuit]
     outgoing: Callable[[Account], Outgoing | None]
-    tokens: Callable[[Account], TokenSource]
+    tokens: Callable[[Account], Tokens]
     store: QueueStore
 
     @staticmethod
@@ -78,7 +78,8 @@ class Trials:
         """Test `account`; each stage is told to `tell` as it comes. Raises as `require_sound`."""
         settings = self.configuration.current
         recipient = self.require_sound(wanted)
-        sender = self._sender(account, _typed("from", wanted.sender), settings)
+        mailbox = _mailbox(account, settings)
+        sender = self._sender(account, _typed("from", wanted.sender), settings, mailbox)
         refused = self._no_message(account) if wanted.send else ""
         order = Order(
             account,
@@ -88,6 +89,7 @@ class Trials:
             no_message=refused,
             needs_attention=account.id != 0 and self.circuit(account).health is Health.NEEDS_ATTENTION,
             hosts=partial(self._hosts, account, recipient) if account.kind is AccountKind.DIRECT else None,
+            mailbox=mailbox,
         )
         helo = account.helo_name or self.hostname
         domain = SenderDomainTest(account, self.transports.names, _include(account), helo)
@@ -95,12 +97,14 @@ class Trials:
         house = House(self.clock, self.hostname, limits, sender_domain=domain, tokens=self.tokens(account))
         return await run(order, house, tell)
 
-    def _sender(self, account: Account, given: str, settings: Settings) -> str:
-        """As whom mail would leave."""
+    def _sender(self, account: Account, given: str, settings: Settings, mailbox: str) -> str:
+        """As whom mail would leave; of an account of kind graph `mailbox` is the one that it uses."""
+        if account.kind is AccountKind.GRAPH and account.graph.draft_only:
+            return mailbox
         fixed = fixed_sender(account, settings.forced_postmaster)
         if fixed is not None:
             return fixed.address
-        own = account.username if "@" in account.username else ""
+        own = mailbox or (account.username if "@" in account.username else "")
         return given or account.sender.address or own
 
     def _no_message(self, account: Account) -> str:
@@ -195,10 +199,22 @@ def _typed(field: str, text: str) -> str:
         raise InvalidInput(Fault(field, str(error), "write it like ann@example.org")) from None
 
 
+def _mailbox(account: Account, settings: Settings) -> str:
+    if account.kind is not AccountKind.GRAPH:
+        return ""
+    graph = account.graph
+    return (graph.draft_mailbox or settings.postmaster) if graph.draft_only else graph.mailbox
+
+
+#: Which preset tells what mail of each of Microsoft's clouds leaves by; of others it is not known.
+_GRAPH_PRESETS = {Cloud.GLOBAL: "microsoft-graph"}
+
+
 def _include(account: Account) -> str:
-    if not account.preset:
+    preset = _GRAPH_PRESETS.get(account.oauth.cloud, "") if account.kind is AccountKind.GRAPH else account.preset
+    if not preset:
         return ""
     try:
-        return find(account.preset).spf
+        return find(preset).spf
     except InvalidInput:  # of a release that knew it
         return ""

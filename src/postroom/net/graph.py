@@ -80,7 +80,7 @@ class GraphMailbox:
     """The requests that sending by `mailbox` needs; at most one at a time for each sender of mail.
 
     Each raises `HttpFailed` where no answer came, and what `token` raises. `patience` is for an answer; `long_patience`
-    for one to a request with much content.
+    for one to a request with much content. `told` gets each line of what is asked and answered, as `said` keeps them.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class GraphMailbox:
         *,
         patience: timedelta,
         long_patience: timedelta,
+        told: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._http = http
         self._base = f"{root}/v1.0/users/{quote(mailbox, safe='@')}"
@@ -102,6 +103,7 @@ class GraphMailbox:
         self._long_patience = long_patience
         self.host = urlsplit(root).hostname or ""
         self.said: list[str] = []
+        self._told = told
 
     async def send_mime(self, content: bytes) -> GraphAnswer:
         """https://learn.microsoft.com/graph/api/user-sendmail: 202 is success. `content` is base64."""
@@ -163,6 +165,11 @@ class GraphMailbox:
         query += "&$select=id,isDraft,toRecipients,ccRecipients,bccRecipients"
         return await self._ask(f"GET {folder}", f"mailFolders/{folder}/messages?{query}", b"", "")
 
+    async def folder(self, name: str) -> GraphAnswer:
+        """https://learn.microsoft.com/graph/api/mailfolder-get: 200; it needs Mail.ReadBasic, Mail.Read or
+        Mail.ReadWrite."""
+        return await self._ask(f"GET {name}", f"mailFolders/{name}?$select=id", b"", "")
+
     async def _ask(self, command: str, path: str, content: bytes, content_type: str) -> GraphAnswer:
         """The answer; after a 401 the one to a second try, with another token."""
         method = command.partition(" ")[0]
@@ -180,14 +187,18 @@ class GraphMailbox:
     async def _once(
         self, method: str, url: str, command: str, content: bytes, headers: Mapping[str, str], patience: timedelta
     ) -> GraphAnswer:
-        self.said.append(f">>> {command} ({len(content)} octets)")
+        self._say(f">>> {command} ({len(content)} octets)")
         answer = await self._http.request(
             method, url, headers=headers, content=content, patience=patience, longest_bytes=_LONGEST_ANSWER_BYTES
         )
         read = _read(command, answer, self._clock.now())
         words = read.reply.text + (f" (request {read.request_id})" if read.request_id else "")
-        self.said.append(f"<<< {words}")
+        self._say(f"<<< {words}")
         return read
+
+    def _say(self, line: str) -> None:
+        self.said.append(line)
+        self._told(line)
 
 
 def _read(command: str, answer: Answer, now: datetime) -> GraphAnswer:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpcore2
 
 from ..model.account import Account
+from .observer import NOBODY, Observer
 from .stream import ConnectFailed, Resolver, Way, open_socket, open_transport, resolve
 from .tls import ClientTls, client_context, https_tls
 
@@ -72,7 +73,8 @@ class HttpFailed(Exception):
 class HttpClient:
     """Requests that leave by `way`. Connections stay open for `idle` after an answer; `close` ends them.
 
-    `connect_timeout` is for resolution, TCP, proxy and TLS together; `tls` makes the TLS to a host.
+    `connect_timeout` is for resolution, TCP, proxy and TLS together; `tls` makes the TLS to a host. `observer` is told
+    of each connection as of one to a relay, and of "answer": a request that begins, by whichever connection.
     """
 
     def __init__(
@@ -84,19 +86,21 @@ class HttpClient:
         most_connections: int = 4,
         idle: timedelta = timedelta(0),
         resolver: Resolver = resolve,
+        observer: Observer = NOBODY,
     ) -> None:
         self._way = way
+        self._observer = observer
         self._connect_seconds = connect_timeout.total_seconds()
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=client_context(protocols=("http/1.1",)),  # not used: each host has its own
             max_connections=most_connections,
             max_keepalive_connections=most_connections if idle else 0,
             keepalive_expiry=idle.total_seconds(),
-            network_backend=_Network(way, self._connect_seconds, tls, resolver),
+            network_backend=_Network(way, self._connect_seconds, tls, resolver, observer),
         )
 
     @classmethod
-    def of(cls, account: Account, *, idle: timedelta = timedelta(0)) -> Self:
+    def of(cls, account: Account, *, idle: timedelta = timedelta(0), observer: Observer = NOBODY) -> Self:
         """A client that goes the way of `account`, and trusts its CA bundle beside the system's authorities.
 
         That the account does not verify its relay, or pins its certificate, is not about web servers.
@@ -107,6 +111,7 @@ class HttpClient:
             lambda host: https_tls(host, account.ca_bundle),
             most_connections=account.max_connections,
             idle=idle,
+            observer=observer,
         )
 
     async def request(
@@ -131,6 +136,7 @@ class HttpClient:
         async def trace(event: str, info: Mapping[str, Any]) -> None:
             if event.endswith("send_request_headers.started"):
                 begun.append(event)
+                self._observer.began("answer")
 
         sent = {"Host": _host_field(url), "Accept-Encoding": "identity", **(headers or {})}
         if content or method in ("POST", "PUT", "PATCH"):
@@ -208,11 +214,12 @@ async def _whole(answer: httpcore2.Response, longest_bytes: int) -> Answer:
 class _Network(httpcore2.AsyncNetworkBackend):
     """Connects by the way of an account."""
 
-    def __init__(self, way: Way, seconds: float, tls: Tls, resolver: Resolver) -> None:
+    def __init__(self, way: Way, seconds: float, tls: Tls, resolver: Resolver, observer: Observer) -> None:
         self._way = way
         self._seconds = seconds
         self._tls = tls
         self._resolver = resolver
+        self._observer = observer
 
     async def connect_tcp(
         self,
@@ -227,7 +234,8 @@ class _Network(httpcore2.AsyncNetworkBackend):
         Raises:
             ConnectFailed: there is none.
         """
-        wire = _Wire(host, self._way, asyncio.get_running_loop().time() + self._seconds, self._seconds, self._tls)
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        wire = _Wire(host, self._way, deadline, self._seconds, self._tls, self._observer)
         await wire.reach(port, self._resolver)
         return wire
 
@@ -246,12 +254,13 @@ class _Joined(asyncio.StreamReaderProtocol):
 class _Wire(httpcore2.AsyncNetworkStream):
     """One connection: a socket, until it is known whether TLS is spoken over it."""
 
-    def __init__(self, host: str, way: Way, deadline: float, seconds: float, tls: Tls) -> None:
+    def __init__(self, host: str, way: Way, deadline: float, seconds: float, tls: Tls, observer: Observer) -> None:
         self._host = host
         self._way = way
         self._deadline = deadline
         self._seconds = seconds
         self._tls = tls
+        self._observer = observer
         self._socket: Any = None
         self._reader = asyncio.StreamReader(limit=_READ_BYTES)
         self._writer: asyncio.StreamWriter | None = None
@@ -259,13 +268,16 @@ class _Wire(httpcore2.AsyncNetworkStream):
     async def reach(self, port: int, resolver: Resolver) -> None:
         """Connect the socket. Raises ConnectFailed."""
         async with self._in_time("connect" if self._way.is_straight else "proxy"):
-            self._socket = await open_socket(self._host, port, self._way, resolver)
+            self._socket = await open_socket(self._host, port, self._way, resolver, self._observer)
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> _Wire:
         """Speak TLS from now on; the context is not the one given, but that of the host. Raises ConnectFailed."""
+        self._observer.began("tls")
         await self._open("tls", self._tls(server_hostname or self._host))
+        assert self._writer is not None
+        self._observer.secured(self._writer.get_extra_info("ssl_object"))
         return self
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:

@@ -9,8 +9,9 @@ class Observer:
     """Told of one attempt; this one keeps nothing.
 
     Stages come in the order of what happens, and one may come twice: "pop", "token", "resolve", "proxy", "connect",
-    "tls", "greeting", "ehlo", "starttls", "auth". One that is followed by another, or by the end of the opening, has
-    passed; the one in which `ConnectFailed` is raised has failed.
+    "tls", "greeting", "ehlo", "starttls", "auth"; of a request over HTTP "resolve", "proxy",
+    "connect", "tls", "answer". One that is followed by another, or by the end of the opening, has passed; the one in
+    which `ConnectFailed` is raised has failed.
     """
 
     def began(self, stage: str) -> None:

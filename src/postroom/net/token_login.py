@@ -21,7 +21,11 @@ class TokenSource(Protocol):
     """Who gives access tokens."""
 
     async def token(self, account: Account, rejected: str = "") -> str:
-        """A token that is good for a while yet, and another than `rejected`. Raises ConnectFailed at stage "token"."""
+        """A token that is good for a while yet, and another than `rejected`.
+
+        Raises:
+            ConnectFailed: at stage "token", or "proxy": there is none.
+        """
 
 
 class TokenRenewed(Exception):

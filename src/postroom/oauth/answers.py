@@ -43,12 +43,13 @@ class HttpAnswer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A token answer (RFC 6749 section 5.1)."""
+    """A token answer (RFC 6749 section 5.1); `scope` is "" where the server does not say."""
 
     access_token: str = field(repr=False)
     lifetime: timedelta
     refresh_token: str = field(default="", repr=False)
     refresh_lifetime: timedelta | None = None
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +85,20 @@ def read_tokens(answer: HttpAnswer) -> Tokens:
         Refused: the server says no.
         Unusable: it can't be read.
     """
-    found = _object(answer)
+    found = read_object(answer)
     token, kind = found.get("access_token"), str(found.get("token_type", "bearer"))
     if not isinstance(token, str) or not _TOKEN.match(token):
         raise Unusable("the token endpoint gave no access token")
     if kind.lower() != "bearer":
         raise Unusable(f"the token endpoint gave a token of another type ({plain(kind)}) than Bearer")
-    refresh = found.get("refresh_token")
+    refresh, scope = found.get("refresh_token"), found.get("scope")
     return Tokens(
         access_token=token,
         lifetime=min(_seconds(found.get("expires_in")) or UNTOLD, LONGEST),
         refresh_token=refresh if isinstance(refresh, str) and _TOKEN.match(refresh) else "",
         # Google's, of applications in testing; others of their own.
         refresh_lifetime=_seconds(found.get("refresh_token_expires_in") or found.get("refresh_expires_in")),
+        scope=plain(scope) if isinstance(scope, str) else "",
     )
 
 
@@ -107,7 +109,7 @@ def read_device_code(answer: HttpAnswer) -> DeviceCode:
         Refused: the server says no.
         Unusable: it can't be read.
     """
-    found = _object(answer)
+    found = read_object(answer)
     # Google called it so before RFC 8628, and some do still.
     where = found.get("verification_uri") or found.get("verification_url")
     texts = {"device_code": found.get("device_code"), "user_code": found.get("user_code"), "verification_uri": where}
@@ -125,7 +127,8 @@ def read_device_code(answer: HttpAnswer) -> DeviceCode:
     )
 
 
-def _object(answer: HttpAnswer) -> dict[str, Any]:
+def read_object(answer: HttpAnswer) -> dict[str, Any]:
+    """The JSON object of an answer that says yes. Raises as `read_tokens`."""
     try:
         found = answer.json()
     except ValueError:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ..model.account import Account, AccountKind, Authentication, Cloud, OAuthFlow, OAuthProvider
 
-#: learn.microsoft.com/entra/identity-platform/authentication-national-cloud
-_LOGIN = {
+#: Where each cloud gives tokens (learn.microsoft.com/entra/identity-platform/authentication-national-cloud).
+LOGIN = {
     Cloud.GLOBAL: "https://login.microsoftonline.com",
     Cloud.US_GOVERNMENT: "https://login.microsoftonline.us",
     Cloud.US_DOD: "https://login.microsoftonline.us",
@@ -16,7 +16,7 @@ _LOGIN = {
 
 #: learn.microsoft.com/exchange/client-developer/legacy-protocols/
 #: how-to-authenticate-an-imap-pop-smtp-application-by-using-oauth: the global cloud; others by their host of Outlook.
-_SMTP = {
+SMTP = {
     Cloud.GLOBAL: "https://outlook.office.com",
     Cloud.US_GOVERNMENT: "https://outlook.office365.us",
     Cloud.US_DOD: "https://outlook-dod.office365.us",
@@ -24,7 +24,7 @@ _SMTP = {
 }
 
 #: The same page: an application's own rights are asked for under another host in the global cloud.
-_SMTP_OWN = _SMTP | {Cloud.GLOBAL: "https://outlook.office365.com"}
+SMTP_OWN = SMTP | {Cloud.GLOBAL: "https://outlook.office365.com"}
 
 #: learn.microsoft.com/graph/deployments
 GRAPH = {
@@ -35,7 +35,7 @@ GRAPH = {
 }
 
 #: developers.google.com/identity/protocols/oauth2/native-app, .../limited-input-device, .../service-account
-_GOOGLE = {
+GOOGLE = {
     "authorize": "https://accounts.google.com/o/oauth2/v2/auth",
     "device": "https://oauth2.googleapis.com/device/code",
     "token": "https://oauth2.googleapis.com/token",
@@ -43,7 +43,7 @@ _GOOGLE = {
 }
 
 #: developers.google.com/workspace/gmail/imap/xoauth2-protocol
-_GOOGLE_SCOPE = "https://mail.google.com/"
+GOOGLE_SCOPE = "https://mail.google.com/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ def endpoints(account: Account) -> Endpoints:
     if oauth.provider is OAuthProvider.MICROSOFT:
         # Who belongs to no tenant in particular logs in at "common"; the port of http://localhost is not compared
         # (learn.microsoft.com/entra/identity-platform/reply-url#localhost-exceptions).
-        base = f"{_LOGIN[oauth.cloud]}/{oauth.tenant or 'common'}/oauth2/v2.0"
+        base = f"{LOGIN[oauth.cloud]}/{oauth.tenant or 'common'}/oauth2/v2.0"
         return Endpoints(
             authorize=f"{base}/authorize", device=f"{base}/devicecode", token=f"{base}/token",
             scope=scope or _microsoft_scope(account), loopback="localhost",
@@ -76,7 +76,7 @@ def endpoints(account: Account) -> Endpoints:
         # Without these two Google gives a refresh token the first time only
         # (developers.google.com/identity/protocols/oauth2/web-server#offline).
         return Endpoints(
-            **_GOOGLE, scope=scope or _GOOGLE_SCOPE, extra=(("access_type", "offline"), ("prompt", "consent"))
+            **GOOGLE, scope=scope or GOOGLE_SCOPE, extra=(("access_type", "offline"), ("prompt", "consent"))
         )
     return Endpoints(
         authorize=oauth.authorize_url, device=oauth.device_url, token=oauth.token_url, scope=scope, issuer=oauth.issuer
@@ -88,7 +88,7 @@ def _microsoft_scope(account: Account) -> str:
     if account.kind is AccountKind.GRAPH:
         wanted = [f"{GRAPH[cloud]}/Mail.Send", f"{GRAPH[cloud]}/Mail.ReadWrite"]
         return f"{GRAPH[cloud]}/.default" if is_own else " ".join([*wanted, "offline_access"])
-    return f"{_SMTP_OWN[cloud]}/.default" if is_own else f"{_SMTP[cloud]}/SMTP.Send offline_access"
+    return f"{SMTP_OWN[cloud]}/.default" if is_own else f"{SMTP[cloud]}/SMTP.Send offline_access"
 
 
 def uses_tokens(account: Account) -> bool:

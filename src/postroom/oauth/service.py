@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,14 @@ DEAD = "invalid_grant"
 Post = Callable[[Account, Form], Awaitable[HttpAnswer]]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a server said of a token beside it; `scope` is "" where it said nothing, or it is not known any more."""
+
+    scope: str = ""
+    expires: datetime | None = None
+
+
 class TokenService:
     """Gives access tokens. One request at a time asks for those of an account, whoever waits; `post` sends it."""
 
@@ -65,13 +73,15 @@ class TokenService:
         self._claimant = os.urandom(16)
         self._kept: dict[int, Grant] = {}
         self._unsaved: dict[int, Grant] = {}
-        self._running: dict[int, asyncio.Task[Grant]] = {}
+        self._running: dict[int, tuple[Account, asyncio.Task[Grant]]] = {}
+        self._scopes: dict[int, tuple[str, str]] = {}  # the last token of each account, and its scope
 
     async def token(self, account: Account, rejected: str = "") -> str:
         """An access token of `account` that is good for a while yet, and another one than `rejected`.
 
         Raises:
-            ConnectFailed: at stage "token": there is none; `reply` has the server's refusal, if it did refuse.
+            ConnectFailed: at stage "token" (or "proxy", on the way there): there is none; `reply` has the server's
+                refusal, if it did refuse.
         """
         wanted = binding(account)
         while True:
@@ -80,15 +90,36 @@ class TokenService:
                 return kept.access_token
             running = self._running.get(account.id)
             is_ours = running is None
-            if running is None:
-                running = self._begun(account, wanted, rejected)
-            # Whoever waits may give up; the request goes on, since its answer may hold the only next refresh token.
-            grant = await asyncio.shield(running)
+            asking, task = running or (account, self._begun(account, wanted, rejected))
+            try:
+                # Whoever waits may give up; the request goes on, since its answer may hold the only next refresh token.
+                grant = await asyncio.shield(task)
+            except ConnectFailed:
+                if asking == account:
+                    raise
+                continue  # it was asked for with other settings, such as those of a test
             if is_ours or (grant.binding == wanted and grant.access_token != rejected):
                 return grant.access_token
 
+    async def fresh_token(self, account: Account) -> str:
+        """A token that was not there before: for a test, which shall see that one can be had. Raises as `token`."""
+        try:
+            stored = await self.store.grant(account.id)
+        except GatewayError as error:
+            raise ConnectFailed("token", "network", f"what is stored of tokens can't be read: {error}") from error
+        is_ours = stored is not None and stored.binding == binding(account)
+        return await self.token(account, stored.access_token if stored is not None and is_ours else "")
+
+    def told(self, account: Account, token: str) -> Told:
+        """What the server said of `token`, if it is the last one."""
+        kept = self._kept.get(account.id)
+        last, scope = self._scopes.get(account.id, ("", ""))
+        expires = kept.expires if kept is not None and kept.access_token == token else None
+        return Told(scope if last == token else "", expires)
+
     def forget(self, account_id: int) -> None:
         """What is stored was changed by somebody else."""
+        self._scopes.pop(account_id, None)
         self._kept.pop(account_id, None)
         self._unsaved.pop(account_id, None)
 
@@ -113,15 +144,15 @@ class TokenService:
     async def close(self) -> None:
         """Wait for what is under way, for a while."""
         if self._running:
-            await asyncio.wait(set(self._running.values()), timeout=STOP_SECONDS)
-        for task in list(self._running.values()):
+            await asyncio.wait({task for _, task in self._running.values()}, timeout=STOP_SECONDS)
+        for _, task in list(self._running.values()):
             task.cancel()
 
     async def ask(self, account: Account, form: Form) -> HttpAnswer:
         """The answer to a form.
 
         Raises:
-            ConnectFailed: at stage "token": there is none.
+            ConnectFailed: at stage "token", or "proxy": there is none.
         """
         try:
             return await self.post(account, form)
@@ -131,7 +162,8 @@ class TokenService:
     # Inside
 
     def _begun(self, account: Account, wanted: str, rejected: str) -> asyncio.Task[Grant]:
-        task = self._running[account.id] = asyncio.create_task(self._renewed(account, wanted, rejected))
+        task = asyncio.create_task(self._renewed(account, wanted, rejected))
+        self._running[account.id] = account, task
         task.add_done_callback(lambda done: self._ended(account.id, done))
         return task
 
@@ -211,6 +243,7 @@ class TokenService:
             await self.store.release(account.id, self._claimant)
             raise as_failure(error) from error
         reach("R1")
+        self._scopes[account.id] = tokens.access_token, tokens.scope
         saved = await self._save(granted(grant, tokens, at.now))
         reach("R2")
         return saved
@@ -260,12 +293,13 @@ def as_failure(error: Exception) -> ConnectFailed:
 
 
 class TrialTokens:
-    """Tokens for settings that are tried, and perhaps not saved: what they give is stored only where it is the saved
-    account's own; `saved` is that account, if there is one."""
+    """Tokens for settings that are tried, and perhaps not saved: each is asked for anew, and what they give is stored
+    only where it is the saved account's own; `saved` is that account, if there is one."""
 
     def __init__(self, tokens: TokenService, saved: Account | None) -> None:
         self._tokens = tokens
         self._saved = saved
+        self._told: tuple[str, Told] = "", Told()
 
     async def token(self, account: Account, rejected: str = "") -> str:
         """See `TokenService.token`."""
@@ -274,12 +308,21 @@ class TrialTokens:
                 raise ConnectFailed(
                     "token", "consent", "nobody has authorized the account as it is here; save it first"
                 )
-            return await self._tokens.token(account, rejected)
+            token = await (self._tokens.token(account, rejected) if rejected else self._tokens.fresh_token(account))
+            self._told = token, self._tokens.told(account, token)
+            return token
+        now = self._tokens.clock.now()
         try:
-            form = token_request(account, "", Moment(self._tokens.clock.now(), os.urandom(16).hex()))
-            return read_tokens(await self._tokens.ask(account, form)).access_token
+            form = token_request(account, "", Moment(now, os.urandom(16).hex()))
+            tokens = read_tokens(await self._tokens.ask(account, form))
         except (ConnectFailed, Refused, Unusable, ValueError) as error:
             raise as_failure(error) from error
+        self._told = tokens.access_token, Told(tokens.scope, now + tokens.lifetime)
+        return tokens.access_token
+
+    def told(self, token: str) -> Told:
+        """What the server said of `token`, if it is the last one."""
+        return self._told[1] if self._told[0] == token else Told()
 
 
 async def _post(account: Account, form: Form) -> Answer:
@@ -293,4 +336,6 @@ async def _post(account: Account, form: Form) -> Answer:
                 longest_bytes=LONGEST_BYTES,
             )  # fmt: skip
         except HttpFailed as failed:
+            if failed.stage == "proxy":
+                raise ConnectFailed("proxy", failed.kind, failed.reason) from failed
             raise ConnectFailed("token", failed.kind, f"{failed.stage}: {failed.reason}") from failed

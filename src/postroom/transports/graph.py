@@ -108,7 +108,7 @@ class GraphTransport:
     async def reserve(self) -> Slot:
         """See `Transport.reserve`; a slot is had with a token in hand."""
         if not self.mailbox:
-            raise AccountUnavailable(_NO_DRAFT_MAILBOX)
+            raise AccountUnavailable(NO_DRAFT_MAILBOX)
         while not self._closing and self._in_use >= self._most:
             await self._wait(self._waiting)
         self._refuse_if_closed()
@@ -303,7 +303,7 @@ class GraphSlot:
         self._transport.give_back()
 
 
-_NO_DRAFT_MAILBOX = Deferred(
+NO_DRAFT_MAILBOX = Deferred(
     status="4.3.5",
     reason="draft_only is on, and there is neither a draft mailbox nor a postmaster",
     advice="give the account a draft_mailbox, or set `postmaster`",

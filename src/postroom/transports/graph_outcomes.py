@@ -9,7 +9,7 @@ from ..model.account import Account
 from ..model.outcome import Bounced, Deferred, Delivered, Outcome, Remedy, Scope, Unknown
 from ..net.graph import GraphAnswer
 from ..net.http import HttpFailed
-from ..policy.classify import Action, Stage, Verdict, classify, classify_failure
+from ..policy.classify import Action, FailureRule, Stage, Verdict, classify, classify_failure
 
 #: A server in between answers for one that may have done what it was asked (RFC 9110 sections 15.6.3 and 15.6.5).
 _IN_BETWEEN = frozenset({502, 504})
@@ -65,7 +65,7 @@ class Judge:
             return Unknown(status="4.4.2", reason=reason, remote_host=self._host)
         if failed.may_have_arrived:
             return Deferred(status="4.4.2", reason=reason, remote_host=self._host)
-        rule = classify_failure(failed.kind, failed.stage, failed.reason, host=self._host, port=443)
+        rule = failure_rule(failed)
         return Deferred(
             status="4.7.5" if failed.kind == "certificate" else "4.4.1",
             reason=reason,
@@ -76,15 +76,30 @@ class Judge:
         )
 
     def _addressed(self, verdict: Verdict) -> str:
-        """The advice, with the addresses to put into commands."""
-        advice = verdict.advice
-        for name, value, otherwise in (
-            ("{sender}", self._author, "the address in From"),
-            ("{mailbox}", self._mailbox, "the mailbox"),
-            ("{client}", self._account.oauth.client_id, "the client id"),
-        ):
-            advice = advice.replace(name, value if _HARMLESS.fullmatch(value) else otherwise)
-        return advice
+        return addressed(verdict.advice, self._account, self._mailbox, self._author)
+
+
+def addressed(advice: str, account: Account, mailbox: str, author: str) -> str:
+    """`advice` of a rule, with the addresses to put into commands."""
+    for name, value, otherwise in (
+        ("{sender}", author, "the address in From"),
+        ("{mailbox}", mailbox, "the mailbox"),
+        ("{client}", account.oauth.client_id, "the client id"),
+    ):
+        advice = advice.replace(name, harmless(value, otherwise))
+    return advice
+
+
+def harmless(value: str, otherwise: str) -> str:
+    """`value`, where it may stand between double quotes of a shell."""
+    return value if _HARMLESS.fullmatch(value) else otherwise
+
+
+def failure_rule(failed: HttpFailed) -> FailureRule | None:
+    """The rule for an answer that did not come."""
+    if failed.stage == "proxy":
+        return classify_failure(failed.kind, "proxy", failed.reason, host="", port=443)
+    return classify_failure(failed.kind, "graph", f"{failed.stage}: {failed.reason}", host="", port=443)
 
 
 def with_transcript(outcome: Outcome, said: str) -> Outcome:

@@ -91,6 +91,11 @@ class Sending:
         self._judge = Judge(sender.account, sender.mailbox, self._mailbox.host, authors[0] if len(authors) == 1 else "")
         self.was_handed_over = False
 
+    @property
+    def said(self) -> Sequence[str]:
+        """What was asked and answered so far, without content and tokens."""
+        return self._mailbox.said
+
     async def outcomes(self) -> Sequence[Outcome]:
         """One for each recipient, in order."""
         recipients = self._transaction.envelope.recipients

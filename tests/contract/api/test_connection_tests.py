@@ -11,6 +11,7 @@ import pytest
 
 from postroom.gateway import Gateway
 from tests.contract.api.conftest import problem_of
+from tests.flow.connection_test.microsoft import microsoft
 from tests.flow.connection_test.trying import Server
 from tests.flow.smtp_client.talk import Relay
 from tests.name_server import NameServer
@@ -159,3 +160,23 @@ async def test_what_cannot_be_tested_is_refused_with_the_field(api: httpx2.Async
     assert [field for field, _, _ in await problem_of(unsaid, 422)] == ["to"]
     unknown = await api.post("/v1/accounts/nobody/test", json={})
     assert (await problem_of(unknown, 404))[0][0] == "account"
+
+
+async def test_an_account_of_graph_that_is_not_saved_is_followed_stage_by_stage(
+    api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"oauth_flow": "client-credentials", "oauth_tenant": "x.test", "oauth_client_id": "app-1"}
+    given = {"kind": "graph", "mailbox": "box@x.test", "oauth_client_secret": "s3cret-s3cret", **own}
+    async with microsoft(monkeypatch) as there:
+        there.gives(aud="https://graph.microsoft.com", roles=["Mail.Send", "Mail.ReadWrite"])
+        answer = await api.post("/v1/accounts/test", json={"fields": given}, headers={"accept": "application/x-ndjson"})
+        assert there.peer.asked == ["GET mailFolders/drafts"]
+        token = there.desk.made(1)
+    events = [json.loads(line) for line in answer.text.splitlines()]
+    stages = [event["stage"] for event in events if event["event"] == "stage"]
+    assert stages == [
+        "metadata", "token", "claims", "resolve", "connect", "mailbox", "send-as", "spf", "dkim", "dmarc"
+    ]  # fmt: skip
+    assert events[-1]["event"] == "result" and events[-1]["passed"]
+    assert {"event": "said", "line": ">>> GET drafts (0 octets)"} in events
+    assert token not in answer.text and "s3cret" not in answer.text

@@ -224,3 +224,35 @@ async def test_a_record_comes_to_what_rfc_7208_says(server: NameServer, record: 
     }
     names = Dns(SystemClock(), [("127.0.0.1", server.port)])
     assert await Check(names, address=address, sender="a@x.test", helo="h.test").run("x.test") == result
+
+
+# What leaves by Microsoft Graph
+
+EXCHANGE = {
+    "x.test TXT": ['"v=spf1 include:spf.protection.test -all"'],
+    "spf.protection.test TXT": ['"v=spf1 ip4:192.0.2.0/24 -all"'],
+    "selector1._domainkey.x.test TXT": [f'"v=DKIM1; k=rsa; p={OTHER}"'],
+    "_dmarc.x.test TXT": ['"v=DMARC1; p=reject"'],
+}
+
+
+async def by_graph(server: NameServer, zone: dict[str, list[str]]) -> dict[str, Stage]:
+    """The stages of an account of kind graph, which was asked at an address that mail does not leave from."""
+    server.zone = zone
+    return await looked(server, kind=AccountKind.GRAPH, include="spf.protection.test", address="203.0.113.1")
+
+
+async def test_exchange_signs_for_the_domain_where_its_keys_are_published(server: NameServer) -> None:
+    found = await by_graph(server, EXCHANGE)
+    assert {stage.outcome.value for stage in found.values()} == {"passed"}
+    assert found["dkim"].facts["selectors"] == ["selector1"]
+    assert found["dmarc"].facts["aligned_by"] == ["dkim", "spf"]
+    assert "checked_address" not in found["spf"].facts
+
+
+async def test_without_the_keys_of_exchange_it_is_told_where_they_are(server: NameServer) -> None:
+    zone = {"x.test TXT": ['"v=spf1 mx -all"'], "_dmarc.x.test TXT": ['"v=DMARC1; p=reject"']}
+    found = await by_graph(server, zone)
+    assert rules(found["dkim"]) == ["dkim-of-exchange"]
+    assert rules(found["dmarc"]) == ["dmarc-nothing-of-exchange"]
+    assert "spf-provider-missing" in rules(found["spf"])

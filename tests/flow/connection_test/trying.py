@@ -6,15 +6,18 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from postroom.cli.connection_test import _print_event
-from postroom.diagnosis.connection_test import House, Order, RealMessage, Result, run
+from postroom.diagnosis.connection_test import Result, run
+from postroom.diagnosis.order import House, Order, RealMessage, Tokens
 from postroom.diagnosis.stages import Stage
 from postroom.model.account import Account, AccountKind, Authentication, Security
 from postroom.model.envelope import Envelope
+from postroom.model.token import TokenStore
 from postroom.net.stream import Address, Resolver
 from postroom.net.system_clock import SystemClock
+from postroom.oauth.service import TokenService, TrialTokens
 from tests.flow.smtp_client.talk import Line
 
 LOGIN: dict[str, Any] = {
@@ -61,6 +64,11 @@ def to(port: int) -> Resolver:
     return resolver
 
 
+def asked_anew() -> TrialTokens:
+    """Tokens of an application with rights of its own: nothing is stored of them."""
+    return TrialTokens(TokenService(cast(TokenStore, None), SystemClock()), None)
+
+
 async def real_message() -> RealMessage:
     """A short one."""
     return RealMessage(Envelope("a@x.test", ("b@y.test",)), b"Subject: hi\r\n\r\n", b"hello\r\n")
@@ -73,6 +81,7 @@ async def tried(
     recipient: str = "b@y.test",
     send: bool = False,
     order: dict[str, Any] | None = None,
+    tokens: Tokens | None = None,
     **fields: Any,
 ) -> Tried:
     """A test of an account of these fields, at `relay.test` and in clear unless they say otherwise."""
@@ -81,7 +90,8 @@ async def tried(
     events: list[dict[str, Any]] = []
     message = real_message if send else None
     wanted = Order(account, sender, recipient, message=message, **(order or {}))
-    result = await run(wanted, House(SystemClock(), "gateway.x.test", resolver=resolver), events.append)
+    house = House(SystemClock(), "gateway.x.test", resolver=resolver, tokens=tokens or asked_anew())
+    result = await run(wanted, house, events.append)
     return Tried(result, events)
 
 
