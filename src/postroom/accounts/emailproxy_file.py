@@ -4,11 +4,10 @@ interpolation, whose tokens are sealed under the password that the mail program 
 from __future__ import annotations
 
 import base64
-import binascii
 import configparser
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -64,7 +63,7 @@ class Mailbox:
 
     name: str
     sections: tuple[str, ...]
-    options: Mapping[str, str]
+    options: Mapping[str, str] = field(repr=False)
 
     def opens(self, password: str) -> Unsealed:
         """What the options that are sealed hold.
@@ -101,7 +100,7 @@ class Mailbox:
     def _fernet(self, password: str, iterations: int) -> Fernet:
         try:
             salt = base64.b64decode(self.options.get("token_salt", ""), validate=True)
-        except binascii.Error:
+        except ValueError:
             salt = b""
         if not salt:
             mend = "without it nobody can open the tokens: leave the password of this mailbox out, and consent anew"

@@ -143,8 +143,12 @@ def _servers(file: ProxyFile, made: Takeover) -> Iterator[Server]:
         if server.protocol != "SMTP":
             made.note(where, f"{server.protocol} is for reading mail, which Postroom does not: keep the proxy for it")
             continue
-        if "server_address" not in server.options or not server.options.get("server_port", "").isdecimal():
+        port = server.options.get("server_port", "")
+        if "server_address" not in server.options or not (port.isdecimal() and port.isascii()):
             made.note(where, "has no server_address or server_port: left out")
+            continue
+        if not 0 < server.port < 65536:
+            made.note(where, f"{server.port} is no port: left out")
             continue
         for name in sorted(server.options.keys() - _SERVER_OPTIONS):
             made.note(f"{where} {name}", "has no counterpart here: left out")
@@ -287,8 +291,12 @@ class _Making:
             raise self._fault("token_url", "there is none", "the proxy needs it, too")
         fields: dict[str, object] = {"oauth_provider": "custom", "oauth_token_url": url}
         where = {"authorization-code": "oauth_authorize_url", "device-code": "oauth_device_url"}.get(flow)
+        if where and "permission_url" not in options:
+            raise self._fault(
+                "permission_url", "there is none", "write where a person consents, or leave the mailbox out"
+            )
         if where:
-            fields[where] = options.get("permission_url", "")
+            fields[where] = options["permission_url"]
         return fields
 
     def _tenant(self, path: str, cloud: str) -> dict[str, object]:

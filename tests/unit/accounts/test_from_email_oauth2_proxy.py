@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from postroom.accounts.definition import parse_account
 from postroom.accounts.emailproxy_file import ProxyFile
@@ -313,3 +316,47 @@ def test_passwords_that_are_too_short_are_not_kept() -> None:
     found = made(MICROSOFT, {"ann@contoso.com": "short"})
     assert "password" not in found.applications[0]
     assert "a new one is generated" in notes(found)["[ann@contoso.com]"]
+
+
+_WHOLE = configparser.ConfigParser(interpolation=None)
+_WHOLE.read_string(MICROSOFT + ROBOT + OTHERS)
+_OPTIONS = sorted({name for section in _WHOLE.sections() for name in _WHOLE.options(section)})
+_SECTIONS = [*_WHOLE.sections(), "SMTP-99999", "a@", "@", "@contoso.com", "emailproxy", "DEFAULT", "x"]
+_MORE = [
+    "allow_catch_all_accounts", "token_salt", "token_iterations", "refresh_token", "client_secret_encrypted",
+    "jwt_certificate_path", "jwt_key_path", "use_login_password_as_client_credentials_secret", "local_certificate_path",
+]  # fmt: skip
+_VALUES = sorted({value for section in _WHOLE.sections() for value in _WHOLE[section].values() if "\n" not in value})
+_ODD = [
+    "yes",
+    "\u00fc",
+    "https://[",
+    "\u0663",
+    "device",
+    "service_account",
+    "file",
+    "*** your",
+    "password",
+    "0",
+    "99999",
+]
+_FILES = st.dictionaries(
+    st.sampled_from(_SECTIONS),
+    st.dictionaries(
+        st.sampled_from(_OPTIONS + _MORE), st.sampled_from(_VALUES + _ODD) | st.text("a=%[#\u00e9 ", max_size=9)
+    ),
+)
+
+
+@given(_FILES, st.booleans())
+def test_whatever_the_file_holds_is_taken_over_or_refused(
+    sections: dict[str, dict[str, str]], knows_passwords: bool
+) -> None:
+    lines = [f"[{name}]\n" + "".join(f"{k} = {v}\n" for k, v in options.items()) for name, options in sections.items()]
+    try:
+        file = ProxyFile("".join(lines))
+        mailboxes = wanted(file, ())
+        passwords = {one.name: "a-password" for one in mailboxes} if knows_passwords else {}
+        take_over(file, mailboxes, passwords, str)
+    except InvalidInput as error:
+        assert error.faults
