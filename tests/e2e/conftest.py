@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -91,3 +91,13 @@ def shim_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shim(shim_library: Path, tmp_path: Path) -> Shim:
     """Faults for a gateway that is started with its `environment`; none so far."""
     return Shim(shim_library, tmp_path / "orders")
+
+
+@pytest.fixture
+def start(
+    prepared: Path, counting_sink: CountingSink, tmp_path: Path, serve: Callable[..., Served]
+) -> Callable[..., Served]:
+    """A gateway whose mail goes to the sink; again on the same folder."""
+    counting_sink.again()
+    shutil.copytree(prepared, tmp_path / "data")
+    return serve

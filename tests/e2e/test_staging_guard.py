@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import smtplib
 from collections.abc import Callable
-from pathlib import Path
-
-import pytest
 
 from tests.conftest import Served
 from tests.e2e.counting_sink import PATIENCE, CountingSink
 from tests.e2e.crash_room import SENDER, begin, letter
 
 INBOX = "inbox@staging.example"
-
-
-@pytest.fixture
-def start(
-    prepared: Path, counting_sink: CountingSink, tmp_path: Path, serve: Callable[..., Served]
-) -> Callable[..., Served]:
-    """A gateway whose mail goes to the sink; again on the same folder."""
-    counting_sink.again()
-    shutil.copytree(prepared, tmp_path / "data")
-    return serve
 
 
 def submit(served: Served, name: str, *recipients: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import shutil
 import smtplib
 import sqlite3
 import threading
@@ -62,16 +61,6 @@ class Load:
             thread.join(PATIENCE)
             assert not thread.is_alive()
         return self.taken
-
-
-@pytest.fixture
-def start(
-    prepared: Path, counting_sink: CountingSink, tmp_path: Path, serve: Callable[..., Served]
-) -> Callable[..., Served]:
-    """A gateway whose mail goes to the sink; again on the same folder."""
-    counting_sink.again()
-    shutil.copytree(prepared, tmp_path / "data")
-    return serve
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,25 +19,18 @@ from tests.interop.conftest import Certificates
 
 LOGIN = ("mailbox", "correct horse")
 
-CONFIGURATION = """
-protocols = submission
+#: What every one has, whatever it serves.
+HEAD = """
 base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/log
 listen = 127.0.0.1
-hostname = dovecot.example
 default_internal_user = {user}
 default_internal_group = {group}
 default_login_user = {login_user}
-ssl = required
 ssl_cert = <{folder}/cert.pem
 ssl_key = <{folder}/key.pem
-auth_mechanisms = {mechanisms}
-login_log_format_elements = user=<%u> method=%m %c lport=%a
-mail_location = maildir:{folder}/mail
-submission_relay_host = 127.0.0.1
-submission_relay_port = {relay_port}
-submission_backend_capabilities = 8BITMIME DSN
+mail_location = maildir:{folder}/mail/%u
 passdb {{
   driver = passwd-file
   args = {folder}/passwords
@@ -49,6 +42,17 @@ userdb {{
 service anvil {{
   chroot =
 }}
+"""
+
+CONFIGURATION = """
+protocols = submission
+hostname = dovecot.example
+ssl = required
+auth_mechanisms = {mechanisms}
+login_log_format_elements = user=<%u> method=%m %c lport=%a
+submission_relay_host = 127.0.0.1
+submission_relay_port = {relay_port}
+submission_backend_capabilities = 8BITMIME DSN
 service submission-login {{
   chroot =
   inet_listener submission {{
@@ -80,33 +84,54 @@ def running_dovecot(
     certificates: Certificates, relay_port: int, *, mechanisms: str = "plain login", service: str = ""
 ) -> Iterator[Dovecot]:
     """One that hands on to `relay_port` of this machine; `service` is added to its configuration."""
-    program = find_peer("dovecot").parents[2] / "sbin" / "dovecot"
+    with prepared(certificates, LOGIN[0]) as folder:
+        running = Dovecot(free_port(), free_port(), folder / "log")
+        text = CONFIGURATION.format(
+            mechanisms=mechanisms,
+            relay_port=relay_port,
+            starttls_port=running.starttls_port,
+            tls_port=running.tls_port,
+        )
+        with serving(folder, text + service, lambda: answers(running.starttls_port)):
+            yield running
+
+
+@contextmanager
+def prepared(certificates: Certificates, *mailboxes: str) -> Iterator[Path]:
+    """A folder with a certificate and these mailboxes, all with the password of `LOGIN`; it goes at the end."""
     folder = Path(tempfile.mkdtemp(prefix="postroom-dovecot-"))
     folder.chmod(0o755)  # its other users must get through
     for name, source in {"cert.pem": certificates.certificate, "key.pem": certificates.key}.items():
         shutil.copy(source, folder / name)
     for name in ("state", "mail"):
         (folder / name).mkdir()
-    running = Dovecot(free_port(), free_port(), folder / "log")
-    names = users(folder) | {"folder": folder, "relay_port": relay_port}
-    names |= {"mechanisms": mechanisms, "starttls_port": running.starttls_port, "tls_port": running.tls_port}
-    (folder / "passwords").write_text(f"{LOGIN[0]}:{{PLAIN}}{LOGIN[1]}\n")
-    (folder / "dovecot.conf").write_text(CONFIGURATION.format(**names) + service)
+    (folder / "passwords").write_text("".join(f"{mailbox}:{{PLAIN}}{LOGIN[1]}\n" for mailbox in mailboxes))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def serving(folder: Path, text: str, is_there: Callable[[], bool]) -> Iterator[None]:
+    """While a Dovecot with this configuration beside `HEAD` runs, from when `is_there`."""
+    program = find_peer("dovecot").parents[2] / "sbin" / "dovecot"
+    (folder / "dovecot.conf").write_text(HEAD.format(folder=folder, **users(folder)) + text)
     process = subprocess.Popen(
         [str(program), "-F", "-c", str(folder / "dovecot.conf")], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     try:
-        wait_until(lambda: answers(running.starttls_port) or process.poll() is not None, 20, "dovecot greets")
+        wait_until(lambda: is_there() or process.poll() is not None, 20, "dovecot greets")
         if process.poll() is not None:
             assert process.stderr is not None
-            raise AssertionError(process.stderr.read().decode() + (running.log() if running.log_file.exists() else ""))
-        yield running
+            log = folder / "log"
+            raise AssertionError(process.stderr.read().decode() + (log.read_text() if log.exists() else ""))
+        yield
     finally:
         process.terminate()
         process.wait()
         if process.stderr is not None:
             process.stderr.close()
-        shutil.rmtree(folder)
 
 
 def users(folder: Path) -> dict[str, object]:

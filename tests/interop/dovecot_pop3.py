@@ -6,48 +6,25 @@ import re
 import shutil
 import socket
 import socketserver
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.traffic import free_port, wait_until
+from bench.traffic import free_port
 from tests.conftest import find_peer
 from tests.interop.conftest import Certificates
-from tests.interop.dovecot import LOGIN, users
+from tests.interop.dovecot import LOGIN, prepared, serving, users
 
 #: A mailbox whose logins open nothing.
 STRANGER = "stranger"
 
 CONFIGURATION = """
 protocols = pop3
-base_dir = {folder}/run
-state_dir = {folder}/state
-log_path = {folder}/log
-listen = 127.0.0.1
-default_internal_user = {user}
-default_internal_group = {group}
-default_login_user = {login_user}
 ssl = yes
-ssl_cert = <{folder}/cert.pem
-ssl_key = <{folder}/key.pem
 auth_mechanisms = {mechanisms}
 login_log_format_elements = user=<%u> method=%m %c
-mail_location = maildir:{folder}/mail/%u
-passdb {{
-  driver = passwd-file
-  args = {folder}/passwords
-}}
-userdb {{
-  driver = static
-  args = uid={mail_user} gid={mail_group} home={folder}/mail
-}}
-service anvil {{
-  chroot =
-}}
 service pop3-login {{
   chroot =
   inet_listener pop3 {{
@@ -151,35 +128,17 @@ def running_pop3(
 ) -> Iterator[Pop3Dovecot]:
     """One whose logins fill `clients`; None: it serves for nothing but to be logged in to."""
     find_peer("dovecot-pop3d")
-    program = find_peer("dovecot").parents[2] / "sbin" / "dovecot"
-    folder = Path(tempfile.mkdtemp(prefix="postroom-pop3-"))
-    folder.chmod(0o755)  # its other users must get through
-    for name, source in {"cert.pem": certificates.certificate, "key.pem": certificates.key}.items():
-        shutil.copy(source, folder / name)
-    for name in ("state", "mail"):
-        (folder / name).mkdir()
-    running = Pop3Dovecot(free_port(), free_port(), folder)
-    names = users(folder) | {"folder": folder, "port": running.port, "tls_port": running.tls_port}
-    (folder / "passwords").write_text("".join(f"{user}:{{PLAIN}}{LOGIN[1]}\n" for user in (LOGIN[0], STRANGER)))
-    (folder / "dovecot.conf").write_text(CONFIGURATION.format(**names, mechanisms=mechanisms))
-    script = '#!/bin/sh\nexec "$@"\n'
-    if clients is not None:
-        script = SCRIPT.format(stranger=STRANGER, clients=clients.path)
-        shutil.chown(clients.path, str(names["user"]))
-    (folder / "opens.sh").write_text(script)
-    (folder / "opens.sh").chmod(0o755)
-    process = subprocess.Popen(
-        [str(program), "-F", "-c", str(folder / "dovecot.conf")], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        wait_until(lambda: greets(running.port) or process.poll() is not None, 20, "dovecot greets")
-        if process.poll() is not None:
-            assert process.stderr is not None
-            raise AssertionError(process.stderr.read().decode())
-        yield running
-    finally:
-        process.terminate()
-        process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
-        shutil.rmtree(folder)
+    with prepared(certificates, LOGIN[0], STRANGER) as folder:
+        running = Pop3Dovecot(free_port(), free_port(), folder)
+        user = str(users(folder)["user"])
+        text = CONFIGURATION.format(
+            folder=folder, mechanisms=mechanisms, user=user, port=running.port, tls_port=running.tls_port
+        )
+        script = '#!/bin/sh\nexec "$@"\n'
+        if clients is not None:
+            script = SCRIPT.format(stranger=STRANGER, clients=clients.path)
+            shutil.chown(clients.path, user)
+        (folder / "opens.sh").write_text(script)
+        (folder / "opens.sh").chmod(0o755)
+        with serving(folder, text, lambda: greets(running.port)):
+            yield running

@@ -83,6 +83,15 @@ class Gateway:
             client.command_encoding = "utf-8"
             yield client
 
+    def stopped(self, account: str) -> dict[str, Any]:
+        """How the account is, once it needs attention; pytest's limit is the patience."""
+        while True:
+            rows = json.loads(self.served.run("status", "--json").stdout)["accounts"]
+            found: dict[str, Any] = next(row for row in rows if row["account"] == account)
+            if found["health"] == "needs attention":
+                return found
+            assert self.served.process.poll() is None
+
     def rows(self, message: str) -> dict[str, dict[str, Any]]:
         """Its deliveries by local-part, once each has ended or was tried and waits; pytest's limit is the patience."""
         while True:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -112,15 +111,6 @@ class Hall:
         ca = ["--ca-bundle", str(self.certificates.ca)]
         self.gateway.add_account(name, port, "--username", LOGIN[0], *ca, *options, password=password)
 
-    def stopped(self, account: str) -> dict[str, Any]:
-        """How the account is, once it needs attention; pytest's limit is the patience."""
-        while True:
-            rows = json.loads(self.gateway.served.run("status", "--json").stdout)["accounts"]
-            found: dict[str, Any] = next(row for row in rows if row["account"] == account)
-            if found["health"] == "needs attention":
-                return found
-            assert self.gateway.served.process.poll() is None
-
 
 @pytest.fixture(scope="module")
 def hall(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hall]:
@@ -153,7 +143,7 @@ def test_a_wrong_password_stops_the_account(hall: Hall, server: str, mechanism: 
     hall.add(account, port, "--mechanism", mechanism, "--security", "starttls", password="wrong horse")
     recipient = a_recipient()
     message = hall.gateway.submit(account, [recipient], a_message(recipient))
-    assert "535" in hall.stopped(account)["reason"]
+    assert "535" in hall.gateway.stopped(account)["reason"]
     why = hall.gateway.served.run("why", message).stdout
     assert "check the user name and the password" in why
     shown = json.loads(hall.gateway.served.run("queue", "show", message, "--json").stdout)
@@ -177,7 +167,7 @@ def test_exim_that_offers_login_alone(hall: Hall) -> None:
     hall.add("exim-careful", port, "--security", "none")
     recipient = a_recipient()
     hall.gateway.submit("exim-careful", [recipient], a_message(recipient))
-    assert "may not send its password in clear" in hall.stopped("exim-careful")["reason"]
+    assert "may not send its password in clear" in hall.gateway.stopped("exim-careful")["reason"]
     assert logins() == [f"login {LOGIN[0]}"]
 
 

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -51,15 +50,6 @@ class Provider:
             assert len(self.sink.witness.to(recipient)) == 1
         assert set(self.gateway.states(message).values()) == {"delivered"}
         return message
-
-    def stopped(self, account: str) -> dict[str, Any]:
-        """How the account is, once it needs attention; pytest's limit is the patience."""
-        while True:
-            rows = json.loads(self.gateway.served.run("status", "--json").stdout)["accounts"]
-            found: dict[str, Any] = next(row for row in rows if row["account"] == account)
-            if found["health"] == "needs attention":
-                return found
-            assert self.gateway.served.process.poll() is None
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +113,7 @@ def test_a_relay_that_stays_shut_stops_the_account_and_mail_waits(provider: Prov
     provider.add("stranger", user=STRANGER)
     recipient = a_recipient()
     message = provider.gateway.submit("stranger", [recipient], a_message(recipient))
-    account = provider.stopped("stranger")
+    account = provider.gateway.stopped("stranger")
     assert "Relay access denied" in account["reason"]
     assert [user for user, _, _ in provider.pop.logins()].count(STRANGER) == 2
     why = provider.gateway.served.run("why", message).stdout
@@ -140,7 +130,7 @@ def test_a_wrong_password_stops_the_account(provider: Provider, options: list[st
     provider.add(name, *options, password="wrong horse")
     recipient = a_recipient()
     message = provider.gateway.submit(name, [recipient], a_message(recipient))
-    account = provider.stopped(name)
+    account = provider.gateway.stopped(name)
     assert "pop: localhost refused the POP3 login: -ERR [AUTH]" in account["reason"]
     assert "check pop_username and pop_password" in provider.gateway.served.run("why", message).stdout
     provider.gateway.served.run("accounts", "edit", name, "--pop-password-file", "-", stdin=LOGIN[1] + "\n")
@@ -153,7 +143,7 @@ def test_without_apop_the_password_stays_here_until_it_may_go_encrypted(provider
         provider.add("no-apop", port=plain.port)
         recipient = a_recipient()
         message = provider.gateway.submit("no-apop", [recipient], a_message(recipient))
-        reason = provider.stopped("no-apop")["reason"]
+        reason = provider.gateway.stopped("no-apop")["reason"]
         assert "localhost greets with no timestamp for APOP, and the password does not go in clear" in reason
         assert "switch APOP off and encrypt the login instead" in provider.gateway.served.run("why", message).stdout
         assert plain.logins() == []

@@ -118,17 +118,21 @@ class Ready:
         if flows is None:
             return None
         flow, queue = next(iter(flows.items()))
-        message = queue[0]
-        if len(message.deliveries) > most and not self.redirects(message):
-            queue[0] = dataclasses.replace(message, deliveries=message.deliveries[most:])
-            message = dataclasses.replace(message, deliveries=message.deliveries[:most])
-        else:
-            queue.popleft()
-            self._left(message)
+        message = self.foremost_of(queue, most)
         if queue:
             flows.move_to_end(flow)
         else:
             del flows[flow]
+        return message
+
+    def foremost_of(self, queue: deque[DueMessage], most: int) -> DueMessage:
+        """Take out of `queue` what is its first message, or the first `most` recipients of it."""
+        message = queue[0]
+        if len(message.deliveries) > most and not self.redirects(message):
+            queue[0] = dataclasses.replace(message, deliveries=message.deliveries[most:])
+            return dataclasses.replace(message, deliveries=message.deliveries[:most])
+        queue.popleft()
+        self._left(message)
         return message
 
     def redirects(self, message: DueMessage) -> bool:

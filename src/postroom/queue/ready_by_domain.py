@@ -79,13 +79,9 @@ class ReadyByDomain(Ready):
 
     def _take(self, domains: _Domains, domain: str, most: int) -> DueMessage:
         queue = domains[domain]
-        message = queue[0]
-        if len(message.deliveries) > most and not self.redirects(message):
-            queue[0] = dataclasses.replace(message, deliveries=message.deliveries[most:])
-            message = dataclasses.replace(message, deliveries=message.deliveries[:most])
-        else:
-            queue.popleft()
-            self._left(message)
+        waiting = len(queue)
+        message = self.foremost_of(queue, most)
+        if len(queue) < waiting:
             self._waiting[domain] -= 1
             if not self._waiting[domain]:
                 del self._waiting[domain]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -30,6 +29,7 @@ from .direct_outcomes import no_connection, of_destination
 from .mail_route import Host, MailRoutes, Misses, NoRoute, Route, not_tried
 from .memory import LESSON_SECONDS, Memory
 from .smtp_outcomes import learned, outcomes
+from .waiters import Waiters
 
 _log = structlog.get_logger()
 
@@ -97,8 +97,8 @@ class DirectTransport:
         self._loop = asyncio.get_running_loop()
         self._in_use = 0
         self._most = account.max_connections
-        self._waiting: deque[asyncio.Future[None]] = deque()  # for a slot
-        self._short: deque[asyncio.Future[None]] = deque()  # for one of the node's connections
+        self._waiting = Waiters()  # for a slot
+        self._short = Waiters()  # for one of the node's connections
         self._lines: list[Line] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Task[None]] = set()  # those of `_tasks` that have written nothing
@@ -115,12 +115,11 @@ class DirectTransport:
     async def reserve(self) -> Slot:
         """See `Transport.reserve`; there are as many as connections are allowed."""
         while not self._closing and self._in_use >= self._most:
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._waiting.append(waiter)
-            await waiter
+            await self._waiting.wait()
         if self._closing:
             raise TransportClosed
         self._in_use += 1
+        self._wake()  # there may be room for another
         return _DirectSlot(self)
 
     async def reserve_own(self) -> Slot:
@@ -150,14 +149,11 @@ class DirectTransport:
             else:
                 self._watch_idle()
         self._wake()
-        self._serve_short()
+        self._short.wake()
 
     def _wake(self) -> None:
-        while self._waiting and (self._closing or self._in_use < self._most):
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        if self._in_use < self._most:
+            self._waiting.wake()
 
     # One transaction
 
@@ -316,27 +312,17 @@ class DirectTransport:
         try:
             while not self._budget.take(self):
                 if not self._end_one():
-                    waiter: asyncio.Future[None] = self._loop.create_future()
-                    self._short.append(waiter)
-                    await waiter
+                    await self._short.wait()
         except BaseException:
             self._opening -= 1
             self._budget.serve()  # what was kept for it, another account may have
             raise
         finally:
-            self._serve_short()  # the next one asks for itself
+            self._short.wake()  # the next one asks for itself
 
     def grow(self) -> bool:
         """One of the node's connections may be had. Whether anybody here waits for it."""
-        return self._serve_short()
-
-    def _serve_short(self) -> bool:
-        while self._short:
-            waiter = self._short.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return True
-        return False
+        return self._short.wake()
 
     def _was_closed(self, line: Line) -> None:
         if line in self._lines:
@@ -378,8 +364,7 @@ class DirectTransport:
         self._closing = True
         if self._idle is not None:
             self._idle.cancel()
-        while self._waiting:
-            self._wake()
+        self._waiting.wake_all()
         for line in [line for line in self._lines if not line.in_use]:
             self._end(line)
         if self._tasks:

@@ -6,7 +6,6 @@ How one message is sent is in `graph_sending`.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +20,7 @@ from ..pending import Pending
 from . import STOP_PATIENCE, AccountUnavailable, ChunkReader, Slot, Transaction, TransportClosed
 from .budget import ConnectionBudget
 from .smtp_outcomes import explain_connect_failure
+from .waiters import Waiters
 
 if TYPE_CHECKING:
     from .graph_sending import GraphSender
@@ -40,31 +40,18 @@ class Places:
 
     def __init__(self, most: int = AT_ONCE) -> None:
         self._free = most
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting = Waiters()
 
     async def take(self) -> None:
         """Wait for one."""
         while not self._free:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                self._serve()  # it may have been told
-                raise
+            await self._waiting.wait()
         self._free -= 1
 
     def give_back(self) -> None:
         """One is free."""
         self._free += 1
-        self._serve()
-
-    def _serve(self) -> None:
-        while self._waiting and self._free:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        self._waiting.wake()
 
 
 class GraphTransport:
@@ -94,8 +81,8 @@ class GraphTransport:
         self._loop = asyncio.get_running_loop()
         self._most = min(account.max_connections, AT_ONCE)
         self._in_use = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()  # for a slot
-        self._short: deque[asyncio.Future[None]] = deque()  # for one of the node's connections
+        self._waiting = Waiters()  # for a slot
+        self._short = Waiters()  # for one of the node's connections
         self._busy = self._held = 0  # transactions under way; connections taken from the budget
         self._sender: GraphSender | None = None
         self._idle: Timer | None = None
@@ -110,9 +97,10 @@ class GraphTransport:
         if not self.mailbox:
             raise AccountUnavailable(NO_DRAFT_MAILBOX)
         while not self._closing and self._in_use >= self._most:
-            await self._wait(self._waiting)
+            await self._waiting.wait()
         self._refuse_if_closed()
         self._in_use += 1
+        self._wake()  # there may be room for another
         try:
             await self._token("")
             await self._places.take()
@@ -160,17 +148,8 @@ class GraphTransport:
         self._wake()
 
     def _wake(self) -> None:
-        while self._waiting and (self._closing or self._in_use < self._most):
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                if not self._closing:
-                    return
-
-    async def _wait(self, queue: deque[asyncio.Future[None]]) -> None:
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        queue.append(waiter)
-        await waiter
+        if self._in_use < self._most:
+            self._waiting.wake()
 
     # One transaction
 
@@ -226,18 +205,13 @@ class GraphTransport:
             if self._budget.take(self):
                 self._held += 1
             else:
-                await self._wait(self._short)
+                await self._short.wait()
         self._busy += 1
         self.grow()  # the next one asks for itself
 
     def grow(self) -> bool:
         """One of the node's connections may be had. Whether anybody here waits for it."""
-        while self._short:
-            waiter = self._short.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return True
-        return False
+        return self._short.wake()
 
     def _rest(self) -> None:
         self._busy -= 1
@@ -262,7 +236,7 @@ class GraphTransport:
     async def close(self, patience: timedelta | None = STOP_PATIENCE) -> None:
         """See `Transport.close`."""
         self._closing = True
-        self._wake()
+        self._waiting.wake_all()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=None if patience is None else patience.total_seconds())
         for task in list(self._tasks):

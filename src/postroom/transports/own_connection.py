@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 import ipaddress
 import socket
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
@@ -33,6 +32,7 @@ from .direct_outcomes import of_destination
 from .memory import LESSON_SECONDS, Memory
 from .pool import ConnectionPool
 from .smtp_outcomes import explain_connect_failure, learned, outcomes
+from .waiters import Waiters
 
 _log = structlog.get_logger()
 
@@ -84,7 +84,7 @@ class OwnLines:
         self._resolver = resolver
         self._loop = asyncio.get_running_loop()
         self._free = share(account.max_connections)
-        self._waiting: deque[asyncio.Future[None]] = deque()  # for a slot
+        self._waiting = Waiters()  # for a slot
         self._lessons = Memory(clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Task[None]] = set()  # those of `_tasks` that have written nothing
@@ -98,9 +98,7 @@ class OwnLines:
     async def reserve(self) -> Slot:
         """See `Transport.reserve_own`."""
         while not self._closing and not self._free:
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._waiting.append(waiter)
-            await waiter
+            await self._waiting.wait()
         if self._closing:
             raise TransportClosed
         self._free -= 1
@@ -118,14 +116,7 @@ class OwnLines:
 
     def _is_free(self) -> None:
         self._free += 1
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting and (self._closing or self._free):
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        self._waiting.wake()
 
     # One transaction
 
@@ -253,8 +244,7 @@ class OwnLines:
     async def close(self, patience: timedelta | None) -> None:
         """See `Transport.close`."""
         self._closing = True
-        while self._waiting:
-            self._wake()
+        self._waiting.wake_all()
         for task in list(self._short):
             task.cancel()  # whoever comes next sends it
         if self._tasks:

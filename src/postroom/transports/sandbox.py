@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -11,6 +9,7 @@ from ..model.outcome import Captured, Deferred, Outcome
 from ..model.reply import Reply
 from ..pending import Pending
 from . import STOP_PATIENCE, Slot, Transaction
+from .waiters import Waiters
 
 _REPLY = Reply(250, ("captured by the sandbox, nothing was sent",), "2.0.0")
 
@@ -24,14 +23,12 @@ class SandboxTransport:
     def __init__(self, account: str) -> None:
         self._outcome = Captured(reply=_REPLY, remote_host=f"sandbox {account}")
         self._free = CAPACITY
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting = Waiters()
 
     async def reserve(self) -> Slot:
         """A slot, at once unless very many captures are under way."""
         while not self._free:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            await waiter
+            await self._waiting.wait()
         self._free -= 1
         return _SandboxSlot(self)
 
@@ -54,11 +51,7 @@ class SandboxTransport:
     def give_back(self) -> None:
         """A slot is free."""
         self._free += 1
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        self._waiting.wake()
 
     def capture(self, transaction: Transaction) -> Sequence[Outcome]:
         """The outcome of everything."""
