@@ -152,6 +152,9 @@ def fairness(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
+_VERDICTS = {"met": "met", "open": "within the noise", "missed": "**missed**"}
+
+
 def hostile(figures: dict[str, Any]) -> list[str]:
     """What each attack of a relay costs the account beside it, and what all at once come to."""
     lines = [where(figures["surroundings"]), ""]
@@ -167,9 +170,7 @@ def hostile(figures: dict[str, Any]) -> list[str]:
     ]
     lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in figures["rows"]:
-        slowed = f"{row['slowed_percent']:.1f} %"
-        if "slowed_against_honest_percent" in row:
-            slowed += f"; against the honest one {row['slowed_against_honest_percent']:.1f} %"
+        slowed = f"{row['slowed_percent']:.1f} % ± {row['uncertain']:.1f}"
         cells = [row["attack"], f"{row['alone']:.0f}", f"{row['beside']:.0f}", slowed]
         cells.append(f"{row['worst_stage']}: {row['worst_percent']:.1f} %")
         cells += [f"{row['cpu_alone']:.0f}", f"{row['cpu_beside']:.0f}"]
@@ -177,8 +178,18 @@ def hostile(figures: dict[str, Any]) -> list[str]:
             f"{row[f'late_{when}']:.0f} ms, at most {row[f'most_late_{when}']:.0f}" for when in ("alone", "beside")
         ]
         cells += [f"{row[f'most_grown_{when}']:.1f} MiB" for when in ("alone", "beside")]
-        cells += [f"{row['most_kib_of_one']:.0f} KiB", _met(row) if "met" in row else ""]
+        cells += [f"{row['most_kib_of_one']:.0f} KiB", _VERDICTS.get(row.get("verdict"), "")]
         lines.append("| " + " | ".join(cells) + " |")
+    every, refusing = figures["whole"], figures["refusing"]
+    lines += [
+        "",
+        f"All together ({every['runs']} pairs of runs, without the last two): slowed by"
+        f" {every['slowed_percent']:.1f} % ± {every['uncertain']:.1f}: {_VERDICTS[every['verdict']]}.",
+        "",
+        f"While {refusing['messages']} messages go by the healthy account, {refusing['refused']} of the hostile one are"
+        f" refused with 354 after it: {refusing['alone']:.0f} messages a second alone, {refusing['beside']:.0f} beside"
+        f" it, slowed by {refusing['slowed_percent']:.1f} %: {_VERDICTS[refusing['verdict']]}.",
+    ]
     lasting = figures["lasting"]
     lines += [
         "",

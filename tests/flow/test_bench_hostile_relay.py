@@ -78,11 +78,25 @@ def test_a_slowed_account_and_a_grown_memory_miss_their_goals() -> None:
     measured = {"close": found(96, 1), "reset": found(94, 1), "flood": found(99, 17)}
     measured |= {"354 after refusals": found(60, 1), "honest": found(60, 1)}
     rows = hostile.rows(measured, json.loads(json.dumps(counts)))
-    met = {row["attack"]: row.get("met") for row in rows}
-    assert met == {"close": True, "reset": False, "flood": False, "354 after refusals": True, "honest": None}
+    verdicts = {row["attack"]: row.get("verdict") for row in rows}
+    expected = {"close": "met", "reset": "missed", "flood": "missed", "354 after refusals": None, "honest": None}
+    assert verdicts == expected
+    together = hostile.whole(measured)
+    assert (together["runs"], together["slowed_percent"], together["verdict"]) == (9, 4.0, "met")
     lasting = {"accounts": 1, "seconds": 1.0, "late_alone_ms": 5.0, "late_ms": 5.0, "grown_mib": 0.0, "seen": []}
     where = dict.fromkeys(("date", "cores", "cpu", "file_system", "python", "sqlite", "uvloop"), "x") | {
         "fsync_ms": 1.0
     }
-    lines = page.hostile({"surroundings": where, "rows": rows, "lasting": lasting, "rate": 200})
+    refusing = {"messages": 9, "refused": 3, "alone": 100.0, "beside": 96.0, "slowed_percent": 4.0, "verdict": "met"}
+    figures = {"whole": together, "rows": rows, "refusing": refusing, "lasting": lasting, "rate": 200}
+    lines = page.hostile({"surroundings": where} | figures)
     assert [line.rpartition("| ")[2] for line in lines if line.startswith("| reset")] == ["**missed** |"]
+
+
+def test_runs_that_differ_too_much_tell_nothing() -> None:
+    restless = hostile.Found(ratios={"MAIL": [0.7, 0.94, 1.2]})
+    steady = hostile.Found(ratios={"MAIL": [0.93, 0.94, 0.95]})
+    assert hostile.whole({"close": restless})["verdict"] == "open"
+    assert hostile.whole({"close": steady})["verdict"] == "open"
+    assert hostile.whole({"close": restless, "reset": steady})["slowed_percent"] == 6.0
+    assert hostile.whole({"close": hostile.Found(ratios={"MAIL": [0.80, 0.81, 0.82]})})["verdict"] == "missed"
