@@ -10,6 +10,8 @@ TARGET ?= all
 RUNS ?= 100000
 SEED ?= 1
 export PYTHON
+# What is compiled is kept: hundreds of processes would compile all of it again.
+unexport PYTHONDONTWRITEBYTECODE
 BIN = .venv/bin
 
 help:

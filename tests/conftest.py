@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import forks, postgresql
+from tests import forks, new_stores, postgresql
 
 ROOT = Path(__file__).parent.parent
 NODE_MODULES = ROOT / "tests" / "interop" / "node_modules"
@@ -26,6 +26,8 @@ NODE_MODULES = ROOT / "tests" / "interop" / "node_modules"
 settings.register_profile("dev", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+new_stores.copy_stores()
 
 #: Programs of others that tests speak with: where to look for each, and how to get it.
 PEERS: dict[str, tuple[str, str]] = {

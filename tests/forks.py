@@ -27,6 +27,7 @@ from typing import IO, NoReturn
 
 import postroom
 from postroom import crashing
+from tests import new_stores
 
 #: What is said over the socket is short: an order itself is in a file, and may be as long as it likes.
 _MOST_BYTES = 4096
@@ -223,6 +224,8 @@ def _load() -> None:
     for module in pkgutil.walk_packages(postroom.__path__, "postroom."):
         if not module.name.startswith(("postroom.__main__", "postroom.store.migrations.")):
             __import__(module.name)
+    new_stores.copy_stores()
+    new_stores.migrated()
     gc.collect()
     gc.freeze()
 

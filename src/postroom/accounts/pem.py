@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..model.fields import FieldFault
@@ -81,6 +82,7 @@ def _key_of_kind(value: object, fits: Callable[[object], str], mend: str) -> str
     return text
 
 
+@lru_cache(maxsize=64)  # to prove that an RSA key is one takes a twentieth of a second, and every edit reads it again
 def _load(text: str) -> PrivateKeyTypes:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

@@ -41,5 +41,5 @@ def create_app(gateway: Gateway, door: Door = Door.REST) -> FastAPI:
         status, suppressions,
     )  # fmt: skip
     for part in parts:
-        app.include_router(part.routes)
+        app.router.routes.extend(part.routes.routes)  # `include_router` would build each again for each app
     return app

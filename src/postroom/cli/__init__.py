@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from copy import copy
 
 import typer
 
@@ -33,6 +35,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+@app.callback()
+def _root() -> None:
+    """A part of `app` with one command stays a group."""
+
+
 app.command("serve")(serve.serve)
 app.command("send")(send.send)
 accounts.app.command("sleep")(circuits.sleep)
@@ -56,7 +64,7 @@ app.add_typer(docs.app, name="docs")
 def main() -> None:
     """Run the command; an error is told on standard error, with its exit status (sysexits.h)."""
     try:
-        app()
+        part_named(app, sys.argv[1:])()
     except GatewayError as error:
         print(_told(error), file=sys.stderr)
         sys.exit(edge(error).exit_status)
@@ -66,6 +74,23 @@ def main() -> None:
         # The reader of our output has gone, as `| head` does.
         sys.stderr.close()
         sys.exit(141)
+
+
+def part_named(whole: typer.Typer, words: Sequence[str]) -> typer.Typer:
+    """`whole` with the command alone that `words` begin with: typer builds everything that it is given, at each start.
+
+    All of it where they begin with something else, as for its help or with a name that is none.
+    """
+    commands = [one for one in whole.registered_commands if one.name in words[:1]]
+    groups = [copy(one) for one in whole.registered_groups if one.name in words[:1]]
+    if not commands and not groups:
+        return whole
+    for one in groups:
+        assert one.typer_instance is not None
+        one.typer_instance = part_named(one.typer_instance, words[1:])
+    part = copy(whole)
+    part.registered_commands, part.registered_groups = commands, groups
+    return part
 
 
 def _told(error: GatewayError) -> str:
