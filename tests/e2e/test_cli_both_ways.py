@@ -133,6 +133,8 @@ def test_accounts_come_from_email_oauth2_proxy(postroom: Commands, tmp_path: Pat
     assert postroom.json("applications", "show", "ann@contoso.com")["accounts"] == ["ann-contoso.com"]
     status, error = postroom.fails(*take)
     assert (status, "ann-contoso.com.name: 'ann-contoso.com' is taken" in error) == (64, True)
+    status, error = postroom.fails(*take[:-1], "-", "--password-file", "-")
+    assert (status, "-: is standard input, which is read once" in error) == (64, True)
 
 
 def test_accounts_are_exported_and_imported(postroom: Commands, tmp_path: Path) -> None:

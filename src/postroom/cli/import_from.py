@@ -62,6 +62,8 @@ def import_from_email_oauth2_proxy(
     from ..accounts.emailproxy_file import ProxyFile
     from ..accounts.from_email_oauth2_proxy import take_over, wanted
 
+    if [str(one) for one in (file, password_file, cache_store)].count("-") > 1:
+        raise InvalidInput(Fault("-", "is standard input, which is read once", "give the other files by name"))
     read = ProxyFile(read_text(file, "FILE"), read_text(cache_store, "--cache-store") if cache_store else "")
     mailboxes = wanted(read, mailbox or ())
     passwords = _passwords(password_file, ask_passwords, mailboxes)
