@@ -69,6 +69,13 @@ class House:
         found: dict[str, Any] = json.loads(self.gateway.served.run("accounts", "show", account, "--json").stdout)
         return found
 
+    def tested(self, account: str, *, passes: bool = True) -> dict[str, Any]:
+        """The stages of a test of the account, by name."""
+        told = self.gateway.served.run("accounts", "test", account, "--from", "me@sender.test", "--json", check=False)
+        found = json.loads(told.stdout)
+        assert (found["passed"], told.returncode) == (passes, 0 if passes else 1), found
+        return {stage["stage"]: stage for stage in found["stages"]}
+
     def stopped(self, account: str) -> dict[str, Any]:
         """How the account is, once it needs attention; pytest's limit is the patience."""
         while (circuit := self.shown(account)["circuit"])["health"] != "needs attention":
@@ -184,6 +191,20 @@ def test_a_refused_token_is_renewed_and_a_dead_consent_stops_the_account(house: 
     house.consent("person")
     house.sink.witness.to(recipient)
     assert list(house.gateway.states(message).values()) == ["delivered"]
+
+
+def test_a_test_of_the_account_leaves_its_consent_as_it_should_be(house: House) -> None:
+    """This server rotates refresh tokens, ends a consent whose old one comes again, and publishes its metadata."""
+    house.add("tested", *house.server.options("public", "authorization-code", *SCOPES))
+    assert "postroom accounts authorize tested" in house.tested("tested", passes=False)["token"]["advice"][0]["advice"]
+    house.consent("tested")
+    for _ in range(3):
+        stages = house.tested("tested")
+        assert stages["metadata"]["facts"]["issuer"] == house.server.issuer
+        assert stages["metadata"]["outcome"] == stages["auth"]["outcome"] == "passed"
+        assert {"mail.send"} <= set(stages["claims"]["facts"]["granted"])
+    house.send("tested")
+    assert house.login() == "XOAUTH2 mailbox"
 
 
 def test_a_person_who_says_no(house: House) -> None:

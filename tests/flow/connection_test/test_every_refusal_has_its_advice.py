@@ -102,7 +102,15 @@ async def test_what_an_authorization_server_refuses(rule: Rule, capsys: pytest.C
     is_told(found, "token", rule, rule.advice, capsys)
 
 
-@pytest.mark.parametrize("rule", at(Stage.TOKEN_LOGIN), ids=lambda rule: rule.name)
+#: What Microsoft refuses to passwords and tokens alike.
+BOTH = ("microsoft-smtp-auth-disabled", "microsoft-basic-authentication", "microsoft-criteria")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [*at(Stage.TOKEN_LOGIN), *(rule for rule in at(Stage.AUTH) if rule.name in BOTH)],
+    ids=lambda rule: rule.name,
+)
 async def test_what_a_relay_refuses_to_a_token(rule: Rule, capsys: pytest.CaptureFixture[str]) -> None:
     said = re.fullmatch(r"(.+?)(?: \(before that: (\w+)(?: \(the server wants a token for (.+?)\))?\))?", rule.reply)
     assert said is not None

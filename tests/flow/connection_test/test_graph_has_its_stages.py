@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +15,8 @@ from postroom.policy.classify import failure_rules
 from tests.flow.connection_test.microsoft import by_graph, microsoft
 from tests.flow.connection_test.trying import Tried
 from tests.graph_peer import error
-from tests.web_server import HANG_UP
+from tests.graph_senders import account
+from tests.web_server import HANG_UP, answer
 
 GRAPH = "https://graph.microsoft.com"
 BOTH = ["Mail.Send", "Mail.ReadWrite"]
@@ -236,3 +239,23 @@ async def test_what_a_message_became_is_not_known(monkeypatch: pytest.MonkeyPatc
         found = await by_graph(send=True)
         assert len(there.peer.sent) == 1
     assert found.failed == ["message"] and found.rules == ["message-broke-off"]
+
+
+async def test_what_servers_repeat_of_secrets_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    oauth = replace(account().oauth, client_secret="hunter2")
+    async with microsoft(monkeypatch) as there:
+        there.gives(aud=GRAPH, roles=BOTH)
+        token = there.desk.made(1)
+        there.peer.fail("mailFolders", error(400, "BadRequest", f"what is Bearer {token}?"))
+        by_the_mailbox = await by_graph(changes={"oauth": oauth})
+        there.desk.misbehaviours.append(lambda asked: answer({"error": "invalid_client: hunter2"}, 401))
+        by_the_desk = await by_graph(changes={"oauth": oauth})
+    assert by_the_mailbox.failed == ["mailbox"] and by_the_desk.failed == ["token"]
+    for found in (by_the_mailbox, by_the_desk):
+        found.print()
+    everything = json.dumps([[one.events, one.result.show()] for one in (by_the_mailbox, by_the_desk)])
+    everything += capsys.readouterr().out
+    assert token not in everything and "hunter2" not in everything
+    assert "what is Bearer [hidden]?" in everything
