@@ -217,10 +217,15 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], text: str | No
 
 def _load() -> None:
     """Import every module of the command, and those that it imports where they are used."""
-    import alembic.command  # noqa: F401
-    import httpx2  # noqa: F401
-    import uvloop  # noqa: F401
-
+    for name in (
+        "alembic.command",
+        "anyio._backends._asyncio",
+        "encodings.idna",
+        "httpx2",
+        "typer._adapters",
+        "uvloop",
+    ):
+        __import__(name)
     for module in pkgutil.walk_packages(postroom.__path__, "postroom."):
         if not module.name.startswith(("postroom.__main__", "postroom.store.migrations.")):
             __import__(module.name)

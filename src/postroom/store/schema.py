@@ -43,6 +43,9 @@ UNSEARCHABLE_SQL = "searchable = 0"
 APART_SQL = "message_id IS NULL"
 TAGGED_SQL = "tag <> ''"
 
+#: The condition of a partial index, in its `info`: what is said to a dialect loads it, so PostgreSQL's is told later.
+WHERE = "where"
+
 MICROSECOND = timedelta(microseconds=1)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -416,9 +419,8 @@ sequence = Table(
 
 
 def _partial(name: str, table: Table, columns: tuple[str | ColumnElement[Any], ...], where: str) -> Index:
-    condition = text(where)
     keys = [table.c[column] if isinstance(column, str) else column for column in columns]
-    return Index(name, *keys, sqlite_where=condition, postgresql_where=condition)
+    return Index(name, *keys, sqlite_where=text(where), info={WHERE: where})
 
 
 def _searched(name: str, table: Table, key: ColumnElement[Any]) -> Index:
