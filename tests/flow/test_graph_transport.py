@@ -189,6 +189,16 @@ async def test_a_refused_token_is_renewed_once(peer: GraphPeer) -> None:
     await graph.close()
 
 
+async def test_a_token_that_graph_repeats_is_told_to_nobody(peer: GraphPeer) -> None:
+    peer.fail("sendMail", error(400, "Error token-1", "no such user: Bearer token-1"))
+    outcome = await sent(peer)
+    assert isinstance(outcome, Deferred)
+    assert outcome.reason == "400 Error [hidden]: no such user: Bearer [hidden]"
+    assert "token-1" not in repr(outcome)
+    peer.fail("sendMail", answer(b"<html><title>bad token-1</title>", 400, Content_Type="text/html"))
+    assert "token-1" not in repr(await sent(peer))
+
+
 async def test_a_new_token_that_is_refused_too_stops_the_account(peer: GraphPeer) -> None:
     peer.tokens.clear()
     graph = transport(peer, tokens=GivenTokens(["stale", "token-1"]))

@@ -24,7 +24,7 @@ from tests.flow.gateways import hello
 from tests.smarthost import Behaviour, Smarthost
 from tests.tls_relay import pem, served
 from tests.token_desk import Misbehaviour, TokenDesk, xoauth2
-from tests.web_server import HANG_UP, answer
+from tests.web_server import HANG_UP, Asked, answer
 
 AUTHORITY = trustme.CA()
 OFFERS = ("AUTH XOAUTH2 PLAIN", "ENHANCEDSTATUSCODES")
@@ -157,6 +157,24 @@ async def test_no_bad_answer_loses_the_consent(
     assert [asked.form["refresh_token"] for asked in desk.asked] == ["r1", "r1"]
     view = await gateway.store.message(message)
     assert view is not None and [row.tries for row in view.deliveries] == [1]
+
+
+@pytest.mark.parametrize(
+    "fields", [ROBOT, PERSON | {"oauth_client_secret": "s3cret", "oauth_refresh_token": "refresh-1"}]
+)
+async def test_what_the_server_repeats_of_secrets_is_told_to_nobody(
+    gateway: Gateway, desk: TokenDesk, relay: Smarthost, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    def repeats(asked: Asked) -> bytes:
+        sent = asked.headers.get("authorization", "") + asked.form.get("refresh_token", "")
+        return answer({"error": "invalid_client", "error_description": f"client:s3cret as {sent} is wrong"}, 401)
+
+    desk.misbehaviours = [repeats]
+    await account(gateway, desk, relay, **fields)
+    await submitted(gateway)
+    circuit = await health(gateway, "needs attention")
+    assert "invalid_client: client:[hidden] as [hidden]" in circuit.reason
+    assert not any(secret in everything_in(tmp_path) for secret in (b"s3cret", b"refresh-1", b"Y2xpZW50OnMzY3JldA"))
 
 
 async def test_how_long_the_server_wants_to_be_left_alone_is_heard(

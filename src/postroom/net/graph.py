@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from ..model.account import Cloud
 from ..model.clock import Clock
 from ..model.reply import Reply
+from .transcript import Transcript
 
 if TYPE_CHECKING:
     from .http import Answer, HttpClient
@@ -103,6 +104,7 @@ class GraphMailbox:
         self._long_patience = long_patience
         self.host = urlsplit(root).hostname or ""
         self.said: list[str] = []
+        self._secrets = Transcript()  # of it, what hides them
         self._told = told
 
     async def send_mime(self, content: bytes) -> GraphAnswer:
@@ -187,11 +189,20 @@ class GraphMailbox:
     async def _once(
         self, method: str, url: str, command: str, content: bytes, headers: Mapping[str, str], patience: timedelta
     ) -> GraphAnswer:
+        from .http import HttpFailed  # here: it is loaded where there is a client
+
         self._say(f">>> {command} ({len(content)} octets)")
-        answer = await self._http.request(
-            method, url, headers=headers, content=content, patience=patience, longest_bytes=_LONGEST_ANSWER_BYTES
-        )
-        read = _read(command, answer, self._clock.now())
+        # A bearer token, or the URL of an upload, which is a right to write.
+        self._secrets.hide(headers.get("Authorization", url).removeprefix("Bearer "))
+        clean = self._secrets.without_secrets
+        try:
+            answer = await self._http.request(
+                method, url, headers=headers, content=content, patience=patience, longest_bytes=_LONGEST_ANSWER_BYTES
+            )
+        except HttpFailed as failed:
+            failed.reason = clean(failed.reason)
+            raise
+        read = _read(command, answer, self._clock.now(), clean)
         words = read.reply.text + (f" (request {read.request_id})" if read.request_id else "")
         self._say(f"<<< {words}")
         return read
@@ -201,8 +212,8 @@ class GraphMailbox:
         self._told(line)
 
 
-def _read(command: str, answer: Answer, now: datetime) -> GraphAnswer:
-    """The parts of an answer that count (https://learn.microsoft.com/graph/errors)."""
+def _read(command: str, answer: Answer, now: datetime, clean: Callable[[str], str]) -> GraphAnswer:
+    """The parts of an answer that count (https://learn.microsoft.com/graph/errors), its words made `clean`."""
     try:
         found = answer.json()
     except ValueError:
@@ -212,10 +223,10 @@ def _read(command: str, answer: Answer, now: datetime) -> GraphAnswer:
     return GraphAnswer(
         command,
         answer.status,
-        _shown(error.get("code"))[:_LONGEST_CODE],
-        _shown(error.get("message"))[:_LONGEST_TEXT] or ("" if answer.status < 300 else _title(answer)),
+        clean(_shown(error.get("code")))[:_LONGEST_CODE],
+        clean(_shown(error.get("message")) or ("" if answer.status < 300 else _title(answer)))[:_LONGEST_TEXT],
         retry_after(answer.headers.get("retry-after", ""), now),
-        _shown(answer.headers.get("request-id"))[:_LONGEST_CODE],
+        clean(_shown(answer.headers.get("request-id")))[:_LONGEST_CODE],
         found,
     )
 

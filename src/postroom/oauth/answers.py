@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -39,6 +39,29 @@ class HttpAnswer(Protocol):
 
     def json(self) -> dict[str, Any]:
         """The JSON object in it; ValueError where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """An answer whose words to people were made `clean`: servers like to repeat what they did not understand."""
+
+    answer: HttpAnswer
+    clean: Callable[[str], str]
+
+    @property
+    def status(self) -> int:
+        """See `HttpAnswer.status`."""
+        return self.answer.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """See `HttpAnswer.headers`."""
+        return self.answer.headers
+
+    def json(self) -> dict[str, Any]:
+        """See `HttpAnswer.json`."""
+        found = self.answer.json()
+        return found | {name: self.clean(str(found[name])) for name in ("error", "error_description") if name in found}
 
 
 @dataclass(frozen=True, slots=True)

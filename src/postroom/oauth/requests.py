@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote_plus, urlencode
@@ -19,6 +19,11 @@ _JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 #: RFC 8628 section 3.4.
 _DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+
+#: Fields of a form that are as good as a password.
+_SECRET = frozenset(
+    {"client_secret", "client_assertion", "assertion", "refresh_token", "code", "code_verifier", "device_code"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,11 @@ class Form:
     url: str
     fields: Mapping[str, str] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """What of it nobody may read."""
+        return [*(self.fields[name] for name in _SECRET if name in self.fields), *self.headers.values()]
 
     def content(self) -> bytes:
         """The form as it is sent."""

@@ -17,7 +17,8 @@ from ..model.account import Account
 from ..model.clock import Clock
 from ..model.token import Grant, TokenStore
 from ..net.stream import ConnectFailed
-from .answers import HttpAnswer, Refused, Tokens, Unusable, read_tokens
+from ..net.transcript import Transcript
+from .answers import Cleaned, HttpAnswer, Refused, Tokens, Unusable, read_tokens
 from .binding import binding
 from .endpoints import needs_consent, uses_tokens
 from .requests import Form, Moment, token_request
@@ -154,10 +155,16 @@ class TokenService:
         Raises:
             ConnectFailed: at stage "token", or "proxy": there is none.
         """
+        hider = Transcript()
+        for secret in (account.oauth.client_secret, *form.secrets):
+            hider.hide(secret)
         try:
-            return await self.post(account, form)
+            return Cleaned(await self.post(account, form), hider.without_secrets)
         except ValueError as error:
-            raise ConnectFailed("token", "protocol", str(error)) from None
+            raise ConnectFailed("token", "protocol", hider.without_secrets(str(error))) from None
+        except ConnectFailed as error:
+            error.reason = hider.without_secrets(error.reason)
+            raise
 
     # Inside
 
