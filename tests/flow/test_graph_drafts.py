@@ -19,7 +19,7 @@ from postroom.net.graph import RANGE_BYTES
 from postroom.transports import AccountUnavailable
 from tests.graph_peer import GraphPeer, Item, error
 from tests.graph_senders import HEAD, MAILBOX, account, send, sent, transaction, transport
-from tests.web_server import HANG_UP
+from tests.web_server import HANG_UP, answer
 
 
 @pytest.fixture
@@ -174,6 +174,13 @@ async def test_an_upload_that_breaks_off_again_and_again_is_given_up(peer: Graph
     assert isinstance(outcome, Deferred)
     assert outcome.scope is Scope.MESSAGE
     assert (peer.drafts, peer.sent, peer.uploads) == ({}, [], {})
+
+
+async def test_an_upload_that_leads_nowhere_leaves_no_draft(peer: GraphPeer) -> None:
+    peer.fail("createUploadSession", answer({"uploadUrl": "http://elsewhere.test/upload"}, 201))
+    outcome = await sent_large(peer, large(10, 3_300_000), "b@y.test")
+    assert isinstance(outcome, Deferred) and "elsewhere.test is not encrypted" in outcome.reason
+    assert peer.drafts == {} and peer.sent == []
 
 
 async def test_no_answer_before_the_draft_is_sent_is_a_try_and_no_doubt(peer: GraphPeer) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -117,7 +118,8 @@ async def test_what_each_refusal_means(
 @pytest.mark.parametrize(
     ("value", "wait"),
     [("30", 30), ("7200", 3600), (format_datetime(datetime(2026, 1, 1, 0, 5, tzinfo=UTC), usegmt=True), 300),
-     (format_datetime(datetime(2027, 1, 1, tzinfo=UTC), usegmt=True), 3600), ("soon", None), ("", None)],
+     (format_datetime(datetime(2027, 1, 1, tzinfo=UTC), usegmt=True), 3600), ("soon", None), ("", None),
+     ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", None)],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [429, 503])
 async def test_the_account_sleeps_for_as_long_as_graph_says_but_an_hour_at_most(
@@ -331,6 +333,13 @@ async def test_what_went_to_others_under_the_same_message_id_settles_nothing(pee
     outcomes = await to_each(peer, transaction("b@y.test", "c@y.test", in_doubt=True))
     assert [type(outcome) for outcome in outcomes] == [Delivered] * 2
     assert [item.recipients for item in peer.sent] == [["b@y.test"], ["c@y.test"]]
+
+
+@pytest.mark.parametrize("listed", [None, 5, [None], [{"emailAddress": None}], [{"emailAddress": {"address": 5}}]])
+async def test_recipients_that_cannot_be_read_settle_nothing(peer: GraphPeer, listed: Any) -> None:
+    peer.fail("sentitems", answer({"value": [{"id": "1", "toRecipients": listed}, None]}))
+    assert isinstance(await sent(peer, transaction(in_doubt=True)), Delivered)
+    assert len(peer.sent) == 1
 
 
 async def test_where_sent_items_may_not_be_read_it_is_sent_as_any_unknown_is(peer: GraphPeer) -> None:

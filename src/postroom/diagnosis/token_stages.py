@@ -11,7 +11,7 @@ from ..model.clock import Clock
 from ..net.observer import Observer
 from ..net.stream import ConnectFailed
 from ..oauth.answers import Refused, Unusable
-from ..oauth.claims import Claims, Rights, read_claims, rights_of, short
+from ..oauth.claims import MOST_SHOWN, Claims, Rights, read_claims, rights_of, short
 from ..oauth.endpoints import GOOGLE_SCOPE, LOGIN, endpoints
 from ..oauth.metadata import Metadata, look_up, other_cloud, places
 from ..oauth.service import Told
@@ -155,7 +155,7 @@ class TokenStages:
         recorder.began("claims")
         claims, rights, stage = read_claims(token), rights_of(self._account), recorder.current
         if told.scope:
-            stage.facts["granted"] = told.scope.split()
+            stage.facts["granted"] = told.scope.split()[:MOST_SHOWN]
         if claims is None:
             self._opaque(stage, told, rights)
         else:

@@ -245,9 +245,9 @@ def retry_after(value: str, now: datetime) -> timedelta | None:
     else:
         try:
             until = parsedate_to_datetime(value)
-        except ValueError:
+            wait = (until if until.tzinfo is not None else until.replace(tzinfo=UTC)) - now
+        except (ValueError, OverflowError):
             return None
-        wait = (until if until.tzinfo is not None else until.replace(tzinfo=UTC)) - now
     return min(max(wait, timedelta(0)), LONGEST_WAIT)
 
 
@@ -262,7 +262,7 @@ def next_start(answer: GraphAnswer) -> int | None:
 
 
 def _segment(identifier: str) -> str:
-    return quote(identifier, safe="")
+    return quote(identifier, safe="", errors="replace")
 
 
 def _shown(value: object) -> str:

@@ -47,9 +47,12 @@ class Answer:
         """The JSON object in the body.
 
         Raises:
-            ValueError: it is none (an HTML page of a proxy, a truncated text).
+            ValueError: it is none (an HTML page of a proxy, a truncated text, one nested without end).
         """
-        found = json.loads(self.body)
+        try:
+            found = json.loads(self.body)
+        except RecursionError:
+            raise ValueError("the answer is nested too deeply") from None
         if not isinstance(found, dict):
             raise ValueError("the answer is not a JSON object")
         return found

@@ -22,8 +22,11 @@ DEVICE_INTERVAL = timedelta(seconds=5)
 #: What is quoted of a server's words.
 _MOST_CHARACTERS = 500
 
+#: What is kept of the scopes that were granted: an application may have many.
+_MOST_SCOPES = 16384
+
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}\Z")
-_MESSAGE_END = re.compile(r"\s*(Trace ID|Correlation ID|Timestamp): .*", re.DOTALL)  # Microsoft's, of no use to anybody
+_MESSAGE_END = re.compile(r"(?:Trace ID|Correlation ID|Timestamp): .*", re.DOTALL)  # Microsoft's, of no use to anybody
 
 
 class HttpAnswer(Protocol):
@@ -121,7 +124,7 @@ def read_tokens(answer: HttpAnswer) -> Tokens:
         refresh_token=refresh if isinstance(refresh, str) and _TOKEN.match(refresh) else "",
         # Google's, of applications in testing; others of their own.
         refresh_lifetime=_seconds(found.get("refresh_token_expires_in") or found.get("refresh_expires_in")),
-        scope=plain(scope) if isinstance(scope, str) else "",
+        scope=plain(scope, _MOST_SCOPES) if isinstance(scope, str) else "",
     )
 
 
@@ -180,7 +183,7 @@ def _seconds(value: object) -> timedelta | None:
     return timedelta(seconds=int(text)) or None
 
 
-def plain(text: str) -> str:
+def plain(text: str, most: int = _MOST_CHARACTERS) -> str:
     """One line of a server's words that can be shown."""
     shown = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(shown.split())[:_MOST_CHARACTERS]
+    return " ".join(shown.split())[:most]

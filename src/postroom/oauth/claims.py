@@ -21,7 +21,7 @@ from .endpoints import GOOGLE_SCOPE, GRAPH, SMTP, SMTP_OWN
 _LONGEST = 65536
 
 #: Of roles and scopes, so many are shown.
-_MOST = 50
+MOST_SHOWN = 50
 
 #: The ids of Exchange Online and of Microsoft Graph, which are the same in every tenant and stand in tokens as well
 #: (learn.microsoft.com/troubleshoot/entra/entra-id/governance/verify-first-party-apps-sign-in).
@@ -45,7 +45,7 @@ class Claims:
         """What it says, as plain values."""
         found: dict[str, Any] = {
             "audience": ", ".join(self.audience), "tenant": self.tenant, "application": self.application,
-            "user": self.user, "roles": list(self.roles), "scopes": list(self.scopes),
+            "user": self.user, "roles": list(self.roles[:MOST_SHOWN]), "scopes": list(self.scopes[:MOST_SHOWN]),
         }  # fmt: skip
         if self.expires is not None:
             found["expires"] = self.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -117,7 +117,7 @@ def _one(found: dict[str, Any], *names: str) -> str:
 def _several(value: object) -> tuple[str, ...]:
     """A list, or words with spaces between."""
     words = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
-    return tuple(plain(word) for word in words[:_MOST] if isinstance(word, str))
+    return tuple(plain(word) for word in words if isinstance(word, str))
 
 
 def _time(value: object) -> datetime | None:

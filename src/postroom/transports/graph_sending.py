@@ -191,7 +191,7 @@ class Sending:
             if not (self.was_handed_over and failed.may_have_arrived):
                 await self._delete(identifier)
             raise
-        except (Ended, ConnectFailed):
+        except (Ended, ConnectFailed, ValueError):  # the last: an upload URL that can't be asked
             await self._delete(identifier)
             raise
         outcome = self._judge.of_sending(answer, self._note)
@@ -381,8 +381,10 @@ def _addresses_in(message: Mapping[str, Any]) -> list[str]:
     """The recipients of a message as Graph lists them."""
     found = []
     for name in ("toRecipients", "ccRecipients", "bccRecipients"):
-        for one in message.get(name) or ():
-            address = one.get("emailAddress", {}).get("address") if isinstance(one, dict) else None
+        listed = message.get(name)
+        for one in listed if isinstance(listed, list) else ():
+            named = one.get("emailAddress") if isinstance(one, dict) else None
+            address = named.get("address") if isinstance(named, dict) else None
             if isinstance(address, str):
                 found.append(address)
     return found

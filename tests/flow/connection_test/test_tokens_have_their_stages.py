@@ -294,6 +294,7 @@ UNREADABLE = "nobody but the service can read this token, and its scopes were no
         (GOOGLE, "ya29.opaque", "https://mail.google.com/", "passed", []),
         (GOOGLE, "ya29.opaque", "https://www.googleapis.com/auth/gmail.send", "failed", ["token-lacks-gmail"]),
         (GOOGLE, "ya29.opaque", "", "passed", []),
+        (PERSON, jwt(aud="https://outlook.office.com", scp=f"{'Other.Right ' * 60}SMTP.Send"), "", "passed", []),
     ],
 )  # fmt: skip
 async def test_what_a_person_has_consented_to(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from postroom.net import http
 from postroom.oauth.answers import Refused, Unusable, read_device_code, read_tokens
 from postroom.policy.classify import Action, Stage, classify
 
@@ -147,3 +148,24 @@ def test_googles_device_code_has_another_name_for_the_address() -> None:
 def test_a_device_code_that_is_none(body: str) -> None:
     with pytest.raises(Unusable):
         read_device_code(Answer(200, body))
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 40_000])
+def test_what_is_nested_without_end_is_no_answer(body: bytes) -> None:
+    with pytest.raises(Unusable):
+        read_tokens(http.Answer(200, {}, body))
+    with pytest.raises(Refused):
+        read_tokens(http.Answer(500, {}, body))
+
+
+def test_a_reason_that_is_nothing_but_space_is_read_at_once() -> None:
+    """Where each space were tried as the beginning of the end, this would go on for a quarter of an hour."""
+    said = f"no{' ' * 250_000}way\r\nTrace ID: 1"
+    with pytest.raises(Refused) as refused:
+        read_tokens(Answer(400, json.dumps({"error": "invalid_grant", "error_description": said})))
+    assert refused.value.reply.text == "400 invalid_grant: no way"
+
+
+def test_many_scopes_are_all_kept() -> None:
+    scope = " ".join([*(f"https://graph.microsoft.com/Scope.{number}" for number in range(60)), "Mail.Send"])
+    assert read_tokens(Answer(200, json.dumps({"access_token": "t", "scope": scope}))).scope == scope
