@@ -14,10 +14,13 @@ import pytest
 import trustme
 
 from postroom.config import Settings
-from postroom.gateway import Gateway
+from postroom.diagnosis.connection_test import Result
+from postroom.errors import Refused
+from postroom.gateway import Gateway, Wanted
+from postroom.net.stream import ConnectFailed
 from tests.postgresql import Cluster
 from tests.token_desk import TokenDesk
-from tests.web_server import answer
+from tests.web_server import Asked, answer
 
 GIVEN = {"access_token": "access-token-in-clear", "refresh_token": "rotated-token-in-clear", "expires_in": 3600}
 DEVICE = {"device_code": "device-code-in-clear", "user_code": "ABCD-EFGH", "verification_uri": "https://as.test/d"}
@@ -94,3 +97,35 @@ async def test_no_secret_of_oauth_lies_in_the_database_in_clear(
     await gateway.stop()
     found = await asyncio.to_thread(everything)
     assert not any(form in found for secret in secrets for form in forms(secret))
+
+
+def repeats(asked: Asked) -> bytes:
+    """Says no and names all that it was given, as Spring's server names the token that it does not take."""
+    words = " ".join([*asked.form.values(), asked.body.decode(), asked.headers.get("authorization", "")])
+    spelt = base64.b64decode(asked.headers["authorization"].partition(" ")[2]).decode()
+    return answer({"error": "invalid_grant", "error_description": f"Invalid: {words[:300]} {spelt}"}, 400)
+
+
+async def test_a_server_that_repeats_secrets_is_quoted_without_them(tmp_path: Path, desk: TokenDesk) -> None:
+    gateway = await Gateway.open(Settings.load(tmp_path, smtp={"listeners": []}))
+    secrets = {"oauth_client_secret": "client secret+in/clear", "oauth_refresh_token": "given-token-in-clear"}
+    await gateway.accounts.add(desk.account(name="person", oauth_client_id=PUBLIC, host="relay.test", **secrets))
+    account = gateway.accounts.get("person")
+    link = await gateway.consents.begin_on_loopback(account, 9)
+    pending = await gateway.store.tokens.asked(link.state)
+    assert pending is not None
+    desk.misbehaviours = [repeats, repeats, lambda asked: answer({**GIVEN, "expires_in": 1}), repeats]
+    with pytest.raises(Refused) as refused:
+        await gateway.consents.complete(account, {"state": link.state, "code": "code-in-clear"})
+    with pytest.raises(ConnectFailed) as failed:
+        await gateway.tokens.token(account)
+    consent = await gateway.consents.of(account)
+    assert consent is not None and consent.why.startswith("invalid_grant: Invalid: ")
+    await gateway.tokens.token(account)
+    result: Result = await gateway.trials.run(account, Wanted())
+    told = [str(refused.value), str(failed.value), str(failed.value.reply), consent.why, str(result.show())]
+    assert all("Invalid: " in text and "[hidden]" in text for text in told)
+    await gateway.stop()
+    told.append(files(tmp_path).decode("latin-1"))
+    hidden = [*secrets.values(), pending.secret, "code-in-clear", str(GIVEN["refresh_token"]), "client+secret%2Bin"]
+    assert [(secret, text) for text in told for secret in hidden if secret in text] == []

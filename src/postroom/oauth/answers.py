@@ -64,7 +64,8 @@ class Cleaned:
     def json(self) -> dict[str, Any]:
         """See `HttpAnswer.json`."""
         found = self.answer.json()
-        return found | {name: self.clean(str(found[name])) for name in ("error", "error_description") if name in found}
+        words = [name for name in ("error", "error_description") if name in found]
+        return found | {name: self.clean(_text(found[name])) for name in words}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def read_tokens(answer: HttpAnswer) -> Tokens:
         Unusable: it can't be read.
     """
     found = read_object(answer)
-    token, kind = found.get("access_token"), str(found.get("token_type", "bearer"))
+    token, kind = found.get("access_token"), _text(found.get("token_type", "bearer"))
     if not isinstance(token, str) or not _TOKEN.match(token):
         raise Unusable("the token endpoint gave no access token")
     if kind.lower() != "bearer":
@@ -162,10 +163,10 @@ def read_object(answer: HttpAnswer) -> dict[str, Any]:
     if answer.status == 200:
         if not found:
             raise Unusable("the endpoint answered with something else than JSON")
-        if "error" not in found:  # some say no with a 200
+        if not found.get("error"):  # some say no with a 200
             return found
-    error = plain(str(found.get("error", "")))
-    said = _MESSAGE_END.sub("", str(found.get("error_description", "")))
+    error = plain(_text(found.get("error")))
+    said = _MESSAGE_END.sub("", _text(found.get("error_description")))
     words = [part for part in (error, plain(said)) if part]
     text = ": ".join(words) if words else f"the endpoint answered {answer.status} and nothing that says why"
     after = answer.headers.get("retry-after", "").strip()
@@ -177,10 +178,17 @@ def read_object(answer: HttpAnswer) -> dict[str, Any]:
 
 def _seconds(value: object) -> timedelta | None:
     """A number of seconds, which some write as text."""
-    text = str(value).partition(".")[0]
-    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,9}", text):
+    text = _text(value).partition(".")[0]
+    if not re.fullmatch(r"[0-9]{1,9}", text):
         return None
     return timedelta(seconds=int(text)) or None
+
+
+def _text(value: object) -> str:
+    """Text or a number as text; "" for all else, which may be nested."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    return str(value)
 
 
 def plain(text: str, most: int = _MOST_CHARACTERS) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 import structlog
 
@@ -158,6 +159,7 @@ class TokenService:
         hider = Transcript()
         for secret in (account.oauth.client_secret, *form.secrets):
             hider.hide(secret)
+            hider.hide(quote_plus(secret))  # as it stands in a form
         try:
             return Cleaned(await self.post(account, form), hider.without_secrets)
         except ValueError as error:

@@ -169,3 +169,11 @@ def test_a_reason_that_is_nothing_but_space_is_read_at_once() -> None:
 def test_many_scopes_are_all_kept() -> None:
     scope = " ".join([*(f"https://graph.microsoft.com/Scope.{number}" for number in range(60)), "Mail.Send"])
     assert read_tokens(Answer(200, json.dumps({"access_token": "t", "scope": scope}))).scope == scope
+
+
+def test_reasons_that_are_no_text() -> None:
+    for said in (None, True, [["x"]], {"x": "y"}):
+        with pytest.raises(Refused) as refused:
+            read_tokens(Answer(400, json.dumps({"error": said, "error_description": said})))
+        assert refused.value.reply.text == "400 the endpoint answered 400 and nothing that says why"
+    assert read_tokens(Answer(200, json.dumps({"access_token": "t", "error": None}))).access_token == "t"
