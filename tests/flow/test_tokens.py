@@ -16,9 +16,12 @@ from postroom.config import Settings
 from postroom.diagnosis.trial import Wanted
 from postroom.errors import StorageFull
 from postroom.gateway import Gateway
-from postroom.model.account import OAuthFlow
+from postroom.model.account import Account, OAuthFlow
 from postroom.model.queue import MessageId
+from postroom.net.stream import ConnectFailed
 from postroom.net.system_clock import SystemClock
+from postroom.oauth.answers import HttpAnswer
+from postroom.oauth.requests import Form
 from postroom.oauth.service import TokenService
 from tests.flow.gateways import hello
 from tests.smarthost import Behaviour, Smarthost
@@ -299,3 +302,24 @@ async def test_an_account_is_tested_with_its_tokens_and_what_is_not_saved_stores
     robot = replace(saved, id=0, oauth=replace(saved.oauth, flow=OAuthFlow.CLIENT_CREDENTIALS, refresh_token=""))
     assert (await gateway.trials.run(robot, Wanted())).stages and len(desk.asked) == 2
     assert [grant.account_id for grant in await gateway.store.tokens.grants()] == [saved.id]
+
+
+# Accounts that go meanwhile
+
+
+@pytest.mark.parametrize("fields", [ROBOT, PERSON])
+async def test_of_an_account_that_is_removed_within_a_refresh_nothing_is_left(
+    gateway: Gateway, desk: TokenDesk, relay: Smarthost, fields: dict[str, Any]
+) -> None:
+    await account(gateway, desk, relay, **fields)
+    robot, post = gateway.accounts.get("relay"), gateway.tokens.post
+
+    async def post_meanwhile(account: Account, form: Form) -> HttpAnswer:
+        if gateway.accounts.snapshot():
+            await gateway.accounts.remove("relay")
+        return await post(account, form)
+
+    gateway.tokens.post = post_meanwhile
+    with pytest.raises(ConnectFailed, match="it was removed"):
+        await gateway.tokens.token(robot)
+    assert list(await gateway.store.tokens.grants()) == [] and len(desk.asked) == 1

@@ -93,9 +93,12 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def nodes(cluster: Cluster, clock: Clock) -> AsyncIterator[list[Node]]:
-    """Two, on one database."""
+    """Two, on one database with accounts of the numbers 1 to 120."""
     url = await asyncio.to_thread(cluster.new_store)
     found = [Node(url, clock) for _ in range(2)]
+    names = [f"account{number}" for number in range(1, 121)]
+    accounts = [Account(id=0, name=name, kind=AccountKind.SANDBOX) for name in names]
+    await found[0].store.save_accounts(accounts, names)
     yield found
     for node in found:
         await node.tokens.close()

@@ -72,7 +72,7 @@ class TokenStore(Protocol):
 
     def claim(self, grant: Grant, claimant: bytes, now: datetime, until: datetime) -> Awaitable[bool]:
         """Take the right to refresh `grant` until then, if it still has this version and nobody has it; a grant that is
-        not stored yet (version 0) is."""
+        not stored yet (version 0) is. Raises NotFound where the account was removed."""
 
     def release(self, account_id: int, claimant: bytes) -> Awaitable[None]:
         """Give that right back."""
@@ -82,13 +82,14 @@ class TokenStore(Protocol):
 
     def save(self, grant: Grant, *, whatever_version: bool = False) -> Awaitable[Grant | None]:
         """Store it under the next version, nobody's claim; None, and nothing is stored, where what was claimed is not
-        there any more in this version. `whatever_version`: in the place of all that is there, claimed or not."""
+        there any more in this version. `whatever_version`: in the place of all that is there, claimed or not; then it
+        raises NotFound where the account was removed."""
 
     def forget(self, account_id: int) -> Awaitable[None]:
         """Remove it, and what was asked for it."""
 
     def ask(self, pending: PendingConsent, now: datetime) -> Awaitable[None]:
-        """Keep what an answer will be compared with; what has expired goes."""
+        """Keep what an answer will be compared with; what has expired goes. Raises NotFound as `save`."""
 
     async def asked(self, state: str) -> PendingConsent | None:
         """What was asked under that name."""

@@ -12,11 +12,11 @@ from typing import Any
 
 from sqlalchemy import Row, Table, delete, insert, or_, select, update
 
-from ..errors import Fault, InvalidInput
+from ..errors import Fault, InvalidInput, NotFound
 from ..model.token import Grant, PendingConsent
 from .keyring import Keyring
 from .readers import Reader
-from .schema import consent, maybe_moment, micros, moment, token
+from .schema import account, consent, maybe_moment, micros, moment, token
 from .writer import Transaction
 
 #: Both tables, with what makes a row of them.
@@ -33,6 +33,12 @@ def forget(transaction: Transaction, account_id: int) -> None:
     """The account goes, or what it was given."""
     for table in (token, consent):
         transaction.core.execute(delete(table).where(table.c.account_id == account_id))
+
+
+def _require_account(transaction: Transaction, account_id: int) -> None:
+    """For a first row: an account that was removed meanwhile gets none, since nobody would remove it."""
+    if transaction.core.execute(select(account.c.id).where(account.c.id == account_id)).first() is None:
+        raise NotFound(Fault("account", "it was removed"))
 
 
 def reseal(transaction: Transaction, keyring: Keyring) -> None:
@@ -83,8 +89,10 @@ class TokenTable:
         def work(transaction: Transaction) -> bool:
             if transaction.core.execute(claimed).rowcount:
                 return True
-            # One of a later version was forgotten meanwhile. Of two nodes that insert, one does.
-            return not grant.version and transaction.raw.insert(_INSERT, empty)
+            if grant.version:
+                return False  # it was forgotten meanwhile
+            _require_account(transaction, grant.account_id)
+            return transaction.raw.insert(_INSERT, empty)  # of two nodes, one does
 
         return self._write(work)
 
@@ -113,6 +121,7 @@ class TokenTable:
             # By one statement, that another node's can't come between.
             stored = transaction.core.execute(changing).first()
             if stored is None and whatever_version:
+                _require_account(transaction, grant.account_id)
                 if transaction.raw.insert(_INSERT, row | {"version": 1}):
                     return replace(grant, version=1)
                 stored = transaction.core.execute(changing).first()
@@ -143,6 +152,7 @@ class TokenTable:
 
         def work(transaction: Transaction) -> None:
             transaction.core.execute(delete(consent).where(consent.c.expires <= micros(now)))
+            _require_account(transaction, pending.account_id)
             transaction.core.execute(insert(consent).values(**row))
 
         return self._write(work)
