@@ -17,6 +17,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from tests.conftest import Served
+from tests.e2e.attackers import Api
 from tests.interop.exim import exim_client, exim_relay, make_exim
 
 __all__ = ["exim_client", "exim_relay", "make_exim"]  # fixtures
@@ -177,7 +178,8 @@ def rows_of(served: Served) -> list[dict[str, Any]]:
 
 def wait_for_rows(served: Served, right: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
     """The deliveries, once they are as wanted; pytest's time limit is the patience."""
-    while not right(rows := rows_of(served)):
+    api = Api(served.data / "control.sock")
+    while not right(rows := api.deliveries()):
         assert served.process.poll() is None
     return rows
 
@@ -185,9 +187,11 @@ def wait_for_rows(served: Served, right: Callable[[list[dict[str, Any]]], bool])
 def wait_for_account(served: Served, right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The account `relay` as `status` shows it, once it is as wanted."""
 
+    api = Api(served.data / "control.sock")
+
     def look() -> dict[str, Any]:
-        accounts = json.loads(served.run("status", "--json").stdout)["accounts"]
-        return next(account for account in accounts if account["account"] == "relay")
+        found: dict[str, Any] = next(one for one in api.ask("GET", "status")["accounts"] if one["account"] == "relay")
+        return found
 
     while not right(account := look()):
         assert served.process.poll() is None

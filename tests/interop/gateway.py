@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import Served, end_serving, start_serving
+from tests.e2e.attackers import Api
 
 SENDER = "sender@source.example"
 ENDED = frozenset({"delivered", "bounced", "expired", "cancelled", "captured"})
@@ -41,6 +42,11 @@ class Gateway:
 
     served: Served
     passwords: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def api(self) -> Api:
+        """Its control socket, for what is asked over and over: a command is a process each time."""
+        return Api(self.served.data / "control.sock")
 
     def add_account(self, name: str, port: int, *options: str, password: str | None = None) -> None:
         """An account for a relay on this machine, and an application of the same name that sends by it."""
@@ -86,7 +92,7 @@ class Gateway:
     def stopped(self, account: str) -> dict[str, Any]:
         """How the account is, once it needs attention; pytest's limit is the patience."""
         while True:
-            rows = json.loads(self.served.run("status", "--json").stdout)["accounts"]
+            rows = self.api.ask("GET", "status")["accounts"]
             found: dict[str, Any] = next(row for row in rows if row["account"] == account)
             if found["health"] == "needs attention":
                 return found
@@ -95,8 +101,7 @@ class Gateway:
     def rows(self, message: str) -> dict[str, dict[str, Any]]:
         """Its deliveries by local-part, once each has ended or was tried and waits; pytest's limit is the patience."""
         while True:
-            shown = json.loads(self.served.run("queue", "show", message, "--json").stdout)
-            rows: list[dict[str, Any]] = shown["deliveries"]
+            rows: list[dict[str, Any]] = self.api.ask("GET", f"messages/{message}")["deliveries"]
             if all(row["state"] in ENDED or row["state"] == "deferred" for row in rows):
                 return {row["recipient"].partition("@")[0]: row for row in rows}
             assert self.served.process.poll() is None
