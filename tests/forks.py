@@ -27,6 +27,7 @@ from typing import IO, NoReturn
 
 import postroom
 from postroom import crashing
+from postroom.policy import classify
 from tests import new_stores
 
 #: What is said over the socket is short: an order itself is in a file, and may be as long as it likes.
@@ -231,6 +232,7 @@ def _load() -> None:
             __import__(module.name)
     new_stores.copy_stores()
     new_stores.migrated()
+    classify.load()
     gc.collect()
     gc.freeze()
 

@@ -20,6 +20,7 @@ from ..config.folder import SERVE, FolderLock, make_data_folder
 from ..diagnosis.ports import describe_holder
 from ..errors import GatewayError, InvalidInput, NotRunning, StorageFailed, edge
 from ..gateway import Gateway
+from ..policy import classify
 from ..submission.listener import Listener, clients_of
 from .descriptors import room_for_clients
 from .first_start import provision
@@ -84,6 +85,7 @@ async def _serve(settings: Settings, hints: bool, room: Callable[[int], int]) ->
             gateway.follow_switch()  # a start that fails at a port has sent nothing
             loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(_reload(gateway)))
             _say_ready(settings, listeners, hints)
+            group.create_task(asyncio.to_thread(classify.load))
             # What start-up made stays: it need not be looked at again and again.
             gc.collect()
             gc.freeze()

@@ -276,6 +276,12 @@ def _failure_rule(entry: dict[str, Any]) -> FailureRule:
     )
 
 
+def load() -> None:
+    """Read the rules now (0.2 s), in a thread, so that the first refusal does not hold up everybody's mail for it."""
+    for read in (rules, failure_rules, wait_rules, nobody_rules):
+        read()
+
+
 def _pattern(entry: dict[str, Any], key: str) -> re.Pattern[str] | None:
     return re.compile(entry[key], re.IGNORECASE) if key in entry else None
 
