@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import httpx2
 import pytest
 
+from postroom.api import create_app
 from postroom.gateway import Gateway
 from tests.contract.api.conftest import problem_of
 from tests.flow.connection_test.microsoft import microsoft
 from tests.flow.connection_test.trying import Server
 from tests.flow.smtp_client.talk import Relay
 from tests.name_server import NameServer
+from tests.web_server import Asked
 
 
 @pytest.fixture
@@ -180,3 +183,43 @@ async def test_an_account_of_graph_that_is_not_saved_is_followed_stage_by_stage(
     assert events[-1]["event"] == "result" and events[-1]["passed"]
     assert {"event": "said", "line": ">>> GET drafts (0 octets)"} in events
     assert token not in answer.text and "s3cret" not in answer.text
+
+
+async def test_who_hangs_up_within_a_test_leaves_no_draft(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "kind": "graph", "oauth_flow": "client-credentials", "oauth_tenant": "x.test", "oauth_client_id": "app-1",
+        "oauth_client_secret": "s3cret", "draft_only": True, "draft_mailbox": "box@x.test",
+    }  # fmt: skip
+    body = json.dumps({"fields": given}).encode()
+    hung_up, made = asyncio.Event(), [{"type": "http.request", "body": body, "more_body": False}]
+    headers = [(b"content-type", b"application/json"), (b"accept", b"application/x-ndjson")]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "POST",
+        "path": "/v1/accounts/test", "query_string": b"", "headers": headers, "server": ("localhost", 80),
+    }  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        if made:
+            return made.pop()
+        await hung_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    async with microsoft(monkeypatch) as there:
+        there.gives(aud="https://graph.microsoft.com", roles=["Mail.Send", "Mail.ReadWrite"])
+        done = there.peer._done
+
+        def then_hang_up(asked: Asked) -> bytes:
+            if asked.method == "POST":
+                hung_up.set()
+            return done(asked)
+
+        monkeypatch.setattr(there.peer, "_done", then_hang_up)
+        await create_app(gateway)(scope, receive, send)
+        while len(there.peer.asked) < 3:
+            await asyncio.sleep(0)
+        assert there.peer.asked == ["GET mailFolders/drafts", "POST messages", "DELETE messages/ID"]
+        while there.peer.drafts:
+            await asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +17,7 @@ from tests.flow.connection_test.microsoft import by_graph, microsoft
 from tests.flow.connection_test.trying import Tried
 from tests.graph_peer import error
 from tests.graph_senders import account
-from tests.web_server import HANG_UP, answer
+from tests.web_server import HANG_UP, Asked, answer
 
 GRAPH = "https://graph.microsoft.com"
 BOTH = ["Mail.Send", "Mail.ReadWrite"]
@@ -187,6 +188,24 @@ async def test_a_draft_that_does_not_come_or_does_not_go(
     assert ("graph-draft-left" in found.rules) is left
     if left:
         assert any("Test of the account relay: delete this draft" in one.advice for one in found.stage("draft").advice)
+
+
+async def test_a_draft_goes_though_nobody_waits_for_the_test_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with microsoft(monkeypatch) as there:
+        there.gives(aud=GRAPH, roles=BOTH)
+        testing = asyncio.ensure_future(by_graph(**drafting()))
+        done = there.peer._done
+
+        def gone_when_it_is_made(asked: Asked) -> bytes:
+            if asked.method == "POST":
+                testing.cancel()
+            return done(asked)
+
+        monkeypatch.setattr(there.peer, "_done", gone_when_it_is_made)
+        with pytest.raises(asyncio.CancelledError):
+            await testing
+        assert there.peer.asked == ["GET mailFolders/drafts", "POST messages", "DELETE messages/ID"]
+        assert there.peer.drafts == {}
 
 
 async def test_a_draft_mailbox_that_is_not_there_or_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
