@@ -21,6 +21,9 @@ LONGEST = 4 * 1024 * 1024
 #: Where a mailbox has no `token_iterations`, its tokens are as old as the times when all had so many.
 LEGACY_ITERATIONS = 100_000
 
+#: Those of today, with which the proxy tries, too, whatever the file says.
+NEWEST_ITERATIONS = 1_200_000
+
 #: More would keep this machine busy for minutes.
 MOST_ITERATIONS = 20_000_000
 
@@ -40,6 +43,7 @@ _STORED = frozenset(
 )  # fmt: skip
 
 _SERVER = re.compile(r"(IMAP|POP|SMTP)-([0-9]{1,5})\Z")
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")
 _DOCUMENTATION = "documentation"
 _MEND = "name the file that the proxy is started with, most often emailproxy.config"
 
@@ -80,7 +84,7 @@ class Mailbox:
 
     def _opened(self, name: str, password: str) -> str:
         sealed = self.options[name].encode()
-        for iterations in dict.fromkeys((self._iterations(), LEGACY_ITERATIONS)):
+        for iterations in dict.fromkeys((self._iterations(), LEGACY_ITERATIONS, NEWEST_ITERATIONS)):
             try:
                 return self._fernet(password, iterations).decrypt(sealed).decode()
             except (InvalidToken, UnicodeDecodeError):
@@ -92,7 +96,7 @@ class Mailbox:
 
     def _iterations(self) -> int:
         text = self.options.get("token_iterations", str(LEGACY_ITERATIONS))
-        if not text.isdecimal() or not 0 < int(text) <= MOST_ITERATIONS:
+        if not _NUMBER.match(text) or not 0 < int(text) <= MOST_ITERATIONS:
             mend = f"it is a number up to {MOST_ITERATIONS}, which the proxy wrote"
             raise InvalidInput(Fault(f"[{self.sections[0]}] token_iterations", f"is {text!r}", mend))
         return int(text)
@@ -146,8 +150,7 @@ class ProxyFile:
 
     @staticmethod
     def _options_of(parser: configparser.ConfigParser, section: str) -> dict[str, str]:
-        items = parser.items(section)
-        return {name: value.strip() for name, value in items if name != _DOCUMENTATION and value and value.strip()}
+        return _with_values(dict(parser.items(section)))
 
     def is_on(self, name: str) -> bool:
         """Whether the global option `name` is on."""
@@ -188,8 +191,13 @@ class ProxyFile:
             raise InvalidInput(Fault("--mailbox", f"no section stands for {name}", mend))
         options: dict[str, str] = {}
         for section in reversed(there):
-            options |= self.options(section)
-        return Mailbox(name, tuple(there), options)
+            options |= self._parser.items(section)  # one without a value takes that of a catch-all away
+        return Mailbox(name, tuple(there), _with_values(options))
+
+
+def _with_values(options: Mapping[str, str]) -> dict[str, str]:
+    found = {name: value.strip() for name, value in options.items() if name != _DOCUMENTATION}
+    return {name: value for name, value in found.items() if value}
 
 
 def is_on(text: str) -> bool:

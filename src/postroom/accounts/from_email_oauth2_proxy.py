@@ -42,6 +42,7 @@ _FLOWS = {
 _READING = re.compile(r"(?:IMAP|POP)\.")
 _SENDING = re.compile(r"SMTP\.|/\.default\Z|\Ahttps://mail\.google\.com/\Z")
 
+_PORT = re.compile(r"[0-9]{1,5}\Z")
 _SHORTEST_PASSWORD = 8
 _EXAMPLE = "*** your"
 
@@ -144,7 +145,7 @@ def _servers(file: ProxyFile, made: Takeover) -> Iterator[Server]:
             made.note(where, f"{server.protocol} is for reading mail, which Postroom does not: keep the proxy for it")
             continue
         port = server.options.get("server_port", "")
-        if "server_address" not in server.options or not (port.isdecimal() and port.isascii()):
+        if "server_address" not in server.options or not _PORT.match(port):
             made.note(where, "has no server_address or server_port: left out")
             continue
         if not 0 < server.port < 65536:
@@ -392,7 +393,8 @@ class _Making:
     def _free_name(self, server: Server | None) -> str:
         """A name for an account of the mailbox that no other has."""
         taken = {str(one["name"]).lower() for one in self.made.accounts}
-        base = re.sub(r"[^A-Za-z0-9._-]+", "-", self.mailbox.name)[:56]
+        # With a hyphen in front the command would take it for an option.
+        base = re.sub(r"[^A-Za-z0-9._-]+", "-", self.mailbox.name)[:56].lstrip("-.") or "mailbox"
         name = f"{base}-{server.options['server_port']}" if server else base
         number = 2
         while name.lower() in taken:

@@ -92,12 +92,13 @@ def _passwords(file: Path | None, asks: bool, mailboxes: Sequence[Mailbox]) -> d
 
 def _passwords_of(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        name, space, password = line.strip("\r\n").partition(" ")
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+        name, space, password = line.strip("\r").partition(" ")
         if not name or name.startswith("#"):
             continue
-        if not space or not password:
-            fault = f"line {number} has no password"
+        if not space or not password or "@" not in name:
+            # The name is not told: it may be the password, where both stand the other way round.
+            fault = f"line {number} has no {'password' if '@' in name else 'mailbox'}"
             raise InvalidInput(Fault("--password-file", fault, "write a mailbox, one space, and its password"))
         if name in found:
             raise InvalidInput(Fault("--password-file", f"{name} stands there twice", "take one of the lines out"))

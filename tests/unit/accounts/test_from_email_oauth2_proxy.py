@@ -111,13 +111,21 @@ def test_a_wrong_password_names_the_mailbox_and_says_nothing_secret() -> None:
         made(text, {"bob@contoso.com": "whatever"})
 
 
-@pytest.mark.parametrize("broken", ["token_salt = ***", "token_salt =", "token_iterations = 99999999999"])
+@pytest.mark.parametrize(
+    "broken", ["token_salt = ***", "token_salt =", "token_iterations = 99999999999", f"token_iterations = {'9' * 5000}"]
+)
 def test_what_nobody_can_open_is_told(broken: str) -> None:
     text = with_tokens("right-one", refresh_token="0.AXr")
     name = broken.partition(" ")[0]
     text = "\n".join(broken if line.startswith(name) else line for line in text.splitlines())
     with pytest.raises(InvalidInput, match=name):
         made(text, {"ann@contoso.com": "right-one"})
+
+
+def test_todays_number_of_iterations_is_tried_where_the_file_has_none() -> None:
+    text = with_tokens("right-one", iterations=None, refresh_token="0.AXr")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("token_iterations"))
+    assert made(text, {"ann@contoso.com": "right-one"}).accounts[0]["oauth_refresh_token"] == "0.AXr"
 
 
 def test_a_sealed_client_secret_needs_the_password() -> None:
@@ -192,6 +200,23 @@ def test_a_catch_all_serves_the_mailboxes_that_are_named() -> None:
         made(CATCH_ALL, only=["robot@contoso.com"])  # the switch is off
     with pytest.raises(InvalidInput, match="name mailboxes that it serves with --mailbox"):
         made(CATCH_ALL)
+
+
+def test_an_option_without_a_value_takes_that_of_the_catch_all_away() -> None:
+    text = CATCH_ALL + "[emailproxy]\nallow_catch_all_accounts = True\n[ann@contoso.com]\nclient_secret =\n"
+    with pytest.raises(InvalidInput, match=r"\[ann@contoso.com\] client_secret: there is none"):
+        made(text, only=["ann@contoso.com"])
+
+
+def test_a_port_of_many_digits_is_none() -> None:
+    with pytest.raises(InvalidInput, match="has no server_address or server_port"):
+        made(MICROSOFT.replace("server_port = 587", f"server_port = {'9' * 5000}"))
+
+
+@pytest.mark.parametrize(("mailbox", "name"), [("-ann@x.test", "ann-x.test"), (".@-", "mailbox")])
+def test_names_that_the_command_would_take_for_options(mailbox: str, name: str) -> None:
+    file = ProxyFile(MICROSOFT.replace("[ann@contoso.com]", f"[{mailbox}]"))
+    assert [one["name"] for one in take_over(file, wanted(file, ()), {}, str).accounts] == [name]
 
 
 OTHERS = """
