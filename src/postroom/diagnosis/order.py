@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..model.account import Account
 from ..model.clock import Clock
@@ -14,6 +14,9 @@ from ..net.token_login import TokenSource
 from ..oauth.service import Told
 from ..protocol.smtp.reply_reader import DEFAULT_LIMITS, ReplyLimits
 from .stages import Outcome, Recorder
+
+if TYPE_CHECKING:
+    from ..transports.graph import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What a test has from its gateway."""
+    """What a test has from its gateway. `places` are the requests that Graph takes at a time, by `graph.place_of`."""
 
     clock: Clock
     hostname: str
@@ -89,6 +92,7 @@ class House:
     resolver: Resolver = resolve
     sender_domain: SenderDomain | None = None
     tokens: Tokens | None = None
+    places: Callable[[str], Places] | None = None
 
     @property
     def helo_name(self) -> str:

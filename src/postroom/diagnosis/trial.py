@@ -94,7 +94,10 @@ class Trials:
         helo = account.helo_name or self.hostname
         domain = SenderDomainTest(account, self.transports.names, _include(account), helo)
         limits = self.transports.reply_limits
-        house = House(self.clock, self.hostname, limits, sender_domain=domain, tokens=self.tokens(account))
+        house = House(
+            self.clock, self.hostname, limits, sender_domain=domain, tokens=self.tokens(account),
+            places=self.transports.places,
+        )  # fmt: skip
         return await run(order, house, tell)
 
     def _sender(self, account: Account, given: str, settings: Settings, mailbox: str) -> str:

@@ -93,7 +93,7 @@ class Transports:
         return made
 
     def _graph(self, account: Account) -> Transport:
-        from .graph import GraphTransport, Places
+        from .graph import GraphTransport
 
         if self._tokens is None:
             return RefusingTransport(
@@ -101,8 +101,14 @@ class Transports:
             )
         return GraphTransport(
             account, clock=self._clock, budget=self._budget, chunks=self._chunks, tokens=self._tokens,
-            places=lambda mailbox: self._places.setdefault(mailbox, Places()), postmaster=self._settings.postmaster,
+            places=self.places, postmaster=self._settings.postmaster,
         )  # fmt: skip
+
+    def places(self, name: str) -> Places:
+        """Those of one mailbox (see `graph.place_of`), which transports and tests share."""
+        from .graph import Places
+
+        return self._places.setdefault(name, Places())
 
     @property
     def names(self) -> Dns:

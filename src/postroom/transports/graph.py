@@ -54,6 +54,11 @@ class Places:
         self._waiting.wake()
 
 
+def place_of(root: str, mailbox: str) -> str:
+    """The name under which all who ask Graph at `root` about `mailbox` share its `Places`."""
+    return f"{root} {mailbox.lower()}"
+
+
 class GraphTransport:
     """The transport of an account of kind graph. `postmaster` stands for a draft mailbox that the account lacks."""
 
@@ -77,7 +82,7 @@ class GraphTransport:
         self._tokens = tokens
         self._root = root or ROOTS[account.oauth.cloud]
         self.mailbox = (graph.draft_mailbox or postmaster) if graph.draft_only else graph.mailbox
-        self._places = places(f"{self._root} {self.mailbox.lower()}")
+        self._places = places(place_of(self._root, self.mailbox))
         self._loop = asyncio.get_running_loop()
         self._most = min(account.max_connections, AT_ONCE)
         self._in_use = 0

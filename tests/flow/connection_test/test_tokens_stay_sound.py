@@ -15,6 +15,7 @@ from postroom.config import Settings
 from postroom.diagnosis.connection_test import Result
 from postroom.gateway import Gateway, Wanted
 from postroom.model.account import Account
+from postroom.net.graph import AT_ONCE
 from tests.flow.connection_test.microsoft import Microsoft, microsoft
 from tests.flow.gateways import hello
 from tests.name_server import NameServer
@@ -168,3 +169,22 @@ async def test_a_test_of_drafts_uses_the_postmaster(gateway: Gateway, there: Mic
     assert [asked.path for asked in there.peer.requests if asked.method == "POST"] == [
         "/v1.0/users/postmaster@x.test/messages"
     ]
+
+
+async def test_a_test_is_one_of_the_requests_that_graph_takes_at_a_time(gateway: Gateway, there: Microsoft) -> None:
+    """A fifth one would be refused, or have mail refused beside it."""
+    await gateway.accounts.add(GRAPH)
+    await gateway.applications.edit("erp", {"accounts": ["m365"]})
+    there.peer.gate.clear()
+    for _ in range(AT_ONCE):
+        await gateway.submit(hello(gateway))
+    while there.peer.at_once < AT_ONCE:
+        await asyncio.sleep(0)
+    hurried = gateway.accounts.trial({"command_timeout": "100ms"}, "m365")
+    result = await gateway.trials.run(hurried, Wanted())
+    assert [stage.name for stage in result.stages if stage.outcome == "skipped"][:1] == ["mailbox"] and result.passed
+    testing = asyncio.ensure_future(gateway.trials.run(gateway.accounts.get("m365"), Wanted()))
+    await asyncio.sleep(0)
+    there.peer.gate.set()
+    assert (await testing).passed
+    assert there.peer.most_at_once == AT_ONCE
