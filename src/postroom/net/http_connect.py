@@ -23,8 +23,8 @@ END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 END_OF_LINE = re.compile(rb"\n")
 
 _STATUS_LINE = re.compile(r"HTTP/1\.(?P<minor>[0-9]) +(?P<status>[1-9][0-9]{2})(?: (?P<reason>.*))?\Z")
-_FIELD = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>.*?)[ \t]*\Z")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_FIELD = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):(?P<value>.*)\Z")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)')  # one without an end goes on to the end
 _CHALLENGE = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9-]*)(?: +(?P<token>[A-Za-z0-9+/._~-]+=*))?(?: .*)?\Z")
 
 
@@ -83,7 +83,8 @@ class Head:
             raise ConnectRubbish(f"does not speak HTTP: {shown(lines[0])}")
         fields = [found.group("name", "value") for found in map(_FIELD.match, lines[1:]) if found is not None]
         status, minor = int(first["status"]), int(first["minor"])
-        return cls(status, shown(first["reason"] or ""), minor, tuple((name.lower(), value) for name, value in fields))
+        named = tuple((name.lower(), value.strip(" \t")) for name, value in fields)
+        return cls(status, shown(first["reason"] or ""), minor, named)
 
     def all(self, name: str) -> list[str]:
         """The values of the fields called `name`."""
