@@ -212,7 +212,8 @@ class TokenStages:
 
 def _custom_scopes(account: Account) -> list[str]:
     """Those that were asked of a server of its own, but for what is no right: it may leave the rest out, too."""
-    return [one for one in account.oauth.scopes if one not in ("offline_access", "openid", "profile", "email")]
+    asked = [one for one in account.oauth.scopes if one not in ("offline_access", "openid", "profile", "email")]
+    return [one for one in asked if not one.endswith("/.default")]  # which is Microsoft's for all that were granted
 
 
 class _Found(Observer):

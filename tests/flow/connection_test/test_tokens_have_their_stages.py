@@ -322,6 +322,13 @@ async def test_what_a_server_of_its_own_left_out(scope: str, rules: list[str]) -
     assert found.result.passed
 
 
+async def test_a_scope_that_stands_for_all_rights_is_named_by_no_token() -> None:
+    async with TokenDesk() as desk, relay() as mail:
+        desk.beside = {"scope": "SMTP.SendAsApp"}
+        found = await tried(to(mail.port), **custom(desk, scopes=("https://outlook.example.test/.default",)))
+    assert found.stage("claims").outcome == "passed"
+
+
 # Where Graph would do
 
 
