@@ -176,7 +176,7 @@ async def test_what_the_server_repeats_of_secrets_is_told_to_nobody(
     await account(gateway, desk, relay, **fields)
     await submitted(gateway)
     circuit = await health(gateway, "needs attention")
-    assert "invalid_client: client:[hidden] as [hidden]" in circuit.reason
+    assert "invalid_client: client:[hidden] as Basic [hidden]" in circuit.reason
     assert not any(secret in everything_in(tmp_path) for secret in (b"s3cret", b"refresh-1", b"Y2xpZW50OnMzY3JldA"))
 
 

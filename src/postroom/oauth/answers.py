@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
+from urllib.parse import quote_plus
 
 from ..model.reply import Reply
+from ..net.transcript import HIDDEN
 
 #: How long an access token is taken to be good where the server does not say (RFC 6749 section 5.1 leaves it open).
 UNTOLD = timedelta(minutes=5)
@@ -24,6 +27,9 @@ _MOST_CHARACTERS = 500
 
 #: What is kept of the scopes that were granted: an application may have many.
 _MOST_SCOPES = 16384
+
+#: What is shorter is not looked for.
+_SHORTEST_SECRET = 4
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}\Z")
 _MESSAGE_END = re.compile(r"(?:Trace ID|Correlation ID|Timestamp): .*", re.DOTALL)  # Microsoft's, of no use to anybody
@@ -189,6 +195,21 @@ def _text(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     return str(value)
+
+
+def without(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Hides each of `secrets` in a text, also as forms and Basic spell it. It takes no longer for a token that a server
+    chose to be looked for slowly."""
+    long = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+    spelt = {form for secret in long for form in (secret, quote_plus(secret), b64encode(secret.encode()).decode())}
+    ordered = sorted(spelt, key=len, reverse=True)
+
+    def clean(text: str) -> str:
+        for form in ordered:
+            text = text.replace(form, HIDDEN)
+        return text
+
+    return clean
 
 
 def plain(text: str, most: int = _MOST_CHARACTERS) -> str:

@@ -45,7 +45,8 @@ class Form:
     @property
     def secrets(self) -> Sequence[str]:
         """What of it nobody may read."""
-        return [*(self.fields[name] for name in _SECRET if name in self.fields), *self.headers.values()]
+        logins = [value.removeprefix("Basic ") for value in self.headers.values()]
+        return [*(self.fields[name] for name in _SECRET if name in self.fields), *logins]
 
     def content(self) -> bytes:
         """The form as it is sent."""

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import quote_plus
 
 import structlog
 
@@ -18,8 +17,7 @@ from ..model.account import Account
 from ..model.clock import Clock
 from ..model.token import Grant, TokenStore
 from ..net.stream import ConnectFailed
-from ..net.transcript import Transcript
-from .answers import Cleaned, HttpAnswer, Refused, Tokens, Unusable, read_tokens
+from .answers import Cleaned, HttpAnswer, Refused, Tokens, Unusable, read_tokens, without
 from .binding import binding
 from .endpoints import needs_consent, uses_tokens
 from .requests import Form, Moment, token_request
@@ -156,16 +154,13 @@ class TokenService:
         Raises:
             ConnectFailed: at stage "token", or "proxy": there is none.
         """
-        hider = Transcript()
-        for secret in (account.oauth.client_secret, *form.secrets):
-            hider.hide(secret)
-            hider.hide(quote_plus(secret))  # as it stands in a form
+        clean = without([account.oauth.client_secret, *form.secrets])
         try:
-            return Cleaned(await self.post(account, form), hider.without_secrets)
+            return Cleaned(await self.post(account, form), clean)
         except ValueError as error:
-            raise ConnectFailed("token", "protocol", hider.without_secrets(str(error))) from None
+            raise ConnectFailed("token", "protocol", clean(str(error))) from None
         except ConnectFailed as error:
-            error.reason = hider.without_secrets(error.reason)
+            error.reason = clean(error.reason)
             raise
 
     # Inside

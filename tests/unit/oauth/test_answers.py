@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from postroom.net import http
-from postroom.oauth.answers import Refused, Unusable, read_device_code, read_tokens
+from postroom.oauth.answers import Cleaned, Refused, Unusable, read_device_code, read_tokens, without
 from postroom.policy.classify import Action, Stage, classify
 
 
@@ -177,3 +177,12 @@ def test_reasons_that_are_no_text() -> None:
             read_tokens(Answer(400, json.dumps({"error": said, "error_description": said})))
         assert refused.value.reply.text == "400 the endpoint answered 400 and nothing that says why"
     assert read_tokens(Answer(200, json.dumps({"access_token": "t", "error": None}))).access_token == "t"
+
+
+def test_a_token_that_its_server_chose_to_be_looked_for_slowly() -> None:
+    """Were each place compared with all of it, this would go on for minutes."""
+    said = f"{'a' * 59_999}b" * 4 + "a" * 60_000
+    answer = Answer(400, json.dumps({"error": "x", "error_description": said}))
+    with pytest.raises(Refused):
+        read_tokens(Cleaned(answer, without(["a" * 60_000])))
+    assert without(["", "abc", "s3cr+t"])("s3cr+t s3cr%2Bt czNjcit0 abc") == "[hidden] [hidden] [hidden] abc"
