@@ -326,8 +326,8 @@ class Settings(BaseSettings):
     archive: ArchiveSettings = Field(ArchiveSettings(), description="a copy of everything")
     public_url: WebBase = Field(
         "",
-        description="what links to this gateway begin with, as people and providers reach it; empty: none. Nothing "
-        "gives out such links yet",
+        description="what links to this gateway begin with, as people and providers reach it; empty: none. Consents "
+        "that a program begins may lead back below it (docs/oauth.md)",
     )
     smtp: SmtpSettings = Field(SmtpSettings(), description="SMTP submission")
     relay: RelaySettings = Field(RelaySettings(), description="the relays that mail is sent by")
