@@ -48,6 +48,8 @@ LONGEST_WAIT = timedelta(hours=1)
 _LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
 
 _LONGEST_CODE, _LONGEST_TEXT = 120, 1000
+#: What is looked through for secrets, which stands for longer than they do.
+_LOOKED_THROUGH = 16 * 1024
 _NOT_SHOWN = re.compile(r"[^\x20-\x7e\u00a0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]+")
 
 #: Gives a bearer token: another than the one that was refused, if one is named.
@@ -220,13 +222,17 @@ def _read(command: str, answer: Answer, now: datetime, clean: Callable[[str], st
         found = {}
     error = found.get("error") if answer.status >= 300 else None
     error = error if isinstance(error, dict) else {}
+
+    def words(text: str, longest: int) -> str:
+        return clean(text[:_LOOKED_THROUGH])[:longest]
+
     return GraphAnswer(
         command,
         answer.status,
-        clean(_shown(error.get("code")))[:_LONGEST_CODE],
-        clean(_shown(error.get("message")) or ("" if answer.status < 300 else _title(answer)))[:_LONGEST_TEXT],
+        words(_shown(error.get("code")), _LONGEST_CODE),
+        words(_shown(error.get("message")) or ("" if answer.status < 300 else _title(answer)), _LONGEST_TEXT),
         retry_after(answer.headers.get("retry-after", ""), now),
-        clean(_shown(answer.headers.get("request-id")))[:_LONGEST_CODE],
+        words(_shown(answer.headers.get("request-id")), _LONGEST_CODE),
         found,
     )
 
