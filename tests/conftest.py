@@ -27,6 +27,10 @@ settings.register_profile("dev", max_examples=60, deadline=None, suppress_health
 settings.register_profile("ci", parent=settings.get_profile("dev"), max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
+# A shell starts what runs behind it deaf to SIGINT, and so would be every process of the tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 new_stores.copy_stores()
 
 #: Programs of others that tests speak with: where to look for each, and how to get it.

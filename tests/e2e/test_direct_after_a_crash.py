@@ -57,7 +57,7 @@ def test_what_a_crash_cut_off_comes_once_or_twice_and_is_marked(tmp_path: Path, 
             after = Gateway(again)
             marked = {}
             for recipient, message in zip(recipients, ids, strict=True):
-                (row,) = after.rows(message).values()
+                (row,) = after.ended(message).values()
                 assert row["state"] == "delivered", row
                 marked[recipient] = any("sent twice" in mark for mark in row["marks"])
             assert again.stop() == 0

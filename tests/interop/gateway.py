@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import smtplib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,9 +100,16 @@ class Gateway:
 
     def rows(self, message: str) -> dict[str, dict[str, Any]]:
         """Its deliveries by local-part, once each has ended or was tried and waits; pytest's limit is the patience."""
+        return self._once(message, ENDED | {"deferred"})
+
+    def ended(self, message: str) -> dict[str, dict[str, Any]]:
+        """The same, once each has ended."""
+        return self._once(message, ENDED)
+
+    def _once(self, message: str, states: Collection[str]) -> dict[str, dict[str, Any]]:
         while True:
             rows: list[dict[str, Any]] = self.api.ask("GET", f"messages/{message}")["deliveries"]
-            if all(row["state"] in ENDED or row["state"] == "deferred" for row in rows):
+            if all(row["state"] in states for row in rows):
                 return {row["recipient"].partition("@")[0]: row for row in rows}
             assert self.served.process.poll() is None
 
