@@ -14,6 +14,7 @@ from typing import Any
 import trustme
 
 from tests.graph_peer import GraphPeer
+from tests.tcp_server import TcpServer
 from tests.tls_relay import pem, served
 from tests.token_desk import TokenDesk
 
@@ -23,43 +24,18 @@ LOGIN, GRAPH, UPLOADS = "login.microsoftonline.com", "graph.microsoft.com", "out
 MAILBOX, TENANT = "box@x.test", "x.test"
 
 
-class ConnectProxy:
+class ConnectProxy(TcpServer):
     """An HTTP proxy (CONNECT, RFC 9110 section 9.3.6) that leads each `host:port` in `ways` to a port of this machine,
     and nobody anywhere else. With `fails` it answers everybody with 503."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.ways: dict[str, int] = {}
         self.asked: list[str] = []
         self.fails = False
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> ConnectProxy:
-        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *about: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._serving):
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._serve(reader, writer)
-        finally:
-            self._serving.discard(task)
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Lead one client to where it asks to."""
         method, target, _ = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split(" ", 2)
         self.asked.append(target)
         port = self.ways.get(target) if method == "CONNECT" else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import json
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from urllib.parse import parse_qsl
+
+from tests.tcp_server import TcpServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,51 +46,26 @@ HANG_UP = b""
 Say = Callable[[Asked], bytes | Awaitable[bytes | None] | None]
 
 
-class WebServer:
+class WebServer(TcpServer):
     """`async with WebServer(say) as server`: over TLS where `context` is given."""
 
     def __init__(self, say: Say, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(context)
         self.say = say
         self.asked: list[Asked] = []
-        self.connections = 0
-        self.port = 0
-        self._context = context
-        self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         """Where it is."""
         return f"https://localhost:{self.port}" if self._context is not None else f"http://127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> WebServer:
-        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0, ssl=self._context)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
+    def leave(self, writer: asyncio.StreamWriter) -> None:
+        """End a connection, whatever was not read yet."""
+        writer.transport.abort()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._serving):
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        self.connections += 1
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._serve(reader, writer, self.connections)
-        finally:
-            self._serving.discard(task)
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer what is asked."""
+        number = self.connections
         while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1"):
             first, *lines = head.rstrip("\r\n").split("\r\n")
             method, path, _ = first.split(" ")

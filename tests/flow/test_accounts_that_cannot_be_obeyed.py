@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from postroom.config import Settings
 from postroom.diagnosis.check import check
 from postroom.errors import Refused
 from postroom.gateway import Gateway
-from tests.flow.gateways import hello
+from tests.flow.gateways import account_at, delivering, hello
 from tests.smarthost import Behaviour, Smarthost
 
 REASON = "this release keeps but cannot obey yet: template_cache"
@@ -30,13 +29,8 @@ async def smarthost() -> AsyncIterator[Smarthost]:
 @pytest.fixture
 async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway]:
     """A gateway whose account shall keep no templates; delivering."""
-    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
-    relay = {"name": "relay", "host": "127.0.0.1", "port": smarthost.port, "security": "none"}
-    await gateway.accounts.add(relay | {"template_cache": 0})
-    await gateway.applications.add({"name": "erp", "senders": "*"})
-    await gateway.start()
-    yield gateway
-    await gateway.stop()
+    async with delivering(tmp_path, account_at(smarthost, template_cache=0)) as gateway:
+        yield gateway
 
 
 async def _health(gateway: Gateway) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from postroom.config import Settings
 from postroom.gateway import Gateway
 from postroom.model.content import Content
 from postroom.model.envelope import Envelope
 from postroom.model.submission import Door, Submission
+from tests.flow.gateways import account_at, delivering
 from tests.smarthost import Behaviour, Smarthost
 
 SENDER_REFUSED = "553 5.7.1 Sender address rejected: not owned by auth user."
@@ -64,14 +64,10 @@ async def second() -> AsyncIterator[Smarthost]:
 @pytest.fixture
 async def gateway(tmp_path: Path, first: Smarthost, second: Smarthost) -> AsyncIterator[Gateway]:
     """Two accounts that fall back at once; delivering."""
-    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
-    fields = {"host": "127.0.0.1", "security": "none", "fall_back_after": "0s", "connect_retry": "1h"}
-    await gateway.accounts.add(fields | {"name": "first", "port": first.port})
-    await gateway.accounts.add(fields | {"name": "second", "port": second.port})
-    await gateway.applications.add({"name": "erp", "senders": "*"})
-    await gateway.start()
-    yield gateway
-    await gateway.stop()
+    fields = {"fall_back_after": "0s", "connect_retry": "1h"}
+    accounts = [account_at(first, **fields) | {"name": "first"}, account_at(second, **fields) | {"name": "second"}]
+    async with delivering(tmp_path, *accounts) as gateway:
+        yield gateway
 
 
 def _submission(gateway: Gateway) -> Submission:

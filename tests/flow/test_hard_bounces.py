@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from postroom.config import Settings
 from postroom.gateway import Gateway
 from postroom.model.queue import MessageId
 from postroom.model.submission import Door
-from tests.flow.gateways import hello
+from tests.flow.gateways import account_at, delivering, hello
 from tests.smarthost import Behaviour, Smarthost
 
 GONE = "550 5.1.1 <gone@y.test>: Recipient address rejected: User unknown"
@@ -38,12 +37,8 @@ async def smarthost() -> AsyncIterator[Smarthost]:
 @pytest.fixture
 async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway]:
     """A gateway with an application that applies the list; delivering."""
-    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
-    await gateway.accounts.add({"name": "relay", "host": "127.0.0.1", "port": smarthost.port, "security": "none"})
-    await gateway.applications.add({"name": "erp", "senders": "*", "apply_suppressions": True})
-    await gateway.start()
-    yield gateway
-    await gateway.stop()
+    async with delivering(tmp_path, account_at(smarthost), apply_suppressions=True) as gateway:
+        yield gateway
 
 
 async def sent(gateway: Gateway, *recipients: str) -> tuple[MessageId, list[str]]:

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from postroom.config import Settings
 from postroom.gateway import Gateway
 from postroom.model.queue import MessageId
-from tests.flow.gateways import hello
+from tests.flow.gateways import account_at, delivering, hello
 from tests.smarthost import Behaviour, Smarthost
 
 
@@ -29,13 +28,9 @@ async def smarthost() -> AsyncIterator[Smarthost]:
 @pytest.fixture
 async def gateway(tmp_path: Path, smarthost: Smarthost) -> AsyncIterator[Gateway]:
     """A gateway whose account has a password that may go in clear; delivering."""
-    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
-    relay = {"name": "relay", "host": "127.0.0.1", "port": smarthost.port, "security": "none"}
-    await gateway.accounts.add(relay | {"username": "erp", "password": "hunter2", "allow_clear_password": True})
-    await gateway.applications.add({"name": "erp", "senders": "*"})
-    await gateway.start()
-    yield gateway
-    await gateway.stop()
+    login = {"username": "erp", "password": "hunter2", "allow_clear_password": True}
+    async with delivering(tmp_path, account_at(smarthost, **login)) as gateway:
+        yield gateway
 
 
 async def submitted(gateway: Gateway) -> MessageId:

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import trustme
 
-from postroom.config import Settings
 from postroom.gateway import Gateway
-from tests.flow.gateways import hello
+from tests.flow.gateways import delivering, hello
 from tests.tls_relay import (
     EXPIRED,
     NOT_YET_VALID,
@@ -34,11 +33,8 @@ OTHER = AUTHORITY.issue_cert("mail.provider.test")
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     """One that delivers; its account is the test's."""
-    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
-    await gateway.applications.add({"name": "erp", "senders": "*"})
-    await gateway.start()
-    yield gateway
-    await gateway.stop()
+    async with delivering(tmp_path) as gateway:
+        yield gateway
 
 
 async def account_that(gateway: Gateway, health: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from postroom.net.system_clock import SystemClock
 from postroom.oauth.answers import HttpAnswer
 from postroom.oauth.requests import Form
 from postroom.oauth.service import TokenService
-from tests.flow.gateways import hello
+from tests.flow.gateways import delivering, hello
 from tests.smarthost import Behaviour, Smarthost
 from tests.tls_relay import pem, served
 from tests.token_desk import Misbehaviour, TokenDesk, xoauth2
@@ -63,10 +63,8 @@ async def opened(folder: Path) -> Gateway:
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     """One whose account is the test's."""
-    gateway = await opened(tmp_path)
-    await gateway.applications.add({"name": "erp", "senders": "*"})
-    yield gateway
-    await gateway.stop()
+    async with delivering(tmp_path) as gateway:
+        yield gateway
 
 
 async def account(gateway: Gateway, desk: TokenDesk, relay: Smarthost, **fields: Any) -> None:

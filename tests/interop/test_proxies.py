@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 import trustme
 
-from postroom.config import Settings
 from postroom.errors import NotRunning
 from postroom.gateway import Gateway
 from postroom.net.stream import ConnectFailed
 from postroom.oauth.consent import Waiting
-from tests.flow.gateways import hello
+from tests.flow.gateways import delivering, hello
 from tests.interop.conftest import AioRelay, Certificates
 from tests.interop.dovecot import LOGIN as MAILBOX
 from tests.interop.dovecot_pop3 import Clients, Pop3Dovecot, running_pop3
@@ -78,11 +77,8 @@ def proxies() -> Iterator[Callable[[str], RunningProxy]]:
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     """A gateway without an account; delivering."""
-    gateway = await Gateway.open(Settings.load(tmp_path, hostname="gateway.example.test", smtp={"listeners": []}))
-    await gateway.applications.add({"name": "erp", "senders": "*"})
-    await gateway.start()
-    yield gateway
-    await gateway.stop()
+    async with delivering(tmp_path) as gateway:
+        yield gateway
 
 
 async def through(gateway: Gateway, proxy: RunningProxy, kind: str, relay: dict[str, Any], **fields: Any) -> None:
