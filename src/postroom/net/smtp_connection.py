@@ -278,8 +278,8 @@ class SmtpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Replies, or pieces of them."""
-        self.machine.receive(data)
-        self._pump()
+        if self.machine.receive(data):
+            self._pump()
 
     def eof_received(self) -> bool:
         """The server closed its side."""

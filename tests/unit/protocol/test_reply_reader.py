@@ -153,3 +153,24 @@ def test_of_a_long_reply_only_the_beginning_is_kept_unless_all_of_it_is_needed()
     assert KEPT_BYTES // 2 < sum(map(len, reply.lines)) < KEPT_BYTES
     (whole,) = read(data.replace(b"550", b"250"), "EHLO")
     assert len(whole.lines) == 2401
+
+
+def test_a_line_that_drips_is_looked_at_seldom_and_read_when_it_is_whole() -> None:
+    reader = ReplyReader()
+    line = b"250 " + b"x" * 4000 + b"\r\n"
+    looked = [reader.receive(bytes([octet])) for octet in line]
+    assert all(looked[:32]), "a short one is looked at as it comes"
+    assert sum(looked) < 200
+    assert looked[-1]
+    reply = reader.next_reply("EHLO")
+    assert reply is not None and reply.code == 250
+    assert reader.receive(b"2"), "the next one is another"
+
+
+def test_a_line_that_drips_passes_no_limit() -> None:
+    reader = ReplyReader(ReplyLimits(line_bytes=512))
+    reader.receive(b"250-")
+    with pytest.raises(RemoteProtocolError):
+        for _ in range(512 + 32):
+            if reader.receive(b"x"):
+                reader.next_reply("EHLO")

@@ -80,9 +80,9 @@ class SmtpClient:
 
     # What arrives
 
-    def receive(self, data: bytes) -> None:
-        """Take in what arrived."""
-        self._reader.receive(data)
+    def receive(self, data: bytes) -> bool:
+        """Take in what arrived. Whether there may be an event now."""
+        return self._reader.receive(data)
 
     def receive_eof(self) -> None:
         """The other side will send nothing more."""

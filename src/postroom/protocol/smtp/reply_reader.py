@@ -20,6 +20,10 @@ class ReplyLimits:
     reply_bytes: int = 256 * 1024
 
 
+#: A line that comes in crumbs, of less than so many octets, is soon looked at only once in so many of them.
+_CRUMB_BYTES = 16
+_CRUMBS = 32
+
 #: So much of a reply is kept: all of an EHLO reply is needed, of others only what people and rules read.
 KEPT_BYTES = 8 * 1024
 
@@ -39,25 +43,41 @@ _ENHANCED = re.compile(r"([245])\.([0-9]{1,3})\.([0-9]{1,3})(?:[ \t]+|\Z)")
 class ReplyReader:
     """Give it bytes with `receive`, take replies with `next_reply`; a RemoteProtocolError is for good."""
 
-    __slots__ = ("_buffer", "_cache", "_cached_bytes", "_error", "_limits", "_lines", "_position", "_reply_bytes")
+    __slots__ = (
+        "_buffer",
+        "_cache",
+        "_cached_bytes",
+        "_crumbs",
+        "_error",
+        "_limits",
+        "_lines",
+        "_position",
+        "_reply_bytes",
+    )
 
     def __init__(self, limits: ReplyLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         self._cached_bytes = min(_CACHED_BYTES, limits.line_bytes)
         self._buffer = b""
+        self._crumbs = 0
         self._position = 0
         self._lines: list[bytes] = []  # of a reply that is not whole yet
         self._reply_bytes = 0
         self._cache: dict[tuple[bytes, str], Reply] = {}
         self._error: RemoteProtocolError | None = None
 
-    def receive(self, data: bytes) -> None:
-        """Take in what arrived."""
+    def receive(self, data: bytes) -> bool:
+        """Take in what arrived. Whether to look at it: a server that drips octets wins no work for each of them."""
         if self._position == len(self._buffer):
             self._buffer = data
         else:
             self._buffer = self._buffer[self._position :] + data
         self._position = 0
+        if len(data) >= _CRUMB_BYTES or b"\n" in data:
+            self._crumbs = 0
+            return True
+        self._crumbs += 1
+        return self._crumbs <= _CRUMBS or self._crumbs % _CRUMBS == 0
 
     @property
     def has_unread(self) -> bool:
