@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from abc import ABC, abstractmethod
 from typing import Self
 
 
-class TcpServer:
+class TcpServer(ABC):
     """`async with` one that overrides `serve`: it listens at `port`, over TLS where `context` is given."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
@@ -43,9 +44,9 @@ class TcpServer:
             self._serving.discard(task)
             self.leave(writer)
 
+    @abstractmethod
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection; `connections` is its number when it begins."""
-        raise NotImplementedError
 
     def leave(self, writer: asyncio.StreamWriter) -> None:
         """End a connection."""
