@@ -131,6 +131,7 @@ def test_accounts_come_from_email_oauth2_proxy(postroom: Commands, tmp_path: Pat
     (account, _) = postroom.json("accounts", "list")["accounts"]
     assert (account["secrets"]["oauth_refresh_token"], account["authorization"]["state"]) == ("set", "given")
     assert postroom.json("applications", "show", "ann@contoso.com")["accounts"] == ["ann-contoso.com"]
+    assert "'ann-contoso.com' is taken (rename what is there, or leave the mailbox out" in postroom.fails(*take)[1]
     status, error = postroom.fails(*take)
     assert (status, "ann-contoso.com.name: 'ann-contoso.com' is taken" in error) == (64, True)
     status, error = postroom.fails(*take[:-1], "-", "--password-file", "-")

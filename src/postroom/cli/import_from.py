@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,11 +70,21 @@ def import_from_email_oauth2_proxy(
     passwords = _passwords(password_file, ask_passwords, mailboxes)
     made = take_over(read, mailboxes, passwords, lambda path: read_text(file.parent / path, path))
     together = {"accounts": made.accounts, "applications": made.applications, "dry_run": dry_run}
-    answer = ask(data, "POST", "/v1/accounts/together", together)
+    try:
+        answer = ask(data, "POST", "/v1/accounts/together", together)
+    except InvalidInput as refused:
+        raise InvalidInput([_as_of_an_import(fault) for fault in refused.faults]) from None
     if as_json:
         print_json(_as_json(answer, made))
     else:
         _tell(answer, made)
+
+
+def _as_of_an_import(fault: Fault) -> Fault:
+    """A name is nobody's to choose here, so that what is there makes room for it."""
+    if not fault.field.endswith(".name"):
+        return fault
+    return replace(fault, mend="rename what is there, or leave the mailbox out: --mailbox names those that you want")
 
 
 def _passwords(file: Path | None, asks: bool, mailboxes: Sequence[Mailbox]) -> dict[str, str]:
